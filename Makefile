@@ -1,0 +1,21 @@
+# The two commands of the README. Each does its own set-up and says plainly what is missing.
+
+SHELL := /bin/sh
+.PHONY: demo test setup lint bench
+
+## Everything in one process, with a fleet of real processes on this machine.
+demo:
+	@./docs/setup.sh demo
+	cargo run --locked -- demo $(ARGS)
+
+## Everything that guards a change: formatting, lints, shell scripts, all tests.
+test:
+	@./docs/setup.sh test
+	cargo fmt --all --check
+	shellcheck -s sh agent-scripts/order agent-scripts/generic/* src/demo/restart.sh docs/setup.sh
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+	cargo test --locked --workspace
+
+## The figures that the README quotes.
+bench:
+	cargo bench --locked --bench rollout

@@ -1,0 +1,152 @@
+//! What every handler shares.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use axum::http::StatusCode;
+use capstan_core::input::{Answer, Input, Refused};
+use capstan_core::view::{DeploymentView, GroupView};
+use capstan_core::{DeploymentId, GroupId, Timestamp};
+use capstan_store::{Store, SubmitError};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use crate::flight::Flights;
+use crate::problem::Problem;
+use crate::{Ports, Settings};
+
+/// Uploads at the same time; each holds an open file and a connection.
+const UPLOADS: usize = 32;
+/// Attempts to sign in at the same time; each takes a fixed time, which bounds guessing.
+const LOGINS: usize = 4;
+/// Groups that are asked at the same time what they run, after a sync.
+const BACKGROUND: usize = 4;
+
+/// The state behind every handler.
+#[derive(Debug)]
+pub(crate) struct App {
+    pub(crate) store: Store,
+    pub(crate) ports: Ports,
+    pub(crate) settings: Settings,
+    /// Refreshes under way, by id in the CMDB and by whether a person confirms.
+    pub(crate) refreshes: Arc<Flights<(String, bool), Result<Answer, Problem>>>,
+    /// Adoptions under way.
+    pub(crate) adoptions: Arc<Flights<GroupId, ()>>,
+    /// Adoptions that nobody waits for, at the same time.
+    pub(crate) background: Semaphore,
+    /// Live streams that may still be opened.
+    pub(crate) streams: Arc<Semaphore>,
+    pub(crate) uploads: Semaphore,
+    pub(crate) logins: Semaphore,
+    /// Ends the live streams, so that a server that shuts down gets rid of its connections.
+    pub(crate) stopping: CancellationToken,
+    sync_state: Mutex<SyncState>,
+}
+
+/// How the last sync of all groups went.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct SyncState {
+    /// When the CMDB last gave all its groups.
+    pub(crate) last_success_at: Option<Timestamp>,
+    /// Why it last did not.
+    pub(crate) problem: Option<String>,
+}
+
+impl App {
+    pub(crate) fn new(store: Store, ports: Ports, settings: Settings) -> Self {
+        Self {
+            refreshes: Arc::default(),
+            adoptions: Arc::default(),
+            background: Semaphore::new(BACKGROUND),
+            streams: Arc::new(Semaphore::new(settings.max_streams)),
+            uploads: Semaphore::new(UPLOADS),
+            logins: Semaphore::new(LOGINS),
+            stopping: CancellationToken::new(),
+            sync_state: Mutex::default(),
+            store,
+            ports,
+            settings,
+        }
+    }
+
+    fn lock_sync_state(&self) -> MutexGuard<'_, SyncState> {
+        self.sync_state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How the last sync of all groups went.
+    pub(crate) fn sync_state(&self) -> SyncState {
+        self.lock_sync_state().clone()
+    }
+
+    /// Notes how a sync of all groups went.
+    pub(crate) fn note_sync(&self, outcome: Result<(), String>) {
+        let now = self.store.now();
+        let mut state = self.lock_sync_state();
+        match outcome {
+            Ok(()) => *state = SyncState { last_success_at: Some(now), problem: None },
+            Err(problem) => state.problem = Some(problem),
+        }
+    }
+
+    /// Gives an input to the group's decision.
+    pub(crate) async fn submit(&self, group: GroupId, input: Input) -> Result<Answer, Problem> {
+        match self.store.submit(group, input).await {
+            Ok(answer) => Ok(answer),
+            Err(error) => Err(self.explain(error).await),
+        }
+    }
+
+    /// Why an input was not taken, with what the caller can do instead.
+    pub(crate) async fn explain(&self, error: SubmitError) -> Problem {
+        match error {
+            SubmitError::Refused(refused) => self.explain_refusal(refused).await,
+            SubmitError::GroupUnknown => {
+                Problem::new(StatusCode::NOT_FOUND, "group_unknown", "there is no such group")
+            }
+            SubmitError::Store(error) => error.into(),
+        }
+    }
+
+    async fn explain_refusal(&self, refused: Refused) -> Problem {
+        let Refused { code, message, allowed, deployment, plan } = refused;
+        let mut problem = Problem::new(status_of(code), code, message);
+        if let Some(id) = deployment {
+            problem = problem.with_json("deployment", &id).with_json("allowed_actions", &allowed);
+            if let Ok(Some(view)) = self.store.deployment_view(id).await {
+                problem = problem
+                    .with_json("deployment_status", &view.status)
+                    .with("deployment_shown_status", view.shown_status);
+            }
+        }
+        match plan {
+            Some(plan) => problem.with_json("plan", &plan),
+            None => problem,
+        }
+    }
+
+    /// A group that the path names.
+    pub(crate) async fn group(&self, id: GroupId) -> Result<GroupView, Problem> {
+        let group = self.store.group(id).await?;
+        group.ok_or_else(|| Problem::unknown("group", "group_unknown", id))
+    }
+
+    /// A deployment that the path names.
+    pub(crate) async fn deployment(&self, id: DeploymentId) -> Result<DeploymentView, Problem> {
+        let view = self.store.deployment_view(id).await?;
+        view.ok_or_else(|| Problem::unknown("deployment", "deployment_unknown", id))
+    }
+
+    /// The group of a deployment that the path names.
+    pub(crate) async fn group_of(&self, id: DeploymentId) -> Result<GroupId, Problem> {
+        let group = self.store.deployment_group(id).await?;
+        group.ok_or_else(|| Problem::unknown("deployment", "deployment_unknown", id))
+    }
+}
+
+/// The HTTP status of a refusal: 422 when the request itself is at fault whatever the state, else 409.
+fn status_of(code: &str) -> StatusCode {
+    match code {
+        "invalid" => StatusCode::UNPROCESSABLE_ENTITY,
+        "deployment_unknown" | "group_unknown" | "server_unknown" => StatusCode::NOT_FOUND,
+        _ => StatusCode::CONFLICT,
+    }
+}

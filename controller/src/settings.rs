@@ -1,0 +1,83 @@
+//! What a controller is made of.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use capstan_core::ports::{Cmdb, Executor, LoadBalancer, PackageStore, ScriptSource};
+use metrics_exporter_prometheus::PrometheusHandle;
+
+/// The outside, as the controller sees it.
+#[derive(Clone)]
+pub struct Ports {
+    /// The source of applications, groups and servers.
+    pub cmdb: Arc<dyn Cmdb>,
+    /// Keeps archives by their digests.
+    pub packages: Arc<dyn PackageStore>,
+    /// Load balancers by the names that groups use. The controller only looks.
+    pub load_balancers: BTreeMap<String, Arc<dyn LoadBalancer>>,
+    /// Executors by the names that groups use. The controller only asks what hosts run.
+    pub executors: BTreeMap<String, Arc<dyn Executor>>,
+    /// The scripts of each kind of application.
+    pub scripts: Arc<dyn ScriptSource>,
+}
+
+impl std::fmt::Debug for Ports {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ports")
+            .field("load_balancers", &self.load_balancers.keys())
+            .field("executors", &self.executors.keys())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Limits and habits. The defaults are good.
+#[derive(Clone)]
+pub struct Settings {
+    /// Largest archive that can be uploaded, in bytes; 2 GiB.
+    pub max_package_bytes: u64,
+    /// Largest body of any other call, in bytes; 1 MiB.
+    pub max_body_bytes: usize,
+    /// Chunks of servers that are looked at at the same time before a plan is made; 4.
+    pub look_concurrency: usize,
+    /// Live streams that may be open at the same time; 1024.
+    pub max_streams: usize,
+    /// How often all groups are synced when the CMDB tells of no change; 5 minutes.
+    pub sync_every: Duration,
+    /// Marks cookies as `Secure`: they are then sent over HTTPS alone. Off, since the default
+    /// listens on this machine without TLS.
+    pub secure_cookies: bool,
+    /// Hosts that are answered for, with or without port; empty: every one.
+    pub allowed_hosts: Vec<String>,
+    /// Gives the numbers for `/metrics`; none: the call answers 501.
+    pub metrics: Option<PrometheusHandle>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            max_package_bytes: 2 * 1024 * 1024 * 1024,
+            max_body_bytes: 1024 * 1024,
+            look_concurrency: 4,
+            max_streams: 1024,
+            sync_every: Duration::from_mins(5),
+            secure_cookies: false,
+            allowed_hosts: Vec::new(),
+            metrics: None,
+        }
+    }
+}
+
+impl std::fmt::Debug for Settings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Settings")
+            .field("max_package_bytes", &self.max_package_bytes)
+            .field("max_body_bytes", &self.max_body_bytes)
+            .field("look_concurrency", &self.look_concurrency)
+            .field("max_streams", &self.max_streams)
+            .field("sync_every", &self.sync_every)
+            .field("secure_cookies", &self.secure_cookies)
+            .field("allowed_hosts", &self.allowed_hosts)
+            .finish_non_exhaustive()
+    }
+}

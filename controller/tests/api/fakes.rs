@@ -1,0 +1,279 @@
+//! The outside, as the tests script it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use capstan_core::OrderKey;
+use capstan_core::order::{ScriptSet, hex};
+use capstan_core::ports::{
+    Call, Cmdb, CmdbApplication, CmdbGroup, CmdbServer, DriverError, Endpoint, Executor,
+    LoadBalancer, Look, Order, OrderState, PackageReader, PackageStore, PackageWriter, Report,
+    Script, ScriptSource, Seen, Sight, Stored,
+};
+use capstan_core::record::{BastionRule, OnLbFailure};
+use sha2::{Digest, Sha256};
+use tokio::sync::Notify;
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+pub(crate) fn sha256(bytes: &[u8]) -> String {
+    hex(&Sha256::digest(bytes))
+}
+
+/// A group `name` of application `application` with `count` servers.
+pub(crate) fn record(name: &str, application: &str, count: usize) -> CmdbGroup {
+    let server = |number: usize| CmdbServer {
+        id: format!("{name}-{number}"),
+        hostname: format!("{name}-{number}"),
+        instance: String::new(),
+        ip_address: format!("10.0.0.{number}"),
+        port: None,
+        root: None,
+        idc: None,
+        pool: "a".into(),
+        is_bastion: number == 1,
+        retired: false,
+    };
+    CmdbGroup {
+        id: name.into(),
+        revision: 1,
+        name: name.into(),
+        application: CmdbApplication {
+            id: application.into(),
+            name: application.into(),
+            owner: "ann".into(),
+            environment: "prod".into(),
+            kind: "generic".into(),
+            bastion: BastionRule::One,
+        },
+        site: "main".into(),
+        virtual_path: "/".into(),
+        doc_base: "/srv/web".into(),
+        port: 8080,
+        health_check_url: "http://{ip}:{port}/healthz".into(),
+        idc: "sh".into(),
+        load_balancer: "edge".into(),
+        executor: "local".into(),
+        may_go_dark: false,
+        on_lb_failure: OnLbFailure::Brake,
+        settle_seconds: 5,
+        keep_releases: 5,
+        servers: (1..=count).map(server).collect(),
+    }
+}
+
+/// A CMDB in memory.
+#[derive(Default)]
+pub(crate) struct FakeCmdb {
+    pub(crate) groups: Mutex<Vec<CmdbGroup>>,
+    pub(crate) faults: Mutex<Vec<String>>,
+    pub(crate) is_down: AtomicBool,
+    pub(crate) calls: AtomicU32,
+    pub(crate) change: Notify,
+}
+
+impl FakeCmdb {
+    /// Puts a group, or replaces the one with its id by a newer revision.
+    pub(crate) fn put(&self, mut group: CmdbGroup) {
+        let mut groups = lock(&self.groups);
+        if let Some(at) = groups.iter().position(|known| known.id == group.id) {
+            group.revision = groups[at].revision + 1;
+            groups[at] = group;
+        } else {
+            groups.push(group);
+        }
+    }
+
+    fn answer<T>(&self, value: T) -> Result<T, DriverError> {
+        self.calls.fetch_add(1, Ordering::SeqCst);
+        if self.is_down.load(Ordering::SeqCst) {
+            return Err(DriverError::Unknown("scripted: no answer".into()));
+        }
+        Ok(value)
+    }
+}
+
+impl Cmdb for FakeCmdb {
+    fn group<'a>(&'a self, external_id: &'a str) -> Call<'a, Option<CmdbGroup>> {
+        Box::pin(async move {
+            // Long enough for calls of one test to meet.
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            let found = lock(&self.groups).iter().find(|group| group.id == external_id).cloned();
+            self.answer(found)
+        })
+    }
+
+    fn groups(&self) -> Call<'_, Vec<CmdbGroup>> {
+        let groups = lock(&self.groups).clone();
+        Box::pin(async move { self.answer(groups) })
+    }
+
+    fn faults(&self) -> Vec<String> {
+        lock(&self.faults).clone()
+    }
+
+    fn changed(&self) -> Call<'_, ()> {
+        Box::pin(async move {
+            self.change.notified().await;
+            Ok(())
+        })
+    }
+}
+
+/// A load balancer that shows what the test says, and `Serving` where it says nothing.
+#[derive(Default)]
+pub(crate) struct FakeBalancer {
+    pub(crate) sights: Mutex<HashMap<String, Sight>>,
+    pub(crate) is_down: AtomicBool,
+    pub(crate) looks: AtomicU32,
+}
+
+impl LoadBalancer for FakeBalancer {
+    fn can_drain(&self) -> bool {
+        true
+    }
+
+    fn drain<'a>(&'a self, _server: &'a Endpoint) -> Call<'a, ()> {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn admit<'a>(&'a self, _server: &'a Endpoint) -> Call<'a, ()> {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn observe<'a>(&'a self, servers: &'a [Endpoint]) -> Call<'a, Vec<Seen>> {
+        Box::pin(async move {
+            self.looks.fetch_add(1, Ordering::SeqCst);
+            if self.is_down.load(Ordering::SeqCst) {
+                return Err(DriverError::Unknown("scripted: no answer".into()));
+            }
+            let sights = lock(&self.sights);
+            let sight = |it: &Endpoint| sights.get(&it.hostname).copied().unwrap_or(Sight::Serving);
+            let seen = servers.iter().map(|it| Seen {
+                server: it.server,
+                sight: sight(it),
+                in_flight: None,
+            });
+            Ok(seen.collect())
+        })
+    }
+}
+
+/// An executor whose hosts report what the test says.
+#[derive(Default)]
+pub(crate) struct FakeExecutor {
+    pub(crate) reports: Mutex<BTreeMap<String, Report>>,
+}
+
+impl FakeExecutor {
+    pub(crate) fn reports(&self, hostname: &str, version: &str, sha256: &str) {
+        let report = Report { version: version.into(), sha256: sha256.into() };
+        lock(&self.reports).insert(hostname.into(), report);
+    }
+}
+
+impl Executor for FakeExecutor {
+    fn start<'a>(&'a self, _server: &'a Endpoint, _order: &'a Order) -> Call<'a, OrderState> {
+        Box::pin(async { Err(DriverError::Refused("the controller orders nothing".into())) })
+    }
+
+    fn look<'a>(&'a self, _server: &'a Endpoint, _key: OrderKey, _offset: u64) -> Call<'a, Look> {
+        Box::pin(async { Err(DriverError::Refused("the controller orders nothing".into())) })
+    }
+
+    fn cancel<'a>(
+        &'a self,
+        _server: &'a Endpoint,
+        _key: OrderKey,
+        _fence: i64,
+    ) -> Call<'a, OrderState> {
+        Box::pin(async { Err(DriverError::Refused("the controller orders nothing".into())) })
+    }
+
+    fn report<'a>(&'a self, server: &'a Endpoint, _script: &'a Script) -> Call<'a, Option<Report>> {
+        Box::pin(async move { Ok(lock(&self.reports).get(&server.hostname).cloned()) })
+    }
+}
+
+/// A package store in memory.
+#[derive(Default, Clone)]
+pub(crate) struct FakePackages(pub(crate) Arc<Mutex<HashMap<String, Vec<u8>>>>);
+
+impl FakePackages {
+    pub(crate) fn count(&self) -> usize {
+        lock(&self.0).len()
+    }
+}
+
+struct Writer(FakePackages, Vec<u8>);
+struct Reader(Vec<u8>);
+
+impl PackageStore for FakePackages {
+    fn begin(&self) -> Call<'_, Box<dyn PackageWriter>> {
+        let writer: Box<dyn PackageWriter> = Box::new(Writer(self.clone(), Vec::new()));
+        Box::pin(async { Ok(writer) })
+    }
+
+    fn open<'a>(
+        &'a self,
+        sha256: &'a str,
+        offset: u64,
+    ) -> Call<'a, Option<(u64, Box<dyn PackageReader>)>> {
+        Box::pin(async move {
+            let Some(bytes) = lock(&self.0).get(sha256).cloned() else { return Ok(None) };
+            let offset = usize::try_from(offset).expect("a small offset");
+            let reader: Box<dyn PackageReader> = Box::new(Reader(bytes[offset..].to_vec()));
+            Ok(Some((bytes.len() as u64, reader)))
+        })
+    }
+}
+
+impl PackageWriter for Writer {
+    fn write<'a>(&'a mut self, bytes: &'a [u8]) -> Call<'a, ()> {
+        self.1.extend_from_slice(bytes);
+        Box::pin(async { Ok(()) })
+    }
+
+    fn finish(self: Box<Self>, expected: Option<String>) -> Call<'static, Stored> {
+        Box::pin(async move {
+            let sha256 = sha256(&self.1);
+            if expected.is_some_and(|expected| expected != sha256) {
+                return Err(DriverError::Refused(format!("it has sha256 {sha256}")));
+            }
+            let size = self.1.len() as u64;
+            lock(&self.0.0).insert(sha256.clone(), self.1);
+            Ok(Stored { sha256, size })
+        })
+    }
+}
+
+impl PackageReader for Reader {
+    fn read(&mut self) -> Call<'_, Vec<u8>> {
+        let part = self.0.len().min(7);
+        let part = self.0.drain(..part).collect();
+        Box::pin(async { Ok(part) })
+    }
+}
+
+/// Scripts of the kind `generic`.
+pub(crate) struct FakeScripts;
+
+impl ScriptSource for FakeScripts {
+    fn scripts(&self, kind: &str) -> Result<(ScriptSet, Vec<Script>), DriverError> {
+        if kind != "generic" {
+            return Err(DriverError::Refused(format!("{kind:?} is not known; known is generic")));
+        }
+        let mut set = ScriptSet::default();
+        let mut scripts = Vec::new();
+        for name in ["download", "install", "verify", "report"] {
+            let body = format!("#!/bin/sh\n# {name}\n");
+            let sha256 = sha256(body.as_bytes());
+            set.digests.insert(name.into(), sha256.clone());
+            scripts.push(Script { sha256, body });
+        }
+        Ok((set, scripts))
+    }
+}

@@ -1,0 +1,203 @@
+//! What is seen of servers (S13): traffic state is observed, not assumed.
+
+use std::time::Duration;
+
+use crate::effect::{Effect, EffectKind};
+use crate::event::{EventData, EventType};
+use crate::input::Answer;
+use crate::ports::Sight;
+use crate::record::{Cause, Flavor, HoldReason, OutBecause, PackageRef, Server, Service};
+use crate::state::GroupState;
+use crate::target_status::{TargetEvent, TargetStatus};
+use crate::{DeploymentId, ServerId, Timestamp};
+
+use super::Decider;
+
+/// Time between two looks at the servers of a deployment under way.
+pub const LOOK_INTERVAL: Duration = Duration::from_secs(5);
+
+impl Decider<'_> {
+    pub(super) fn observed(
+        &mut self,
+        asked_by: Option<DeploymentId>,
+        seen: &[(ServerId, Sight)],
+        can_drain: bool,
+    ) -> Answer {
+        for (server, sight) in seen {
+            self.see(*server, *sight, can_drain);
+        }
+        if seen.len() >= self.state.census().members as usize {
+            self.state.group.observed_at = Some(self.now);
+            self.changes.group = true;
+        }
+        if let Some(id) = asked_by {
+            self.look_again(id);
+        }
+        if can_drain {
+            self.trust_again(seen);
+        }
+        Answer::Done
+    }
+
+    /// The next look at the servers, as long as the deployment is under way.
+    pub(super) fn look_again(&mut self, id: DeploymentId) {
+        let kind = EffectKind::ObserveServers(id);
+        if self.of(id).deployment.status.is_running() {
+            let (group, due_at) = (self.state.id(), self.now + LOOK_INTERVAL);
+            self.changes.put(Effect { kind, group, due_at });
+        } else {
+            self.changes.delete(kind);
+        }
+    }
+
+    fn see(&mut self, id: ServerId, sight: Sight, can_drain: bool) {
+        let Some(server) = self.state.server(id).filter(|server| !server.retired) else { return };
+        let (service, because) = (server.service, server.out_because);
+        match sight {
+            Sight::Unknown => {}
+            Sight::Serving => self.see_serving(id, can_drain),
+            Sight::Dead => self.see_dead(id),
+            Sight::Drained | Sight::TakenOut if service != Service::Out => {
+                self.server_out(id, OutBecause::Outside, "the load balancer does not send traffic");
+            }
+            Sight::Drained | Sight::TakenOut if because == Some(OutBecause::Dead) => {
+                self.change_server(id, |server| {
+                    server.out_because = Some(OutBecause::Outside);
+                    server.dead_since = None;
+                });
+            }
+            Sight::Drained | Sight::TakenOut => {}
+        }
+    }
+
+    fn see_serving(&mut self, id: ServerId, can_drain: bool) {
+        let Some(server) = self.state.server(id) else { return };
+        match (server.service, server.out_because) {
+            (Service::In, _) => {}
+            (Service::Unknown, _) => self.server_in(id, "it serves"),
+            (Service::Out, Some(OutBecause::Dead)) => self.server_in(id, "it answers again"),
+            (Service::Out, Some(OutBecause::Outside)) if can_drain => {
+                self.server_in(id, "the load balancer sends traffic again");
+            }
+            (Service::Out, Some(OutBecause::Target | OutBecause::Person))
+                if can_drain && server.drained && !self.moves_in_traffic(id) =>
+            {
+                self.drain_again(id);
+            }
+            (Service::Out, _) => {}
+        }
+    }
+
+    /// Whether its target is being taken out of traffic or put back just now.
+    fn moves_in_traffic(&self, server: ServerId) -> bool {
+        self.state.deployments().any(|state| {
+            state.place_of_server(server).is_some_and(|place| {
+                matches!(
+                    state.targets()[place].status,
+                    TargetStatus::MarkdownRunning | TargetStatus::MarkupRunning
+                )
+            })
+        })
+    }
+
+    /// Out by us and in traffic: drained again and reported, the second time with a hold (S13).
+    fn drain_again(&mut self, id: ServerId) {
+        let twice = self.state.server(id).is_some_and(|server| server.drained_again);
+        self.change_server(id, |server| server.drained_again = true);
+        let message = "it is in traffic although it was drained; it is drained again";
+        let data = EventData { message: Some(message.to_owned()), ..EventData::default() };
+        self.server_event(id, EventType::ServerDrainedAgain, data);
+        self.put_effect(EffectKind::DrainServer(id));
+        if twice && let Some(running) = self.state.running().map(|state| state.deployment.id) {
+            let detail = "a server that was drained is in traffic for the second time".to_owned();
+            self.set_hold(running, HoldReason::Dependency, detail);
+        }
+    }
+
+    /// The hold of [`Self::drain_again`] ends when every server that was drained again is seen to
+    /// stay out of traffic: the load balancer does again what it is told.
+    fn trust_again(&mut self, seen: &[(ServerId, Sight)]) {
+        let Some(id) = self.state.running().map(|state| state.deployment.id) else { return };
+        if self.of(id).deployment.hold(HoldReason::Dependency).is_none() {
+            return;
+        }
+        let stays_out = |server: &Server| {
+            seen.iter().any(|(seen, sight)| {
+                *seen == server.id
+                    && matches!(sight, Sight::Drained | Sight::TakenOut | Sight::Dead)
+            })
+        };
+        let mut doubted = self.state.servers().iter().filter(|server| {
+            !server.retired && server.drained && server.drained_again
+        });
+        if doubted.all(stays_out) {
+            self.clear_hold(id, HoldReason::Dependency);
+        }
+    }
+
+    fn see_dead(&mut self, id: ServerId) {
+        let Some(server) = self.state.server(id) else { return };
+        let now = self.now;
+        match (server.service, server.out_because, server.dead_since) {
+            (Service::In | Service::Unknown, ..) => {
+                self.change_server(id, |server| server.dead_since = Some(now));
+                self.server_out(id, OutBecause::Dead, "it does not answer");
+            }
+            (Service::Out, Some(OutBecause::Dead), Some(since)) => {
+                self.dead_for_good(id, since);
+            }
+            (Service::Out, ..) => {}
+        }
+    }
+
+    /// Dead for longer than the settle time: a relapse if its target had succeeded; in a rollback
+    /// that had left it out as already right, a new target.
+    fn dead_for_good(&mut self, server: ServerId, since: Timestamp) {
+        let Some(state) = self.state.running() else { return };
+        if self.now.since(since) < state.deployment.frozen.settle_time() {
+            return;
+        }
+        let (id, flavor) = (state.deployment.id, state.deployment.flavor);
+        match state.place_of_server(server) {
+            Some(place) if state.targets()[place].status == TargetStatus::Success => {
+                let version = &state.deployment.package.version;
+                let message = format!("it served {version} and does not answer any more");
+                self.relapse(id, place, message);
+            }
+            None if flavor == Flavor::Rollback => {
+                self.add_target(id, server);
+            }
+            _ => {}
+        }
+    }
+
+    /// A target that had succeeded does not serve its package any more (S2).
+    pub(super) fn relapse(&mut self, id: DeploymentId, place: usize, message: String) {
+        let server = self.target(id, place).server;
+        self.change_server(server, |server| {
+            if let Some(running) = &mut server.running {
+                running.proven_at = None;
+            }
+        });
+        self.move_target(id, place, TargetEvent::Relapsed, None, |target| {
+            target.cause = Some(Cause::Relapsed);
+            target.message = Some(message);
+            target.skipped = false;
+        });
+    }
+}
+
+/// The package that a server must prove to go into traffic when it is put back: that of its SUCCESS
+/// target in the running deployment, else the one that the group runs.
+pub fn return_package(
+    state: &GroupState,
+    server: ServerId,
+    current: Option<&PackageRef>,
+) -> Option<PackageRef> {
+    let by_target = state.running().and_then(|running| {
+        let place = running.place_of_server(server)?;
+        (running.targets()[place].status == TargetStatus::Success)
+            .then(|| running.deployment.package.clone())
+    });
+    by_target.or_else(|| current.cloned())
+}

@@ -1,0 +1,184 @@
+//! What happened: append-only, in order and without gaps per deployment.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::record::{Cause, HoldReason};
+use crate::{DeploymentId, GroupId, OrderKey, ServerId, TargetId, Timestamp};
+
+/// Every type of event. Whoever reads events uses this enum.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema,
+)]
+pub enum EventType {
+    /// A deployment was planned.
+    #[serde(rename = "deployment.created")]
+    DeploymentCreated,
+    /// A deployment's status changed.
+    #[serde(rename = "deployment.status")]
+    DeploymentStatus,
+    /// A hold was set: the deployment is braked.
+    #[serde(rename = "deployment.hold_set")]
+    HoldSet,
+    /// A hold was cleared.
+    #[serde(rename = "deployment.hold_cleared")]
+    HoldCleared,
+    /// A person asked for something and it was done.
+    #[serde(rename = "deployment.action")]
+    ActionTaken,
+    /// A person has not decided for a day.
+    #[serde(rename = "deployment.stale")]
+    DeploymentStale,
+    /// A batch's status changed.
+    #[serde(rename = "batch.status")]
+    BatchStatus,
+    /// A target was added to a deployment under way.
+    #[serde(rename = "target.added")]
+    TargetAdded,
+    /// A target moved to another batch.
+    #[serde(rename = "target.moved")]
+    TargetMoved,
+    /// A target's status changed.
+    #[serde(rename = "target.status")]
+    TargetStatus,
+    /// A stage is tried again by itself.
+    #[serde(rename = "target.try")]
+    TargetTry,
+    /// The answer of a stage is lost (S11).
+    #[serde(rename = "target.unknown")]
+    TargetUnknown,
+    /// An order was taken over from an engine that died; it carries a higher fence.
+    #[serde(rename = "target.taken_over")]
+    TargetTakenOver,
+    /// An outcome came after the target's stage had ended (S9).
+    #[serde(rename = "target.late_outcome")]
+    LateOutcome,
+    /// A server is out of service from here on.
+    #[serde(rename = "server.out")]
+    ServerOut,
+    /// A server is in service from here on.
+    #[serde(rename = "server.in")]
+    ServerIn,
+    /// A person pulled a server out.
+    #[serde(rename = "server.pulled_out")]
+    ServerPulledOut,
+    /// A person put a server back.
+    #[serde(rename = "server.put_back")]
+    ServerPutBack,
+    /// A server that we had drained was in traffic, and is drained again (S13).
+    #[serde(rename = "server.drained_again")]
+    ServerDrainedAgain,
+    /// A server appeared in the CMDB.
+    #[serde(rename = "server.appeared")]
+    ServerAppeared,
+    /// A server vanished from the CMDB or was retired.
+    #[serde(rename = "server.left")]
+    ServerLeft,
+}
+
+/// Details of an event; what does not apply is left out.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+pub struct EventData {
+    /// The status before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
+    /// The status after.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<String>,
+    /// Attempt of the target.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempt: Option<u32>,
+    /// Version concerned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// Servers out of service after this event (S1).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub out_count: Option<u32>,
+    /// L, how many may be out when Capstan takes one more (S1).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u32>,
+    /// `total`, of which every share is a share.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub total: Option<u32>,
+    /// Failed and unknown targets (S2).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failed_count: Option<u32>,
+    /// The holds after this event.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub holds: Option<Vec<HoldReason>>,
+    /// Key of the act.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<OrderKey>,
+    /// Fence of the act.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fence: Option<i64>,
+    /// The server needed no further slot, since it was out or new.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub already_out: Option<bool>,
+    /// A sentence for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+}
+
+/// One thing that happened.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Event {
+    /// Its place in the deployment's log, from 1, without gaps. (For an event of a group outside
+    /// any deployment: in the group's own log.)
+    pub seq: i64,
+    /// When.
+    pub at: Timestamp,
+    /// What.
+    #[serde(rename = "type")]
+    pub kind: EventType,
+    /// The group.
+    pub group: GroupId,
+    /// The deployment; none: it happened outside any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deployment: Option<DeploymentId>,
+    /// The batch's index.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batch: Option<u32>,
+    /// The target.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<TargetId>,
+    /// The server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server: Option<ServerId>,
+    /// Who: a person's name, or `capstan`.
+    pub actor: String,
+    /// Why a stage failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<Cause>,
+    /// Details.
+    pub data: EventData,
+}
+
+impl EventType {
+    /// The word in the API and the database.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::DeploymentCreated => "deployment.created",
+            Self::DeploymentStatus => "deployment.status",
+            Self::HoldSet => "deployment.hold_set",
+            Self::HoldCleared => "deployment.hold_cleared",
+            Self::ActionTaken => "deployment.action",
+            Self::DeploymentStale => "deployment.stale",
+            Self::BatchStatus => "batch.status",
+            Self::TargetAdded => "target.added",
+            Self::TargetMoved => "target.moved",
+            Self::TargetStatus => "target.status",
+            Self::TargetTry => "target.try",
+            Self::TargetUnknown => "target.unknown",
+            Self::TargetTakenOver => "target.taken_over",
+            Self::LateOutcome => "target.late_outcome",
+            Self::ServerOut => "server.out",
+            Self::ServerIn => "server.in",
+            Self::ServerPulledOut => "server.pulled_out",
+            Self::ServerPutBack => "server.put_back",
+            Self::ServerDrainedAgain => "server.drained_again",
+            Self::ServerAppeared => "server.appeared",
+            Self::ServerLeft => "server.left",
+        }
+    }
+}

@@ -1,0 +1,551 @@
+//! The records. Words and meanings are those of the glossary in `docs/glossary.md`.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::batch_status::BatchStatus;
+use crate::config::DeploymentConfig;
+use crate::deployment_status::DeploymentStatus;
+use crate::order::ScriptSet;
+use crate::target_status::TargetStatus;
+use crate::{
+    ApplicationId, DeploymentId, GroupId, OrderKey, PackageId, ServerId, TargetId, Timestamp,
+};
+
+/// Whether a rollout of an application begins with a bastion batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum BastionRule {
+    /// It does.
+    #[default]
+    One,
+    /// It does not.
+    None,
+}
+
+/// What is released.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Application {
+    /// Its id.
+    pub id: ApplicationId,
+    /// Its unique name.
+    pub name: String,
+    /// Who answers for it.
+    pub owner: String,
+    /// For example `prod`.
+    pub environment: String,
+    /// Chooses the host scripts.
+    pub kind: String,
+    /// Whether its rollouts begin with a bastion batch.
+    pub bastion: BastionRule,
+}
+
+/// What happens when a group's load balancer does not answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnLbFailure {
+    /// The deployment holds.
+    #[default]
+    Brake,
+    /// Markdown and Markup are recorded as bypassed.
+    Bypass,
+}
+
+/// What a deployment copies of its group when it is created, so that a later change to the group
+/// counts from the next deployment on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Binding {
+    /// Name of the application.
+    pub application: String,
+    /// Kind of the application: chooses the host scripts.
+    pub kind: String,
+    /// Name of the group.
+    pub group: String,
+    /// Site.
+    pub site: String,
+    /// Virtual path.
+    pub virtual_path: String,
+    /// Physical path.
+    pub doc_base: String,
+    /// Health URL; `{ip}` and `{port}` are filled in per server.
+    pub health_check_url: String,
+    /// Name of the load-balancer driver.
+    pub load_balancer: String,
+    /// Name of the executor.
+    pub executor: String,
+    /// Allows 100 % and taking the last server.
+    pub may_go_dark: bool,
+    /// What happens when the load balancer does not answer.
+    pub on_lb_failure: OnLbFailure,
+    /// How long a server must stay healthy, in seconds.
+    pub settle_seconds: u32,
+    /// How many releases a host keeps.
+    pub keep_releases: u32,
+}
+
+impl Binding {
+    /// How long a server must stay healthy.
+    pub fn settle_time(&self) -> Duration {
+        Duration::from_secs(u64::from(self.settle_seconds))
+    }
+}
+
+/// One application's instances that serve together; the smallest unit of a release.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Group {
+    /// Its id.
+    pub id: GroupId,
+    /// Its id in the CMDB.
+    pub external_id: String,
+    /// The application that it serves.
+    pub application: Application,
+    /// The fields that a deployment freezes.
+    pub binding: Binding,
+    /// Default port of its servers.
+    pub port: u16,
+    /// Main data centre.
+    pub idc: String,
+    /// Revision of the CMDB record that this is a cache of.
+    pub cmdb_revision: i64,
+    /// When the cache was last known to be right.
+    pub synced_at: Timestamp,
+    /// A refresh that would remove too many servers and waits for a person's word: what it would do.
+    pub refresh_held: Option<String>,
+    /// Raised by every transaction that changes the group, its servers or its deployments.
+    pub version: i64,
+    /// When every server was last looked at.
+    pub observed_at: Option<Timestamp>,
+    /// Sequence number of the last event in the group's own log (events outside any deployment).
+    pub seq: i64,
+}
+
+/// Whether a server gets traffic, as far as is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Service {
+    /// It gets traffic and answers.
+    In,
+    /// It does not.
+    Out,
+    /// Nobody has looked yet.
+    Unknown,
+}
+
+/// Why a server is out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OutBecause {
+    /// A target took it out.
+    Target,
+    /// A person pulled it out through Capstan.
+    Person,
+    /// Somebody took it out at the load balancer.
+    Outside,
+    /// It does not answer.
+    Dead,
+    /// It is new in the group and nothing was released to it yet.
+    New,
+}
+
+/// A person took a server out by hand.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PulledOut {
+    /// Who.
+    pub by: String,
+    /// Why.
+    pub reason: String,
+    /// Since when.
+    pub since: Timestamp,
+}
+
+/// Evidence of what a server runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Running {
+    /// The package.
+    pub package: PackageId,
+    /// Its version, for people.
+    pub version: String,
+    /// When a Verify last proved it; none: an Install began and nothing was proven since.
+    pub proven_at: Option<Timestamp>,
+}
+
+/// One instance on one host: what the CMDB says of it, and what Capstan knows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Server {
+    /// Its id.
+    pub id: ServerId,
+    /// Its id in the CMDB.
+    pub external_id: String,
+    /// Host name.
+    pub hostname: String,
+    /// Instance on the host; empty when the host carries one.
+    pub instance: String,
+    /// Address.
+    pub ip_address: String,
+    /// Port.
+    pub port: u16,
+    /// Folder of the instance on the host.
+    pub root: String,
+    /// Data centre.
+    pub idc: String,
+    /// Pool within the data centre.
+    pub pool: String,
+    /// Marked as bastion in the CMDB.
+    pub is_bastion: bool,
+    /// No part of the group any more.
+    pub retired: bool,
+    /// Set by a person; outlives deployments.
+    pub pulled_out: Option<PulledOut>,
+    /// Whether it gets traffic.
+    pub service: Service,
+    /// Why it is out.
+    pub out_because: Option<OutBecause>,
+    /// When its service last changed or was last looked at singly.
+    pub observed_at: Option<Timestamp>,
+    /// Since when it has not answered.
+    pub dead_since: Option<Timestamp>,
+    /// Our own mark is on it at the load balancer; written before the call that sets it.
+    pub drained: bool,
+    /// It was in traffic although we had drained it, and was drained again.
+    pub drained_again: bool,
+    /// What it runs.
+    pub running: Option<Running>,
+    /// Key of the act under way on it.
+    pub order: Option<OrderKey>,
+    /// Last fence given out for it; only grows (S7).
+    pub fence: i64,
+}
+
+impl Server {
+    /// Whether it counts as out of service (S1): a new server does so from its first target on.
+    /// What nobody has looked at counts as out, since nothing says that it serves; what a person
+    /// pulled out does, whatever is seen of it.
+    pub fn is_out(&self) -> bool {
+        self.pulled_out.is_some()
+            || self.service != Service::In && self.out_because != Some(OutBecause::New)
+    }
+
+    /// Whether the record proves that it runs `package`.
+    pub fn proves(&self, package: PackageId) -> bool {
+        self.running
+            .as_ref()
+            .is_some_and(|running| running.package == package && running.proven_at.is_some())
+    }
+
+    /// Whether the record says that it may run `package`: proven, or an Install of it began.
+    pub fn may_run(&self, package: PackageId) -> bool {
+        self.running.as_ref().is_some_and(|running| running.package == package)
+    }
+}
+
+/// Where a package can be fetched.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Location {
+    /// Data centre of the store; empty: any.
+    pub idc: String,
+    /// URL of the archive.
+    pub url: String,
+}
+
+/// One built artifact; a version never changes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Package {
+    /// Its id.
+    pub id: PackageId,
+    /// The application that it is a version of.
+    pub application: ApplicationId,
+    /// The version.
+    pub version: String,
+    /// SHA-256 of the archive, lower-case hexadecimal.
+    pub sha256: String,
+    /// Bytes of the archive, if known.
+    pub size: Option<u64>,
+    /// Where it can be fetched, besides Capstan's own store.
+    pub locations: Vec<Location>,
+    /// Whether Capstan's own store holds the archive.
+    pub stored: bool,
+    /// Marked as bad: refused in new deployments and passed over by rollback.
+    pub bad: Option<Bad>,
+    /// When it was registered.
+    pub created_at: Timestamp,
+}
+
+/// A package was marked as bad.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Bad {
+    /// Who.
+    pub by: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// The part of a package that a deployment keeps.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PackageRef {
+    /// The package.
+    pub id: PackageId,
+    /// Its version.
+    pub version: String,
+    /// SHA-256 of the archive, lower-case hexadecimal.
+    pub sha256: String,
+}
+
+/// What a deployment is for.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, ToSchema,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum Flavor {
+    /// A release of a package to the whole group.
+    #[default]
+    Rollout,
+    /// Back to an earlier package.
+    Rollback,
+    /// The group's version to the servers whose record does not prove it.
+    Scaleout,
+    /// What a group already ran when it came to Capstan.
+    Adopted,
+}
+
+impl Flavor {
+    /// The word in the API and the database.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Rollout => "rollout",
+            Self::Rollback => "rollback",
+            Self::Scaleout => "scaleout",
+            Self::Adopted => "adopted",
+        }
+    }
+
+    /// The flavor with this word.
+    pub fn from_word(word: &str) -> Option<Self> {
+        [Self::Rollout, Self::Rollback, Self::Scaleout, Self::Adopted]
+            .into_iter()
+            .find(|flavor| flavor.word() == word)
+    }
+}
+
+/// Why a deployment is braked.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum HoldReason {
+    /// A person braked.
+    User,
+    /// Too many targets failed (S2).
+    Failures,
+    /// Targets wait and no slot can come free (S2).
+    Slots,
+    /// An outside dependency is not to be trusted.
+    Dependency,
+}
+
+impl HoldReason {
+    /// Who or what clears it, for people.
+    pub fn clears(self) -> &'static str {
+        match self {
+            Self::User => "resume or retry",
+            Self::Failures => "retry; resume once fewer targets fail than the limit",
+            Self::Slots => {
+                "itself, when a slot is free: put a pulled-out server back, retire it in the \
+                 CMDB, or allow the group to go dark"
+            }
+            Self::Dependency => "itself, when the dependency answers again or is cut off",
+        }
+    }
+}
+
+/// One reason why nothing new starts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Hold {
+    /// Why.
+    pub reason: HoldReason,
+    /// Who set it; `capstan` for the engine.
+    pub by: String,
+    /// Since when.
+    pub since: Timestamp,
+    /// What happened, for people.
+    pub detail: String,
+}
+
+/// One release of one package to one group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Deployment {
+    /// Its id.
+    pub id: DeploymentId,
+    /// The group.
+    pub group: GroupId,
+    /// The package.
+    pub package: PackageRef,
+    /// The strategy.
+    pub config: DeploymentConfig,
+    /// What it is for.
+    pub flavor: Flavor,
+    /// Where it stands.
+    pub status: DeploymentStatus,
+    /// Why it is braked; at most one hold per reason.
+    pub holds: Vec<Hold>,
+    /// Failed and unknown targets that a retry passed over although they reach the limit: one more
+    /// brakes again (S2). Zero as long as they are below the limit.
+    pub failed_seen: u32,
+    /// Members when the plan was made.
+    pub total: u32,
+    /// The group's fields when it was created.
+    pub frozen: Binding,
+    /// The scripts that its hosts run (T5).
+    pub scripts: ScriptSet,
+    /// The newest SUCCESS of the group before it.
+    pub parent: Option<DeploymentId>,
+    /// For a rollback: the deployment that it undoes.
+    pub origin: Option<DeploymentId>,
+    /// For a rollback: the deployment whose package it brings back.
+    pub restores: Option<DeploymentId>,
+    /// The bastions serve; later bastion targets run through like any other.
+    pub baked: bool,
+    /// The rollback that replaced it.
+    pub superseded_by: Option<DeploymentId>,
+    /// Who created it.
+    pub created_by: String,
+    /// Why a failed health answer is forgiven.
+    pub ignore_verify_reason: Option<String>,
+    /// Seed of the order of its servers.
+    pub seed: String,
+    /// Digest of the plan.
+    pub plan_hash: String,
+    /// Sequence number of its last event.
+    pub seq: i64,
+    /// When it was created.
+    pub created_at: Timestamp,
+    /// When it was started.
+    pub started_at: Option<Timestamp>,
+    /// When it ended.
+    pub ended_at: Option<Timestamp>,
+    /// When its status last changed.
+    pub status_since: Timestamp,
+    /// It has waited for a person for longer than [`crate::decide::STALE_AFTER`], and that was said.
+    pub stale: bool,
+}
+
+impl Deployment {
+    /// Whether anything holds it.
+    pub fn is_braked(&self) -> bool {
+        !self.holds.is_empty()
+    }
+
+    /// The hold with this reason.
+    pub fn hold(&self, reason: HoldReason) -> Option<&Hold> {
+        self.holds.iter().find(|hold| hold.reason == reason)
+    }
+}
+
+/// Targets that go together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Batch {
+    /// The deployment.
+    pub deployment: DeploymentId,
+    /// Its place, from 1.
+    pub index: u32,
+    /// Whether it is the bastion batch.
+    pub is_bastion: bool,
+    /// Where it stands.
+    pub status: BatchStatus,
+    /// While it waits: when it starts by itself; none: on a click.
+    pub wait_until: Option<Timestamp>,
+    /// When it last ended.
+    pub ended_at: Option<Timestamp>,
+}
+
+/// Why a stage failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Cause {
+    /// The script or the driver said so.
+    Failed,
+    /// It took longer than its limit.
+    Timeout,
+    /// No answer until the limit and the grace had passed (S11).
+    Unreachable,
+    /// The host or the driver refuses the order.
+    Refused,
+    /// It served and died, or does not prove its package when it is put back.
+    Relapsed,
+}
+
+impl Cause {
+    /// The word in the API and the database.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Failed => "failed",
+            Self::Timeout => "timeout",
+            Self::Unreachable => "unreachable",
+            Self::Refused => "refused",
+            Self::Relapsed => "relapsed",
+        }
+    }
+
+    /// The cause with this word.
+    pub fn from_word(word: &str) -> Option<Self> {
+        [Self::Failed, Self::Timeout, Self::Unreachable, Self::Refused, Self::Relapsed]
+            .into_iter()
+            .find(|cause| cause.word() == word)
+    }
+}
+
+/// One server in one deployment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    /// Its id.
+    pub id: TargetId,
+    /// The deployment.
+    pub deployment: DeploymentId,
+    /// The batch that it runs in.
+    pub batch: u32,
+    /// Its place in the plan, from 0; one place per target.
+    pub place: u32,
+    /// The server.
+    pub server: ServerId,
+    /// Host name when it was planned.
+    pub hostname: String,
+    /// Instance when it was planned.
+    pub instance: String,
+    /// Address when it was planned.
+    pub ip_address: String,
+    /// Where it stands.
+    pub status: TargetStatus,
+    /// Since when.
+    pub status_since: Timestamp,
+    /// Attempt, from 1; raised by each retry.
+    pub attempt: u32,
+    /// Acts ordered for it so far, over all attempts; numbers the keys.
+    pub orders: u32,
+    /// Automatic tries that the stage under way has had after its first.
+    pub tries: u32,
+    /// Key of the act under way or last done.
+    pub order: Option<OrderKey>,
+    /// Digest of script and environment of the last order (T5).
+    pub order_digest: Option<String>,
+    /// When the stage under way must have ended.
+    pub deadline_at: Option<Timestamp>,
+    /// Since when the answer of the stage under way is lost (S11).
+    pub unknown_since: Option<Timestamp>,
+    /// The Check of this attempt is done and proved nothing.
+    pub checked: bool,
+    /// When the package was last proven on it.
+    pub verified_at: Option<Timestamp>,
+    /// A failed health answer was forgiven.
+    pub unverified: bool,
+    /// It already ran the package; nothing was done.
+    pub skipped: bool,
+    /// Its Markdown took a server that was in service, and has not succeeded yet.
+    pub took: bool,
+    /// Its server left while a stage was under way; it is set aside when that ends.
+    pub leaving: bool,
+    /// Why its last stage failed.
+    pub cause: Option<Cause>,
+    /// What happened, for people.
+    pub message: Option<String>,
+}

@@ -1,0 +1,140 @@
+//! What must be true after every input, whatever came in.
+
+use capstan_core::batch_status::BatchStatus;
+use capstan_core::checker;
+use capstan_core::deployment_status::DeploymentStatus;
+use capstan_core::effect::EffectKind;
+use capstan_core::order;
+use capstan_core::record::{OutBecause, Service};
+use capstan_core::state::DeploymentState;
+use capstan_core::target_status::TargetStatus;
+use capstan_core::view::WaitKind;
+use capstan_core::{decide, event};
+
+use super::World;
+
+pub fn after_input(world: &World) {
+    let rebuilt = world.shadow.rebuild();
+    assert!(rebuilt.group == world.state.group, "the group's row was changed and not noted");
+    assert_eq!(rebuilt.servers(), world.state.servers(), "a server was changed and not noted");
+    for state in world.state.deployments() {
+        let other = rebuilt.deployment(state.deployment.id).expect("it was written");
+        assert_eq!(other.deployment, state.deployment, "a deployment was changed and not noted");
+        assert_eq!(other.batches(), state.batches(), "a batch was changed and not noted");
+        assert_eq!(other.targets(), state.targets(), "a target was changed and not noted");
+        assert!(state.recount(&world.state), "the counts that are kept agree with the rows");
+    }
+    assert!(rebuilt == world.state, "a fresh start finds the same state");
+    let running = |state: &&DeploymentState| state.deployment.status.is_running();
+    assert!(world.state.deployments().filter(running).count() <= 1, "S6");
+    for server in world.state.servers().iter().filter(|server| server.pulled_out.is_some()) {
+        assert!(server.is_out() && server.service != Service::In, "S1: pulled out is out");
+        assert!(server.drained, "pulled out carries our mark");
+    }
+    for state in world.state.deployments() {
+        check_deployment(world, state);
+    }
+}
+
+fn has_effect(world: &World, kind: EffectKind) -> bool {
+    world.shadow.effects.contains_key(&(kind.number(), kind.subject()))
+}
+
+fn check_deployment(world: &World, state: &DeploymentState) {
+    let row = &state.deployment;
+    let id = row.id;
+    let wake = world.shadow.effects.get(&(2, id.0)).map(|effect| effect.due_at);
+    let view = decide::view(&world.state, id).expect("it is loaded");
+    assert_eq!(view.waiting_for.is_empty(), row.status.is_final(), "waiting_for");
+    for target in state.targets() {
+        check_target(world, state, target);
+    }
+    if row.status.is_final() {
+        assert!(row.holds.is_empty(), "a final deployment is not braked");
+        assert!(wake.is_none() && !has_effect(world, EffectKind::ObserveServers(id)));
+        let open = |batch: &&capstan_core::record::Batch| {
+            !matches!(batch.status, BatchStatus::Success | BatchStatus::Revoked)
+        };
+        assert_eq!(state.batches().iter().find(open), None, "every batch is at its end");
+        return;
+    }
+    if row.status == DeploymentStatus::Pending {
+        assert!(row.holds.is_empty(), "no hold beside PENDING");
+        assert!(wake.is_some(), "a draft ends by itself");
+        return;
+    }
+    assert!(has_effect(world, EffectKind::ObserveServers(id)), "S13: its servers are looked at");
+    let waits = |kind: WaitKind| view.waiting_for.iter().any(|wait| wait.what == kind);
+    let woken_now = wake.is_some_and(|due| due <= world.now);
+    assert!(!waits(WaitKind::Predecessor) || woken_now, "nothing moves it: {view:?}");
+    let click = waits(WaitKind::Click) || waits(WaitKind::Slot);
+    assert!(!click || row.stale || wake.is_some(), "who waits for a person becomes stale");
+    for batch in state.batches().iter().filter(|batch| batch.status == BatchStatus::Waiting) {
+        let Some(until) = batch.wait_until else { continue };
+        let timed = wake.is_some_and(|due| due <= until.max(world.now));
+        let blocked = row.is_braked() || state.running_batch().is_some();
+        assert!(timed || until <= world.now && blocked, "a wait that nothing ends");
+    }
+}
+
+fn check_target(
+    world: &World,
+    state: &DeploymentState,
+    target: &capstan_core::record::Target,
+) {
+    let id = state.deployment.id;
+    let server = world.state.server(target.server).expect("targets have servers");
+    let is_running = target.status.running().is_some();
+    assert_eq!(is_running, has_effect(world, EffectKind::RunStage(id, target.id)), "S8: {target:?}");
+    if is_running {
+        assert_eq!(server.order, target.order, "S7: one order per server at a time");
+        let work = order::work(&state.deployment, target, server).expect("it can be done");
+        assert_eq!((work.fence, Some(work.key)), (server.fence, target.order));
+        assert!(target.deadline_at.is_some());
+    }
+    if !state.deployment.status.is_running() {
+        return;
+    }
+    let in_chain = matches!(
+        target.status,
+        TargetStatus::MarkdownRunning
+            | TargetStatus::MarkdownSuccess
+            | TargetStatus::MarkdownFailure
+            | TargetStatus::DownloadRunning
+            | TargetStatus::DownloadSuccess
+            | TargetStatus::DownloadFailure
+            | TargetStatus::InstallRunning
+            | TargetStatus::InstallSuccess
+            | TargetStatus::InstallFailure
+    );
+    assert!(!in_chain || server.is_out(), "S1: {target:?} has taken {server:?}");
+    let gone = server.retired || server.pulled_out.is_some();
+    let alone = matches!(target.status, TargetStatus::Success | TargetStatus::SetAside);
+    assert!(!gone || alone || target.leaving && is_running, "{target:?} of a server that left");
+    assert!(!target.leaving || gone, "leaving, and its server is there: {target:?}");
+    let orphan = target.status == TargetStatus::SetAside && !gone;
+    assert!(!orphan, "its server is back and nothing takes care of it: {target:?}");
+    let returns = has_effect(world, EffectKind::ReturnServer(server.id));
+    let new = server.out_because == Some(OutBecause::New);
+    assert!(!(returns && new), "a new server is not returned");
+}
+
+/// What must be true of the whole log.
+pub fn logs(world: &World) {
+    let configs = world
+        .state
+        .deployments()
+        .map(|state| (state.deployment.id, state.deployment.config.clone()))
+        .collect();
+    if let Err(found) = checker::check_with(&world.shadow.events, &configs) {
+        for violation in &found {
+            eprintln!("{violation}");
+        }
+        panic!("{}", found[0]);
+    }
+    let outside: Vec<&event::Event> =
+        world.shadow.events.iter().filter(|event| event.deployment.is_none()).collect();
+    for (event, seq) in outside.iter().zip(1..) {
+        assert_eq!(event.seq, seq, "the group's own log has no gaps");
+    }
+}

@@ -1,0 +1,293 @@
+//! What a record must keep to before it counts.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::net::IpAddr;
+use std::path::{Component, Path};
+
+use capstan_core::ports::{CmdbApplication, CmdbGroup, CmdbServer};
+
+use super::Names;
+use super::tree::Fault;
+
+const LONGEST_NAME: usize = 128;
+const LONGEST_SETTLE: u32 = 3600;
+
+/// A record with the lines that it was read from.
+#[derive(Debug, Clone)]
+pub(super) struct Placed {
+    pub(super) group: CmdbGroup,
+    pub(super) line: u64,
+    pub(super) server_lines: Vec<u64>,
+}
+
+impl Placed {
+    fn servers(&self) -> impl Iterator<Item = (u64, &CmdbServer)> {
+        let lines = self.server_lines.iter().copied().chain(std::iter::repeat(self.line));
+        lines.zip(&self.group.servers)
+    }
+}
+
+/// What is wrong with a group by itself.
+pub(super) fn alone(placed: &Placed, names: &Names) -> Vec<Fault> {
+    let mut faults = Faults(Vec::new());
+    let Placed { group, line, .. } = placed;
+    let line = *line;
+    faults.id(line, "id of the group", &group.id);
+    faults.words(line, "name of the group", &group.name, Empty::Refused);
+    faults.id(line, "id of the application", &group.application.id);
+    faults.words(line, "name of the application", &group.application.name, Empty::Refused);
+    faults.words(line, "site", &group.site, Empty::Allowed);
+    faults.words(line, "idc", &group.idc, Empty::Allowed);
+    if group.revision < 0 {
+        faults.add(line, format!("the revision {} is below 0", group.revision));
+    }
+    if group.port == 0 {
+        faults.add(line, "the port must be from 1 to 65535");
+    }
+    faults.health_url(line, group);
+    faults.driver(line, "load balancer", &group.load_balancer, &names.load_balancers);
+    faults.driver(line, "executor", &group.executor, &names.executors);
+    if group.settle_seconds > LONGEST_SETTLE {
+        faults.add(line, format!("settle_seconds must be at most {LONGEST_SETTLE}"));
+    }
+    if group.keep_releases == 0 {
+        faults.add(line, "keep_releases must be at least 1");
+    }
+    let mut seen = HashMap::new();
+    for (line, server) in placed.servers() {
+        faults.server(line, group, server);
+        let names = (&server.hostname, &server.instance);
+        if let Some(first) = seen.insert(names, line) {
+            faults.add(
+                line,
+                format!(
+                    "the group has {} twice, first in line {first}; instances of one host need \
+                     different names in `instance`",
+                    described(server)
+                ),
+            );
+        }
+    }
+    faults.0
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Empty {
+    Allowed,
+    Refused,
+}
+
+struct Faults(Vec<Fault>);
+
+impl Faults {
+    fn add(&mut self, line: u64, reason: impl Into<String>) {
+        self.0.push(Fault::new(line, reason));
+    }
+
+    /// An id or a host name: it may become part of a path, an address or a command.
+    fn id(&mut self, line: u64, what: &str, value: &str) {
+        let is_inner = |byte: u8| byte.is_ascii_alphanumeric() || b"._:-".contains(&byte);
+        let is_good = value.len() <= LONGEST_NAME
+            && value.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric())
+            && value.bytes().all(is_inner);
+        if !is_good {
+            self.add(
+                line,
+                format!(
+                    "the {what} is `{value}`; it must begin with a letter or digit and hold only \
+                     letters, digits and . _ : - (at most {LONGEST_NAME})"
+                ),
+            );
+        }
+    }
+
+    /// A name for people.
+    fn words(&mut self, line: u64, what: &str, value: &str, empty: Empty) {
+        if value.trim().is_empty() {
+            if empty == Empty::Refused || !value.is_empty() {
+                self.add(line, format!("the {what} is empty"));
+            }
+        } else if value.chars().count() > LONGEST_NAME || value.chars().any(char::is_control) {
+            self.add(
+                line,
+                format!("the {what} has control characters or more than {LONGEST_NAME} characters"),
+            );
+        }
+    }
+
+    fn health_url(&mut self, line: u64, group: &CmdbGroup) {
+        let url = &group.health_check_url;
+        if url.is_empty() {
+            if group.load_balancer == "none" {
+                self.add(
+                    line,
+                    "health_check_url is empty; without a load balancer nothing else tells \
+                     whether a server serves",
+                );
+            }
+        } else if !(url.starts_with("http://") || url.starts_with("https://"))
+            || url.chars().any(|character| character.is_control() || character == ' ')
+        {
+            self.add(line, format!("health_check_url is `{url}`, which is no http or https URL"));
+        }
+    }
+
+    fn driver(&mut self, line: u64, what: &str, name: &str, known: &[String]) {
+        if !known.iter().any(|known| known == name) {
+            let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+            self.add(line, format!("there is no {what} named `{name}`; configured are: {known}"));
+        }
+    }
+
+    fn server(&mut self, line: u64, group: &CmdbGroup, server: &CmdbServer) {
+        self.id(line, "id of the server", &server.id);
+        self.id(line, "hostname", &server.hostname);
+        if !server.instance.is_empty() {
+            self.id(line, "instance", &server.instance);
+        }
+        self.words(line, "pool", &server.pool, Empty::Allowed);
+        self.words(line, "idc", server.idc.as_deref().unwrap_or(""), Empty::Allowed);
+        if server.ip_address.parse::<IpAddr>().is_err() {
+            self.add(line, format!("`{}` is no IP address", server.ip_address));
+        }
+        if server.port == Some(0) {
+            self.add(line, "the port must be from 1 to 65535");
+        }
+        let root = root(group, server);
+        let is_plain =
+            |part: Component<'_>| matches!(part, Component::RootDir | Component::Normal(_));
+        let path = Path::new(root);
+        if root.is_empty() {
+            self.add(
+                line,
+                format!("{} has no root, and the group has no doc_base", described(server)),
+            );
+        } else if !path.is_absolute()
+            || path.parent().is_none()
+            || !path.components().all(is_plain)
+            || root.chars().any(char::is_control)
+        {
+            self.add(line, format!("the root `{root}` is no absolute path without `..`"));
+        }
+    }
+}
+
+/// What the groups that count have in use between them.
+#[derive(Default)]
+pub(super) struct Together {
+    roots: HashMap<(String, String), String>,
+    addresses: HashMap<(String, u16), String>,
+    server_ids: HashSet<String>,
+    applications: BTreeMap<String, (CmdbApplication, String)>,
+    application_names: BTreeMap<String, (String, String)>,
+}
+
+impl Together {
+    /// What of the group is in use by groups that were added before, or twice by itself.
+    pub(super) fn clashes(&self, placed: &Placed) -> Vec<Fault> {
+        let mut faults = Vec::new();
+        let mut own = Self::default();
+        let group = &placed.group;
+        let application = &group.application;
+        if let Some((other, of)) = self.applications.get(&application.id)
+            && other != application
+        {
+            faults.push(Fault::new(
+                placed.line,
+                format!(
+                    "the application {} is described differently in the group {of}",
+                    application.id
+                ),
+            ));
+        }
+        if let Some((id, of)) = self.application_names.get(&application.name)
+            && *id != application.id
+        {
+            faults.push(Fault::new(
+                placed.line,
+                format!(
+                    "the application {} has the name `{}` of the application {id} in the group {of}",
+                    application.id, application.name
+                ),
+            ));
+        }
+        for (line, server) in placed.servers() {
+            if let Some(reason) = self.clash(group, server).or_else(|| own.clash(group, server)) {
+                faults.push(Fault::new(line, reason));
+            }
+            own.add_server(group, server);
+        }
+        faults
+    }
+
+    /// Adds a group that counts.
+    pub(super) fn add(&mut self, group: &CmdbGroup) {
+        let application = &group.application;
+        self.applications
+            .entry(application.id.clone())
+            .or_insert_with(|| (application.clone(), group.id.clone()));
+        self.application_names
+            .entry(application.name.clone())
+            .or_insert_with(|| (application.id.clone(), group.id.clone()));
+        for server in &group.servers {
+            self.add_server(group, server);
+        }
+    }
+
+    fn clash(&self, group: &CmdbGroup, server: &CmdbServer) -> Option<String> {
+        if self.server_ids.contains(&server.id) {
+            return Some(format!("the server id {} is used twice", server.id));
+        }
+        if server.retired {
+            return None;
+        }
+        let root = root(group, server);
+        if let Some(other) = self.roots.get(&place(group, server)) {
+            return Some(format!(
+                "{} has the root {root}, which is that of {other} on the same host",
+                described(server)
+            ));
+        }
+        let (address, port) = address(group, server);
+        let other = self.addresses.get(&(address, port))?;
+        Some(format!(
+            "{} has the address {} and port {port}, which are those of {other}",
+            described(server),
+            server.ip_address
+        ))
+    }
+
+    fn add_server(&mut self, group: &CmdbGroup, server: &CmdbServer) {
+        self.server_ids.insert(server.id.clone());
+        if server.retired {
+            return;
+        }
+        let owner = format!("{} of the group {}", described(server), group.id);
+        self.roots.entry(place(group, server)).or_insert_with(|| owner.clone());
+        self.addresses.entry(address(group, server)).or_insert(owner);
+    }
+}
+
+fn root<'a>(group: &'a CmdbGroup, server: &'a CmdbServer) -> &'a str {
+    server.root.as_deref().unwrap_or(&group.doc_base)
+}
+
+fn place(group: &CmdbGroup, server: &CmdbServer) -> (String, String) {
+    // Two spellings of one folder are one folder.
+    let root: std::path::PathBuf = Path::new(root(group, server)).components().collect();
+    (server.hostname.to_ascii_lowercase(), root.display().to_string())
+}
+
+fn address(group: &CmdbGroup, server: &CmdbServer) -> (String, u16) {
+    let address = server.ip_address.parse::<IpAddr>();
+    let address = address.map_or_else(|_| server.ip_address.clone(), |ip| ip.to_string());
+    (address, server.port.unwrap_or(group.port))
+}
+
+fn described(server: &CmdbServer) -> String {
+    if server.instance.is_empty() {
+        server.hostname.clone()
+    } else {
+        format!("{} instance {}", server.hostname, server.instance)
+    }
+}

@@ -1,0 +1,174 @@
+//! What every call to the outside gets around it: a time limit, a metric and a trace.
+//!
+//! A call that passes its limit is dropped and answers [`DriverError::Unknown`]: nobody knows
+//! whether it acted. The metric is the histogram [`METRIC`], in seconds, with the labels `port`
+//! (`load_balancer`, `executor`, `cmdb`), `driver` (its name in the configuration), `call` (name of
+//! the method) and `outcome` (`ok`, `refused`, `busy`, `unknown`, `timeout`).
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use capstan_core::OrderKey;
+use capstan_core::ports::{
+    Call, Cmdb, CmdbGroup, DriverError, Endpoint, Executor, LoadBalancer, Look, Order, OrderState,
+    Report, Script, Seen,
+};
+
+/// Name of the metric.
+pub const METRIC: &str = "driver_call_seconds";
+/// How long a call to a load balancer or an executor may take.
+pub const LIMIT: Duration = Duration::from_secs(2);
+/// How long a call to the CMDB may take.
+pub const CMDB_LIMIT: Duration = Duration::from_secs(10);
+
+/// Tells the metrics recorder what the metric means. Called once, after the recorder is installed.
+pub fn describe() {
+    metrics::describe_histogram!(
+        METRIC,
+        metrics::Unit::Seconds,
+        "Time of calls to outside systems"
+    );
+}
+
+/// A driver with a time limit, a metric and a trace around each call.
+pub struct Guard<P: ?Sized> {
+    inner: Arc<P>,
+    port: &'static str,
+    driver: Arc<str>,
+    limit: Duration,
+}
+
+impl Guard<dyn LoadBalancer> {
+    /// Guards the load balancer with this name in the configuration.
+    pub fn load_balancer(name: &str, inner: Arc<dyn LoadBalancer>) -> Self {
+        Self { inner, port: "load_balancer", driver: name.into(), limit: LIMIT }
+    }
+}
+
+impl Guard<dyn Executor> {
+    /// Guards the executor with this name in the configuration.
+    pub fn executor(name: &str, inner: Arc<dyn Executor>) -> Self {
+        Self { inner, port: "executor", driver: name.into(), limit: LIMIT }
+    }
+}
+
+impl Guard<dyn Cmdb> {
+    /// Guards the CMDB driver with this name in the configuration.
+    pub fn cmdb(name: &str, inner: Arc<dyn Cmdb>) -> Self {
+        Self { inner, port: "cmdb", driver: name.into(), limit: CMDB_LIMIT }
+    }
+}
+
+impl<P: ?Sized> Guard<P> {
+    /// The same with another time limit per call.
+    #[must_use]
+    pub fn with_limit(mut self, limit: Duration) -> Self {
+        self.limit = limit;
+        self
+    }
+
+    async fn watch<T>(&self, call: &'static str, under_way: Call<'_, T>) -> Result<T, DriverError> {
+        let began = Instant::now();
+        let (outcome, answer) = match tokio::time::timeout(self.limit, under_way).await {
+            Ok(answer) => (outcome(&answer), answer),
+            Err(_) => ("timeout", Err(self.too_slow(call))),
+        };
+        let took = began.elapsed();
+        metrics::histogram!(
+            METRIC,
+            "port" => self.port,
+            "driver" => Arc::clone(&self.driver),
+            "call" => call,
+            "outcome" => outcome,
+        )
+        .record(took);
+        let error = answer.as_ref().err().map(tracing::field::display);
+        tracing::debug!(
+            port = self.port,
+            driver = &*self.driver,
+            call,
+            outcome,
+            ?took,
+            error,
+            "driver call"
+        );
+        answer
+    }
+
+    fn too_slow(&self, call: &str) -> DriverError {
+        DriverError::Unknown(format!(
+            "`{}` did not answer `{call}` within {} ms",
+            self.driver,
+            self.limit.as_millis()
+        ))
+    }
+}
+
+fn outcome<T>(answer: &Result<T, DriverError>) -> &'static str {
+    match answer {
+        Ok(_) => "ok",
+        Err(DriverError::Refused(_)) => "refused",
+        Err(DriverError::Busy(_)) => "busy",
+        Err(DriverError::Unknown(_)) => "unknown",
+    }
+}
+
+impl LoadBalancer for Guard<dyn LoadBalancer> {
+    fn can_drain(&self) -> bool {
+        self.inner.can_drain()
+    }
+
+    fn drain<'a>(&'a self, server: &'a Endpoint) -> Call<'a, ()> {
+        Box::pin(self.watch("drain", self.inner.drain(server)))
+    }
+
+    fn admit<'a>(&'a self, server: &'a Endpoint) -> Call<'a, ()> {
+        Box::pin(self.watch("admit", self.inner.admit(server)))
+    }
+
+    fn observe<'a>(&'a self, servers: &'a [Endpoint]) -> Call<'a, Vec<Seen>> {
+        Box::pin(self.watch("observe", self.inner.observe(servers)))
+    }
+}
+
+impl Executor for Guard<dyn Executor> {
+    fn start<'a>(&'a self, server: &'a Endpoint, order: &'a Order) -> Call<'a, OrderState> {
+        Box::pin(self.watch("start", self.inner.start(server, order)))
+    }
+
+    fn look<'a>(&'a self, server: &'a Endpoint, key: OrderKey, offset: u64) -> Call<'a, Look> {
+        Box::pin(self.watch("look", self.inner.look(server, key, offset)))
+    }
+
+    fn cancel<'a>(
+        &'a self,
+        server: &'a Endpoint,
+        key: OrderKey,
+        fence: i64,
+    ) -> Call<'a, OrderState> {
+        Box::pin(self.watch("cancel", self.inner.cancel(server, key, fence)))
+    }
+
+    fn report<'a>(&'a self, server: &'a Endpoint, script: &'a Script) -> Call<'a, Option<Report>> {
+        Box::pin(self.watch("report", self.inner.report(server, script)))
+    }
+}
+
+impl Cmdb for Guard<dyn Cmdb> {
+    fn group<'a>(&'a self, external_id: &'a str) -> Call<'a, Option<CmdbGroup>> {
+        Box::pin(self.watch("group", self.inner.group(external_id)))
+    }
+
+    fn groups(&self) -> Call<'_, Vec<CmdbGroup>> {
+        Box::pin(self.watch("groups", self.inner.groups()))
+    }
+
+    fn faults(&self) -> Vec<String> {
+        self.inner.faults()
+    }
+
+    /// Not limited and not measured: it waits on purpose.
+    fn changed(&self) -> Call<'_, ()> {
+        self.inner.changed()
+    }
+}

@@ -1,0 +1,27 @@
+//! How Capstan talks to the outside: load balancers, hosts, the CMDB and the package store.
+//!
+//! Each file implements one port of [`capstan_core::ports`] for one kind of system. A driver decides
+//! nothing: it does what it is asked, says what it sees, and tells apart what is refused, what may
+//! work later and what nobody knows ([`capstan_core::ports::DriverError`]). Every error carries a
+//! sentence for people. The crate depends on `capstan-core` and on no other crate of Capstan.
+//!
+//! | port | drivers |
+//! |---|---|
+//! | load balancer | [`none`], [`noop`], [`fake`] |
+//! | executor | [`local`], [`noop`], [`fake`] |
+//! | CMDB | [`file_cmdb`] |
+//! | package store | [`packages`] |
+//! | scripts | [`scripts`] |
+//!
+//! [`guard`] puts a time limit, metrics and tracing around any of them; [`registry`] finds them by
+//! the names that groups use.
+
+pub mod fake;
+pub mod file_cmdb;
+pub mod guard;
+pub mod local;
+pub mod none;
+pub mod noop;
+pub mod packages;
+pub mod registry;
+pub mod scripts;

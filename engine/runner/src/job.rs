@@ -1,0 +1,359 @@
+//! One claimed effect on its way: what is known of it, one step at a time.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use capstan_core::effect::EffectKind;
+use capstan_core::input::Input;
+use capstan_core::ports::{DriverError, Executor, LoadBalancer, Script};
+use capstan_core::record::Location;
+use capstan_store::{Claim, Store, SubmitError, Task, chain, crash};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch};
+
+use crate::{Ports, Settings, observe, order, traffic};
+
+/// Wait before an outcome that could not be written is submitted again.
+const SUBMIT_AGAIN: Duration = Duration::from_millis(500);
+/// Wait before a job whose step panicked is begun again.
+const AFTER_PANIC: Duration = Duration::from_secs(1);
+/// Waits between looks at a host that works.
+const FIRST_LOOK: Duration = Duration::from_millis(50);
+const LONGEST_LOOK: Duration = Duration::from_secs(1);
+/// How long a package's locations are taken from memory.
+const LOCATIONS_KEPT: Duration = Duration::from_secs(10);
+
+/// A claimed effect and what has happened with it so far.
+pub(crate) struct Job {
+    pub(crate) claim: Claim,
+    /// Which look this is; 0: the act itself comes first.
+    pub(crate) looks: u32,
+    /// Bytes of output that are stored.
+    pub(crate) output_bytes: u64,
+    /// The end of the output, for a message.
+    pub(crate) tail: String,
+    /// The last answer was lost.
+    pub(crate) is_unknown: bool,
+    /// Whether the act was done (or may have been); else it comes first again.
+    pub(crate) is_begun: bool,
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+/// What follows from a step.
+pub(crate) enum Step {
+    /// The effect is done: the input is submitted, and its commit is the ack.
+    Done(Input),
+    /// Nothing is left to do; the effect is deleted.
+    Forget,
+    /// The host works (or does not answer): look again after a while, perhaps telling so first.
+    LookAgain { tell: Option<Input> },
+}
+
+/// What all jobs share.
+pub(crate) struct Context {
+    pub(crate) store: Store,
+    pub(crate) ports: Ports,
+    pub(crate) settings: Settings,
+    pub(crate) stopped: watch::Receiver<bool>,
+    /// The worker that takes jobs now.
+    pub(crate) jobs: watch::Sender<Option<mpsc::Sender<Job>>>,
+    pub(crate) start_slots: Arc<Semaphore>,
+    look_slots: Arc<Semaphore>,
+    under_way: Mutex<usize>,
+    room: Notify,
+    waiting: Mutex<HashMap<EffectKind, ()>>,
+    scripts: Mutex<HashMap<String, Arc<Script>>>,
+    locations: Mutex<HashMap<String, (tokio::time::Instant, Arc<Vec<Location>>)>>,
+}
+
+impl Job {
+    /// Names the job within the process: no two at a time have the same.
+    pub(crate) fn id(&self) -> String {
+        format!("{}.{}.{}", self.claim.kind.number(), self.claim.kind.subject(), self.looks)
+    }
+}
+
+impl Context {
+    pub(crate) fn new(
+        store: Store,
+        ports: Ports,
+        settings: Settings,
+        stopped: watch::Receiver<bool>,
+    ) -> Self {
+        Self {
+            start_slots: Arc::new(Semaphore::new(settings.slots)),
+            look_slots: Arc::new(Semaphore::new(settings.slots)),
+            store,
+            ports,
+            settings,
+            stopped,
+            jobs: watch::Sender::new(None),
+            under_way: Mutex::new(0),
+            room: Notify::new(),
+            waiting: Mutex::default(),
+            scripts: Mutex::default(),
+            locations: Mutex::default(),
+        }
+    }
+
+    /// How many more stages may be under way; waits until there is room for one.
+    pub(crate) async fn room(&self) -> usize {
+        loop {
+            let changed = self.room.notified();
+            let under_way = *self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
+            let room = self.settings.under_way.saturating_sub(under_way);
+            if room > 0 {
+                return room;
+            }
+            changed.await;
+        }
+    }
+
+    pub(crate) fn new_job(&self, claim: Claim, permit: Option<OwnedSemaphorePermit>) -> Job {
+        *self.under_way.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        metrics::gauge!("stages_under_way").increment(1.0);
+        Job {
+            claim,
+            looks: 0,
+            output_bytes: 0,
+            tail: String::new(),
+            is_unknown: false,
+            is_begun: false,
+            permit,
+        }
+    }
+
+    fn ended(&self) {
+        *self.under_way.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+        self.room.notify_one();
+        metrics::gauge!("stages_under_way").decrement(1.0);
+    }
+
+    /// Hands a job to the worker; while there is none, or the engine stops, it is given back.
+    pub(crate) async fn enqueue(&self, job: Job) {
+        let jobs = self.jobs.borrow().clone();
+        let left = match jobs {
+            Some(jobs) => jobs.send(job).await.err().map(|error| error.0),
+            None => Some(job),
+        };
+        if let Some(job) = left {
+            self.give_back(&job).await;
+        }
+    }
+
+    /// Gives a job back to the table; the next claim begins where it was.
+    pub(crate) async fn give_back(&self, job: &Job) {
+        self.ended();
+        if let Err(error) = self.store.give_back(&[job.claim.kind]).await {
+            tracing::warn!(error = %chain(&error), "work could not be given back");
+        }
+    }
+
+    /// Gives back everything that waits for a look.
+    pub(crate) async fn give_back_all(&self) {
+        self.jobs.send_replace(None);
+        let kinds: Vec<EffectKind> = {
+            let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+            waiting.drain().map(|(kind, ())| kind).collect()
+        };
+        if let Err(error) = self.store.give_back(&kinds).await {
+            tracing::warn!(error = %chain(&error), "work could not be given back");
+        }
+    }
+
+    pub(crate) fn executor(&self, name: &str) -> Result<&Arc<dyn Executor>, DriverError> {
+        find(&self.ports.executors, "executor", name)
+    }
+
+    pub(crate) fn load_balancer(&self, name: &str) -> Result<&Arc<dyn LoadBalancer>, DriverError> {
+        find(&self.ports.load_balancers, "load balancer", name)
+    }
+
+    /// A script by its digest, from memory or the store.
+    pub(crate) async fn script(&self, sha256: &str) -> Result<Arc<Script>, DriverError> {
+        let kept = self.scripts.lock().unwrap_or_else(PoisonError::into_inner).get(sha256).cloned();
+        if let Some(script) = kept {
+            return Ok(script);
+        }
+        match self.store.script(sha256).await {
+            Ok(Some(script)) => {
+                let script = Arc::new(script);
+                let mut scripts = self.scripts.lock().unwrap_or_else(PoisonError::into_inner);
+                scripts.insert(sha256.to_owned(), Arc::clone(&script));
+                Ok(script)
+            }
+            Ok(None) => Err(DriverError::Refused(format!("the script {sha256} is not stored"))),
+            Err(error) => Err(DriverError::Busy(chain(&error))),
+        }
+    }
+
+    /// URLs of a package, the nearest first.
+    pub(crate) async fn package_urls(
+        &self,
+        sha256: &str,
+        idc: &str,
+    ) -> Result<String, DriverError> {
+        let locations = self.locations(sha256).await?;
+        let own = self.settings.package_base_url.as_str();
+        let (near, far): (Vec<&Location>, Vec<&Location>) =
+            locations.iter().partition(|location| location.idc == idc && !idc.is_empty());
+        let mut urls: Vec<String> = near.into_iter().map(|location| location.url.clone()).collect();
+        if !own.is_empty() {
+            urls.push(format!("{own}/packages/{sha256}.tar.gz"));
+        }
+        urls.extend(far.into_iter().map(|location| location.url.clone()));
+        Ok(urls.join(" "))
+    }
+
+    async fn locations(&self, sha256: &str) -> Result<Arc<Vec<Location>>, DriverError> {
+        let kept =
+            self.locations.lock().unwrap_or_else(PoisonError::into_inner).get(sha256).cloned();
+        if let Some((read_at, locations)) = kept
+            && read_at.elapsed() < LOCATIONS_KEPT
+        {
+            return Ok(locations);
+        }
+        let packages = self.store.packages_by_digest(sha256).await;
+        let packages = packages.map_err(|error| DriverError::Busy(chain(&error)))?;
+        let all: Vec<Location> =
+            packages.into_iter().flat_map(|package| package.locations).collect();
+        let locations = Arc::new(all);
+        let mut kept = self.locations.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.retain(|_, (read_at, _)| read_at.elapsed() < LOCATIONS_KEPT);
+        kept.insert(sha256.to_owned(), (tokio::time::Instant::now(), Arc::clone(&locations)));
+        Ok(locations)
+    }
+}
+
+fn find<'a, T: ?Sized>(
+    drivers: &'a BTreeMap<String, Arc<T>>,
+    port: &str,
+    name: &str,
+) -> Result<&'a Arc<T>, DriverError> {
+    drivers.get(name).ok_or_else(|| {
+        let known: Vec<&str> = drivers.keys().map(String::as_str).collect();
+        DriverError::Refused(format!(
+            "no {port} is configured under the name {name}; there are: {}",
+            known.join(", ")
+        ))
+    })
+}
+
+/// A job whose step panics is begun again: what it did is found by its key.
+struct Unfinished {
+    job: Option<Job>,
+    context: Arc<Context>,
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        if let Some(job) = self.job.take() {
+            tracing::error!(job = job.id(), "a job's step ended badly; it is begun again");
+            later(Arc::clone(&self.context), job, AFTER_PANIC);
+        }
+    }
+}
+
+/// Does one step of a job.
+pub(crate) async fn run(job: Job, context: Arc<Context>) {
+    let mut unfinished = Unfinished { job: Some(job), context: Arc::clone(&context) };
+    let Some(job) = unfinished.job.as_mut() else { return };
+    let step = step(job, &context).await;
+    job.permit = None;
+    match step {
+        Step::Done(input) => {
+            crash::point("outcome.sent");
+            submit(&context, job.claim.group, input).await;
+            unfinished.job = None;
+            context.ended();
+        }
+        Step::Forget => {
+            let kind = job.claim.kind;
+            unfinished.job = None;
+            context.ended();
+            if let Err(error) = context.store.forget_effect(kind).await {
+                tracing::warn!(error = %chain(&error), "an effect could not be deleted");
+            }
+        }
+        Step::LookAgain { tell } => {
+            if let Some(input) = tell {
+                submit(&context, job.claim.group, input).await;
+            }
+            job.looks += 1;
+            let wait = look_wait(job.looks);
+            if let Some(job) = unfinished.job.take() {
+                later(context, job, wait);
+            }
+        }
+    }
+}
+
+/// The wait before a look: short at first, since most stages are short.
+fn look_wait(looks: u32) -> Duration {
+    FIRST_LOOK.saturating_mul(1 << (looks / 2).min(8)).min(LONGEST_LOOK)
+}
+
+/// Brings a job back to the worker after a while. It stays claimed and holds no slot meanwhile.
+fn later(context: Arc<Context>, mut job: Job, wait: Duration) {
+    let kind = job.claim.kind;
+    context.waiting.lock().unwrap_or_else(PoisonError::into_inner).insert(kind, ());
+    tokio::spawn(async move {
+        tokio::time::sleep(wait).await;
+        let permit = Arc::clone(&context.look_slots).acquire_owned().await;
+        let was_waiting =
+            context.waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&kind);
+        // The engine has stopped and given the job back.
+        if was_waiting.is_none() {
+            return;
+        }
+        job.permit = permit.ok();
+        context.enqueue(job).await;
+    });
+}
+
+/// Submits an input until it is written or refused. What has happened outside must not be lost while
+/// the database is away.
+async fn submit(context: &Context, group: capstan_core::GroupId, input: Input) {
+    loop {
+        match context.store.submit(group, input.clone()).await {
+            Ok(_) => return,
+            Err(SubmitError::Refused(refused)) => {
+                tracing::warn!(%refused, "an outcome was refused");
+                return;
+            }
+            Err(SubmitError::GroupUnknown) => {
+                tracing::warn!(%group, "an outcome came for a group that is gone");
+                return;
+            }
+            Err(error @ SubmitError::Store(_)) => {
+                tracing::warn!(error = %chain(&error), "an outcome could not be written yet");
+                if *context.stopped.borrow() {
+                    return;
+                }
+                tokio::time::sleep(SUBMIT_AGAIN).await;
+            }
+        }
+    }
+}
+
+async fn step(job: &mut Job, context: &Context) -> Step {
+    let started = tokio::time::Instant::now();
+    let step = match job.claim.task.clone() {
+        Task::Stage(work) if work.stage.is_order() => order::step(job, &work, context).await,
+        Task::Stage(work) => traffic::step(job, &work, context).await,
+        Task::Wake(deployment) => Step::Done(Input::Woken { deployment }),
+        Task::Observe { deployment, load_balancer, servers } => {
+            observe::look(deployment, &load_balancer, &servers, context).await
+        }
+        Task::Drain { load_balancer, server } => {
+            observe::drain(&load_balancer, &server, context).await
+        }
+        Task::Return { load_balancer, executor, kind, server } => {
+            let names = observe::Names { load_balancer, executor, kind };
+            observe::bring_back(job.claim.group, &names, &server, context).await
+        }
+        Task::Nothing => Step::Forget,
+    };
+    metrics::histogram!("job_step_seconds").record(started.elapsed().as_secs_f64());
+    step
+}

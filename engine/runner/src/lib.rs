@@ -1,0 +1,90 @@
+//! The roll engine: takes due effects, does each one's outside act and feeds the outcome back.
+//!
+//! **What it is for.** Every effect that `capstan-core` decided is a row; this crate claims due rows
+//! (an apalis [`queue`]), does the act through a driver ([`order`], [`traffic`]) and submits the
+//! outcome, whose decision carries the next effect. That is the chain Markdown → Download → Install →
+//! Verify → Markup: one queued job per stage and target.
+//!
+//! **What it must not do.** Decide anything; keep a truth of its own: what it forgets by dying is read
+//! from the database by the next claim; wait inside a worker while a host works.
+//!
+//! **Arrows.** It points at `capstan-core` and `capstan-store`; drivers reach it through the ports of
+//! the core. Nothing points at it but the binary.
+
+mod job;
+mod observe;
+mod order;
+mod queue;
+mod rescue;
+mod supervise;
+mod traffic;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use capstan_core::ports::{Executor, LoadBalancer, ScriptSource};
+use capstan_store::Store;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+pub use queue::NAME as QUEUE_NAME;
+
+/// What the engine reaches the outside with.
+#[derive(Clone)]
+pub struct Ports {
+    /// Load balancers by name.
+    pub load_balancers: BTreeMap<String, Arc<dyn LoadBalancer>>,
+    /// Executors by name.
+    pub executors: BTreeMap<String, Arc<dyn Executor>>,
+    /// Scripts by kind of application.
+    pub scripts: Arc<dyn ScriptSource>,
+}
+
+/// How the engine runs.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Driver calls at the same time, for new stages and for looks each.
+    pub slots: usize,
+    /// Stages under way at the same time in this process.
+    pub under_way: usize,
+    /// Where hosts reach Capstan's own package store, without a slash at the end.
+    pub package_base_url: String,
+    /// How long a stop waits for calls under way.
+    pub stop_wait: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            slots: 256,
+            under_way: 20_000,
+            package_base_url: String::new(),
+            stop_wait: Duration::from_secs(10),
+        }
+    }
+}
+
+/// A running engine.
+pub struct Engine {
+    stop: watch::Sender<bool>,
+    supervisor: JoinHandle<()>,
+}
+
+impl Engine {
+    /// Starts the engine: every deployment under way is looked at, and due work is taken.
+    pub fn start(store: Store, ports: Ports, settings: Settings) -> Self {
+        let (stop, stopped) = watch::channel(false);
+        let context = Arc::new(job::Context::new(store, ports, settings, stopped.clone()));
+        let supervisor = tokio::spawn(supervise::run(context, stopped));
+        Self { stop, supervisor }
+    }
+
+    /// Stops taking work, waits for driver calls under way, and gives back what was claimed.
+    pub async fn stop(self) {
+        self.stop.send_replace(true);
+        if let Err(error) = self.supervisor.await {
+            tracing::error!(%error, "the engine's supervisor ended badly");
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! Looks at servers (S13), and the acts that belong to no target: draining a server that was pulled
+//! out by hand, and bringing one back.
+
+use capstan_core::input::Input;
+use capstan_core::ports::{Endpoint, LoadBalancer, Report, Sight};
+use capstan_core::{DeploymentId, GroupId, ServerId};
+use capstan_store::chain;
+
+use crate::job::{Context, Step};
+
+/// Servers in one call of a driver.
+const SERVERS_AT_ONCE: usize = 50;
+
+/// Names of the drivers that a server is reached with.
+pub(crate) struct Names {
+    pub(crate) load_balancer: String,
+    pub(crate) executor: String,
+    pub(crate) kind: String,
+}
+
+/// Looks at servers; one that cannot be looked at is simply not seen.
+pub(crate) async fn look(
+    deployment: DeploymentId,
+    load_balancer: &str,
+    servers: &[Endpoint],
+    context: &Context,
+) -> Step {
+    let mut seen: Vec<(ServerId, Sight)> = Vec::with_capacity(servers.len());
+    let mut can_drain = false;
+    match context.load_balancer(load_balancer) {
+        Ok(balancer) => {
+            can_drain = balancer.can_drain();
+            for part in servers.chunks(SERVERS_AT_ONCE) {
+                match balancer.observe(part).await {
+                    Ok(part) => seen.extend(part.iter().map(|seen| (seen.server, seen.sight))),
+                    Err(error) => {
+                        tracing::warn!(%deployment, %error, "servers could not be looked at");
+                    }
+                }
+            }
+        }
+        Err(error) => tracing::warn!(%deployment, %error, "servers could not be looked at"),
+    }
+    Step::Done(Input::Observed { deployment: Some(deployment), seen, can_drain })
+}
+
+pub(crate) async fn drain(load_balancer: &str, server: &Endpoint, context: &Context) -> Step {
+    let drained = match context.load_balancer(load_balancer) {
+        Ok(balancer) => balancer.drain(server).await,
+        Err(error) => Err(error),
+    };
+    let problem = drained.err().map(|error| error.to_string());
+    if let Some(problem) = &problem {
+        tracing::warn!(server = server.hostname, problem, "a server could not be drained yet");
+    }
+    Step::Done(Input::ServerDrained { server: server.server, problem })
+}
+
+/// A server that was put back goes into traffic only if it runs the right package.
+pub(crate) async fn bring_back(
+    group: GroupId,
+    names: &Names,
+    server: &Endpoint,
+    context: &Context,
+) -> Step {
+    let (wanted, current) = match context.store.return_package(group, server.server).await {
+        Ok(packages) => packages,
+        Err(error) => {
+            tracing::warn!(error = %chain(&error), "a server cannot be brought back yet");
+            return Step::LookAgain { tell: None };
+        }
+    };
+    let report = report(names, server, context).await;
+    let is_right = wanted.as_ref().zip(report.as_ref()).is_some_and(|(wanted, report)| {
+        wanted.sha256 == report.sha256
+    });
+    let sight = match context.load_balancer(&names.load_balancer) {
+        Ok(balancer) if is_right => admit(balancer.as_ref(), server).await,
+        Ok(_) | Err(_) => Sight::Unknown,
+    };
+    Step::Done(Input::ServerReturned { server: server.server, report, sight, current })
+}
+
+async fn report(names: &Names, server: &Endpoint, context: &Context) -> Option<Report> {
+    let executor = context.executor(&names.executor);
+    let scripts = context.ports.scripts.scripts(&names.kind);
+    let asked = match (executor, scripts) {
+        (Ok(executor), Ok((set, scripts))) => {
+            let digest = set.digests.get("report");
+            let script = scripts.iter().find(|script| Some(&script.sha256) == digest);
+            match script {
+                Some(script) => executor.report(server, script).await,
+                None => return None,
+            }
+        }
+        (Err(error), _) | (_, Err(error)) => Err(error),
+    };
+    asked
+        .inspect_err(|error| {
+            tracing::warn!(server = server.hostname, %error, "a server does not say what it runs");
+        })
+        .ok()
+        .flatten()
+}
+
+async fn admit(balancer: &dyn LoadBalancer, server: &Endpoint) -> Sight {
+    let admitted = balancer.admit(server).await;
+    let seen = match admitted {
+        Ok(()) => balancer.observe(std::slice::from_ref(server)).await,
+        Err(error) => Err(error),
+    };
+    match seen {
+        Ok(seen) => seen.first().map_or(Sight::Unknown, |seen| seen.sight),
+        Err(error) => {
+            tracing::warn!(server = server.hostname, %error, "a server could not be put back");
+            Sight::Unknown
+        }
+    }
+}

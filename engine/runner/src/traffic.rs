@@ -1,0 +1,117 @@
+//! Markdown and Markup: acts on the load balancer, then looks until they show.
+
+use capstan_core::input::{Again, Input, StageResult};
+use capstan_core::order::Work;
+use capstan_core::ports::{DriverError, LoadBalancer, Seen, Sight};
+use capstan_core::record::Cause;
+use capstan_core::stage::{DRAIN_LIMIT, Stage};
+use capstan_store::crash;
+
+use crate::job::{Context, Job, Step};
+use crate::order::{ended, lost, refused, wait_or_give_up};
+
+/// One step: the act (it is idempotent, so it is repeated after a lost answer), then a look.
+pub(crate) async fn step(job: &mut Job, work: &Work, context: &Context) -> Step {
+    let balancer = match context.load_balancer(&work.load_balancer) {
+        Ok(balancer) => balancer.as_ref(),
+        Err(error) => return refused(work, &error.to_string()),
+    };
+    let seen = match act_and_look(job, work, balancer).await {
+        Ok(seen) => seen,
+        Err(DriverError::Refused(message)) => return refused(work, &message),
+        Err(DriverError::Busy(message)) => {
+            return wait_or_give_up(work, context, &message, Cause::Timeout);
+        }
+        Err(DriverError::Unknown(message)) => {
+            job.is_begun = false;
+            return lost(job, work, context, &message);
+        }
+    };
+    let done = match work.stage {
+        Stage::Markdown => marked_down(work, context, balancer, seen),
+        Stage::Check | Stage::Download | Stage::Install | Stage::Verify | Stage::Markup => {
+            marked_up(seen)
+        }
+    };
+    match done {
+        Some((result, message)) => ended(work, result, message),
+        None => not_yet(job, work, context, seen),
+    }
+}
+
+async fn act_and_look(
+    job: &mut Job,
+    work: &Work,
+    balancer: &dyn LoadBalancer,
+) -> Result<Option<Seen>, DriverError> {
+    if !job.is_begun {
+        crash::point("driver.before");
+        match work.stage {
+            Stage::Markdown => balancer.drain(&work.endpoint).await?,
+            Stage::Check | Stage::Download | Stage::Install | Stage::Verify | Stage::Markup => {
+                balancer.admit(&work.endpoint).await?;
+            }
+        }
+        crash::point("driver.after");
+        job.is_begun = true;
+    }
+    if work.stage == Stage::Markdown && !balancer.can_drain() {
+        return Ok(None);
+    }
+    let seen = balancer.observe(std::slice::from_ref(&work.endpoint)).await?;
+    Ok(seen.first().copied())
+}
+
+/// Out of traffic, with its requests done or the drain's limit passed. A driver that cannot drain has
+/// nothing to wait for.
+fn marked_down(
+    work: &Work,
+    context: &Context,
+    balancer: &dyn LoadBalancer,
+    seen: Option<Seen>,
+) -> Option<(StageResult, Option<String>)> {
+    if !balancer.can_drain() {
+        return Some((StageResult::Succeeded, None));
+    }
+    let seen = seen?;
+    let waited = context.store.now().since(work.started_at);
+    match (seen.sight, seen.in_flight.unwrap_or(0)) {
+        (Sight::Dead, _) | (Sight::Drained | Sight::TakenOut, 0) => {
+            Some((StageResult::Succeeded, None))
+        }
+        (Sight::Drained | Sight::TakenOut, in_flight) if waited >= DRAIN_LIMIT => {
+            let text = format!("{in_flight} requests were still under way after the drain's limit");
+            Some((StageResult::Succeeded, Some(text)))
+        }
+        _ => None,
+    }
+}
+
+fn marked_up(seen: Option<Seen>) -> Option<(StageResult, Option<String>)> {
+    match seen?.sight {
+        Sight::Serving => Some((StageResult::Succeeded, None)),
+        Sight::TakenOut => {
+            let text = "somebody else keeps it out at the load balancer".to_owned();
+            Some((StageResult::StillOut, Some(text)))
+        }
+        Sight::Drained | Sight::Dead | Sight::Unknown => None,
+    }
+}
+
+fn not_yet(job: &mut Job, work: &Work, context: &Context, seen: Option<Seen>) -> Step {
+    if context.store.now() > work.deadline_at {
+        let text = match (work.stage, seen.map(|seen| seen.sight)) {
+            (Stage::Markup, Some(Sight::Dead)) => "it does not answer its health URL",
+            (Stage::Markup, _) => "the load balancer does not send it traffic",
+            _ => "the load balancer still sends it traffic",
+        };
+        let result = StageResult::Failed { cause: Cause::Timeout, again: Again::May };
+        return ended(work, result, Some(text.to_owned()));
+    }
+    let tell = std::mem::take(&mut job.is_unknown).then(|| Input::AnswerFound {
+        deployment: work.deployment,
+        target: work.target,
+        key: work.key,
+    });
+    Step::LookAgain { tell }
+}

@@ -1,0 +1,77 @@
+//! Who asked for what, and what the answer was.
+
+use capstan_core::view::{AuditView, Page};
+use capstan_core::{DeploymentId, Timestamp};
+use sea_orm::{
+    ActiveModelTrait, ColumnTrait, EntityTrait, IntoActiveModel, QueryFilter, QueryOrder,
+    QuerySelect,
+};
+use uuid::Uuid;
+
+use crate::cursor::{decode_id, encode, page};
+use crate::entities::actions::{Column, Entity, Model};
+use crate::operation::{Operation, timed};
+use crate::{Error, NewAudit, PageRequest, Store};
+
+impl Store {
+    /// Adds an entry to the audit.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn audit(&self, new: NewAudit) -> Result<(), Error> {
+        timed(Operation::Audit, async {
+            let row = Model {
+                id: Uuid::now_v7(),
+                at: self.now().as_micros(),
+                actor: new.actor,
+                action: new.action,
+                subject_kind: new.subject_kind.to_owned(),
+                subject: new.subject,
+                deployment_id: new.deployment.map(|deployment| deployment.0),
+                answer: new.answer,
+                detail: new.detail,
+            };
+            row.into_active_model()
+                .reset_all()
+                .insert(self.writer())
+                .await
+                .map(|_| ())
+                .map_err(Error::database("write the audit"))
+        })
+        .await
+    }
+
+    /// What was asked of a deployment, newest first.
+    ///
+    /// # Errors
+    /// [`Error::Cursor`]; when the database does not answer.
+    pub async fn audits(
+        &self,
+        deployment: DeploymentId,
+        request: PageRequest,
+    ) -> Result<Page<AuditView>, Error> {
+        timed(Operation::Audits, async {
+            let mut query = Entity::find().filter(Column::DeploymentId.eq(deployment.0));
+            if let Some(cursor) = &request.cursor {
+                query = query.filter(Column::Id.lt(decode_id(cursor)?));
+            }
+            let rows = query
+                .order_by_desc(Column::Id)
+                .limit(request.size() + 1)
+                .all(self.reader())
+                .await
+                .map_err(Error::database("read the audit"))?;
+            page(rows, request.size(), |row| encode(&[&row.id.to_string()]), |row| {
+                Ok(AuditView {
+                    at: Timestamp::from_micros(row.at),
+                    actor: row.actor,
+                    action: row.action,
+                    subject: format!("{} {}", row.subject_kind, row.subject),
+                    answer: row.answer,
+                    detail: row.detail,
+                })
+            })
+        })
+        .await
+    }
+}

@@ -1,0 +1,147 @@
+//! Who does what is due: effects are claimed by one engine process at a time.
+//!
+//! A claim is a mark, not a lease: it lasts until the effect is replaced, deleted or released. With
+//! one process per database file the claim's life is the process's; at start it releases what other
+//! process ids left behind.
+
+use capstan_core::effect::{Effect, EffectKind};
+use capstan_core::{GroupId, Timestamp};
+use sea_orm::{ConnectionTrait, DbBackend, FromQueryResult};
+use uuid::Uuid;
+
+use crate::Error;
+use crate::apply::EffectKey;
+use crate::bulk::{list, sql};
+use crate::rows::{Reader, micros};
+use crate::types::QueueMetrics;
+
+/// Takes effects that are due and that nobody has, those due longest first. With each comes how
+/// often it was taken before: more than never means that it may have been started.
+pub(crate) async fn claim(
+    txn: &impl ConnectionTrait,
+    owner: &str,
+    now: Timestamp,
+    limit: u64,
+) -> Result<Vec<(Effect, i32)>, Error> {
+    // MySQL has no RETURNING: there it will be a locking select and an update.
+    let skip =
+        if txn.get_database_backend() == DbBackend::Postgres { "FOR UPDATE SKIP LOCKED" } else { "" };
+    let text = format!(
+        "UPDATE effects SET owner = ?, claims = claims + 1 WHERE (kind, subject) IN \
+         (SELECT kind, subject FROM effects WHERE owner IS NULL AND due_at <= ? \
+         ORDER BY due_at LIMIT ? {skip}) \
+         RETURNING kind, subject, group_id, deployment_id, due_at, claims"
+    );
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let values = [owner.into(), micros(now), limit.into()];
+    let rows = EffectRow::find_by_statement(sql(txn, &text, values))
+        .all(txn)
+        .await
+        .map_err(Error::database("claim effects"))?;
+    let mut claimed = rows.iter().map(effect).collect::<Result<Vec<_>, _>>()?;
+    claimed.sort_by_key(|(effect, _)| effect.due_at);
+    Ok(claimed)
+}
+
+#[derive(FromQueryResult)]
+struct EffectRow {
+    kind: i16,
+    subject: Uuid,
+    group_id: Uuid,
+    deployment_id: Option<Uuid>,
+    due_at: i64,
+    claims: i32,
+}
+
+fn effect(row: &EffectRow) -> Result<(Effect, i32), Error> {
+    let kind = EffectKind::from_columns(row.kind, row.subject, row.deployment_id);
+    let kind = kind.ok_or_else(|| {
+        let id = format!("{}/{}", row.kind, row.subject);
+        Reader::new("effects", &id).problem("it is of no known kind, or lacks its deployment".into())
+    })?;
+    let due_at = Timestamp::from_micros(row.due_at);
+    Ok((Effect { kind, group: GroupId(row.group_id), due_at }, row.claims - 1))
+}
+
+/// When the next effect that nobody has is due.
+pub(crate) async fn next_due(conn: &impl ConnectionTrait) -> Result<Option<Timestamp>, Error> {
+    let text = "SELECT due_at FROM effects WHERE owner IS NULL ORDER BY due_at LIMIT 1";
+    let what = "find the next effect";
+    let row = conn.query_one_raw(sql(conn, text, [])).await.map_err(Error::database(what))?;
+    let due: Option<i64> =
+        row.map(|row| row.try_get("", "due_at")).transpose().map_err(Error::database(what))?;
+    Ok(due.map(Timestamp::from_micros))
+}
+
+/// Gives back effects that `owner` claimed and did not start: as if they had not been claimed.
+/// Those that were replaced or deleted meanwhile are passed over.
+pub(crate) async fn release(
+    txn: &impl ConnectionTrait,
+    owner: &str,
+    keys: &[EffectKey],
+) -> Result<(), Error> {
+    let mut keys = keys.to_vec();
+    keys.sort_unstable();
+    for same_kind in keys.chunk_by(|a, b| a.0 == b.0) {
+        let text = format!(
+            "UPDATE effects SET owner = NULL, claims = claims - 1 \
+             WHERE owner = ? AND kind = ? AND subject IN ({})",
+            list(same_kind.len())
+        );
+        let values = [owner.into(), same_kind[0].0.into()]
+            .into_iter()
+            .chain(same_kind.iter().map(|key| key.1.into()));
+        txn.execute_raw(sql(txn, &text, values))
+            .await
+            .map_err(Error::database("release effects"))?;
+    }
+    Ok(())
+}
+
+/// Releases everything that processes other than `owner` have. `claims` stays, so that whoever
+/// takes an effect next knows that it may have been started. Gives the number of effects.
+pub(crate) async fn release_all_but(
+    txn: &impl ConnectionTrait,
+    owner: &str,
+) -> Result<u64, Error> {
+    let text = "UPDATE effects SET owner = NULL WHERE owner IS NOT NULL AND owner <> ?";
+    release_where(txn, text, owner).await
+}
+
+/// Releases everything that `owner` has; `claims` stays as above. Gives the number of effects.
+#[cfg_attr(not(test), expect(dead_code, reason = "needed once several processes share a database"))]
+pub(crate) async fn release_owner(txn: &impl ConnectionTrait, owner: &str) -> Result<u64, Error> {
+    release_where(txn, "UPDATE effects SET owner = NULL WHERE owner = ?", owner).await
+}
+
+async fn release_where(
+    txn: &impl ConnectionTrait,
+    text: &str,
+    owner: &str,
+) -> Result<u64, Error> {
+    let done = txn
+        .execute_raw(sql(txn, text, [owner.into()]))
+        .await
+        .map_err(Error::database("release effects"))?;
+    Ok(done.rows_affected())
+}
+
+/// How much is due that nobody has.
+pub(crate) async fn overdue(
+    conn: &impl ConnectionTrait,
+    now: Timestamp,
+) -> Result<QueueMetrics, Error> {
+    let text = "SELECT COUNT(*) AS due, MIN(due_at) AS oldest FROM effects \
+                WHERE owner IS NULL AND due_at <= ?";
+    let what = "count due effects";
+    let row =
+        conn.query_one_raw(sql(conn, text, [micros(now)])).await.map_err(Error::database(what))?;
+    let Some(row) = row else { return Ok(QueueMetrics::default()) };
+    let due: i64 = row.try_get("", "due").map_err(Error::database(what))?;
+    let oldest: Option<i64> = row.try_get("", "oldest").map_err(Error::database(what))?;
+    Ok(QueueMetrics {
+        effects_due: u64::try_from(due).unwrap_or(0),
+        oldest_due_seconds: oldest
+            .map_or(0.0, |oldest| now.since(Timestamp::from_micros(oldest)).as_secs_f64()),
+    })
+}

@@ -1,0 +1,107 @@
+//! Opens the database file: the one writer and the readers.
+
+use std::fs::{DirBuilder, OpenOptions};
+use std::io::ErrorKind;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use capstan_migrations::Migrator;
+use sea_orm::sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
+use sea_orm::{ConnectOptions, Database, DatabaseConnection};
+use sea_orm_migration::MigratorTrait;
+
+use crate::Error;
+
+/// How long a statement waits for another process that writes to the same file.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a caller waits for a connection before it is told to come back later.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
+const READERS: u32 = 4;
+
+/// Opens the file of `url`, makes it if there is none, and brings its schema up to date.
+///
+/// SQLite has one writer at a time, so there is one connection that writes: callers wait for it in
+/// order, in the pool, instead of running into each other's locks. Readers see the last commit and
+/// wait for nobody (WAL).
+pub(crate) async fn open(url: &str) -> Result<(DatabaseConnection, DatabaseConnection), Error> {
+    let path = path_of(url)?;
+    create(&path)?;
+    let failed = |source| Error::Open { path: path.clone(), source };
+    let writer = Database::connect(options(&path, 1, false)).await.map_err(failed)?;
+    Migrator::up(&writer, None)
+        .await
+        .map_err(|source| Error::Migrate { path: path.clone(), source })?;
+    let reader = Database::connect(options(&path, READERS, true)).await.map_err(failed)?;
+    Ok((writer, reader))
+}
+
+fn path_of(url: &str) -> Result<PathBuf, Error> {
+    let Some(path) = url.strip_prefix("sqlite://") else {
+        return Err(Error::Url { problem: "does not begin with sqlite://" });
+    };
+    let path = PathBuf::from(path);
+    if path.is_absolute() { Ok(path) } else { Err(Error::Url { problem: "has no absolute path" }) }
+}
+
+/// Makes the folder and the file, readable by Capstan's user only. SQLite gives the files that it
+/// puts beside the database the same mode.
+fn create(path: &Path) -> Result<(), Error> {
+    if let Some(folder) = path.parent() {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(folder)
+            .map_err(|source| Error::Create { path: folder.to_owned(), source })?;
+    }
+    match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+        Err(source) => Err(Error::Create { path: path.to_owned(), source }),
+    }
+}
+
+fn options(path: &Path, connections: u32, read_only: bool) -> ConnectOptions {
+    let path = path.to_owned();
+    let mut options = ConnectOptions::new("sqlite://capstan.db");
+    options
+        .max_connections(connections)
+        .acquire_timeout(ACQUIRE_TIMEOUT)
+        // The file does not go away: pings and fresh connections would only cost time.
+        .test_before_acquire(false)
+        .max_lifetime(None::<Duration>)
+        .idle_timeout(None::<Duration>)
+        .sqlx_logging(false)
+        .record_stmt_in_spans(false)
+        .map_sqlx_sqlite_opts(move |_| {
+            let options = SqliteConnectOptions::new()
+                .filename(&path)
+                .create_if_missing(false)
+                .journal_mode(SqliteJournalMode::Wal)
+                .synchronous(SqliteSynchronous::Full)
+                .foreign_keys(true)
+                .busy_timeout(BUSY_TIMEOUT)
+                .statement_cache_capacity(256);
+            let options = sea_orm::sqlx::ConnectOptions::disable_statement_logging(options);
+            if read_only { options.pragma("query_only", "ON") } else { options }
+        });
+    options
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_is_an_absolute_path_to_a_sqlite_file() {
+        assert_eq!(
+            path_of("sqlite:///var/lib/capstan/capstan.db").expect("a good URL"),
+            PathBuf::from("/var/lib/capstan/capstan.db")
+        );
+        for url in ["postgres://u:secret@h/d", "sqlite://capstan.db", "/var/lib/capstan.db"] {
+            let error = path_of(url).expect_err("no such URL").to_string();
+            assert!(error.contains("sqlite:///absolute/path"), "{error}");
+            assert!(!error.contains("secret"), "{error}");
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! Numbered points at which the process can be killed, for the crash tests.
+//!
+//! `CAPSTAN_CRASH_AT=commit.written:3` kills the process, as `kill -9` would, when it passes the point
+//! `commit.written` for the third time. Without the variable a point costs one atomic load.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// Every point, in the order in which a stage passes them.
+pub const POINTS: [&str; 7] = [
+    "commit.begin",
+    "commit.written",
+    "commit.done",
+    "stage.claimed",
+    "driver.before",
+    "driver.after",
+    "outcome.sent",
+];
+
+struct Plan {
+    point: String,
+    passes_left: AtomicU32,
+}
+
+fn plan() -> Option<&'static Plan> {
+    static PLAN: OnceLock<Option<Plan>> = OnceLock::new();
+    PLAN.get_or_init(|| {
+        let text = std::env::var("CAPSTAN_CRASH_AT").ok()?;
+        let (point, passes) = text.split_once(':').unwrap_or((&text, "1"));
+        let passes_left = AtomicU32::new(passes.parse().unwrap_or(1));
+        Some(Plan { point: point.to_owned(), passes_left })
+    })
+    .as_ref()
+}
+
+/// Passes a point; the process dies here if it was asked to.
+pub fn point(name: &str) {
+    if let Some(plan) = plan()
+        && plan.point == name
+        && plan.passes_left.fetch_sub(1, Ordering::SeqCst) == 1
+    {
+        die();
+    }
+}
+
+/// Ends the process without running anything more, as a power cut would.
+fn die() -> ! {
+    let pid = std::process::id().to_string();
+    let killed = std::process::Command::new("kill").args(["-9", &pid]).status();
+    tracing::error!(?killed, "kill -9 did not end the process; aborting");
+    std::process::abort();
+}

@@ -1,0 +1,196 @@
+//! What can go wrong in the store.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use capstan_core::input::Refused;
+use sea_orm::{DbErr, RuntimeErr, sqlx};
+
+/// A failure of the store. Messages do not repeat their source; print the whole chain.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The URL names no database that the store can open. The URL itself may hold a password and
+    /// is not repeated.
+    #[error("the database URL must look like sqlite:///absolute/path/capstan.db; this one {problem}")]
+    Url {
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// The folder or the file of the database cannot be made.
+    #[error(
+        "cannot create {path}: check that the folder exists, that its disk is not full, and that \
+         the user of Capstan may write there"
+    )]
+    Create {
+        /// The folder or file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The file of the database cannot be opened.
+    #[error(
+        "cannot open the database {path}: check that it is a SQLite file and that the user of \
+         Capstan may read and write it and its folder"
+    )]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: DbErr,
+    },
+    /// The schema could not be brought up to date; nothing was changed.
+    #[error(
+        "cannot bring the schema of {path} up to date: restore the last backup, or start the \
+         version of Capstan that wrote it last"
+    )]
+    Migrate {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: DbErr,
+    },
+    /// A statement failed.
+    #[error("the database could not {what}")]
+    Database {
+        /// What it should have done.
+        what: &'static str,
+        /// Why it did not.
+        #[source]
+        source: DbErr,
+    },
+    /// A row cannot be read: somebody else wrote it, or a newer version of Capstan did.
+    #[error("row {id} of table {table} cannot be read: {problem}")]
+    Row {
+        /// The table.
+        table: &'static str,
+        /// The row's id.
+        id: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A record cannot be written as JSON.
+    #[error("a row for table {table} cannot be written")]
+    Json {
+        /// The table.
+        table: &'static str,
+        /// Why not.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// A statement met another number of rows than was meant; its transaction is given up.
+    #[error("{meant} rows of table {table} were to be written and {written} were")]
+    Count {
+        /// The table.
+        table: &'static str,
+        /// Rows that were meant.
+        meant: u64,
+        /// Rows that were written.
+        written: u64,
+    },
+    /// A change names a row that the state does not hold: a bug.
+    #[error("{what} {id} is to be written and is not in the state")]
+    Missing {
+        /// What kind of row.
+        what: &'static str,
+        /// Its id.
+        id: String,
+    },
+    /// The transaction that the input was in failed, with all its inputs.
+    #[error("the transaction failed")]
+    Shared(#[source] Arc<Error>),
+    /// Other processes changed the group again and again while the input was decided.
+    #[error("the group is changed by other processes too often; try again")]
+    Contended,
+    /// The committer has ended: the process stops.
+    #[error("the process stops and takes no more inputs")]
+    Stopping,
+    /// The cursor of a page was not given out by this store.
+    #[error("cursor: {0:?} is not one that a page gave out as next_cursor")]
+    Cursor(String),
+}
+
+/// Why an input was not applied.
+#[derive(Debug, thiserror::Error)]
+pub enum SubmitError {
+    /// The rules refuse it.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// There is no such group.
+    #[error("there is no such group")]
+    GroupUnknown,
+    /// The store failed; whether the input was applied is not known.
+    #[error("the store failed")]
+    Store(#[source] Error),
+}
+
+impl Error {
+    /// Whether the same call may succeed later: the disk is full or cannot be written, the database
+    /// is locked or does not answer. Every other failure is a bug or damage.
+    pub fn is_unavailable(&self) -> bool {
+        match self {
+            Self::Create { .. } | Self::Contended | Self::Stopping => true,
+            Self::Shared(error) => error.is_unavailable(),
+            Self::Open { source, .. }
+            | Self::Migrate { source, .. }
+            | Self::Database { source, .. } => is_unavailable(source),
+            Self::Url { .. }
+            | Self::Row { .. }
+            | Self::Json { .. }
+            | Self::Count { .. }
+            | Self::Missing { .. }
+            | Self::Cursor(_) => false,
+        }
+    }
+
+    /// For `map_err`: the database could not do `what`.
+    pub(crate) fn database(what: &'static str) -> impl FnOnce(DbErr) -> Self {
+        move |source| Self::Database { what, source }
+    }
+
+    /// For `map_err`: a record cannot be written to `table`.
+    pub(crate) fn json(table: &'static str) -> impl FnOnce(serde_json::Error) -> Self {
+        move |source| Self::Json { table, source }
+    }
+}
+
+/// An error with all its sources, for a log line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(source) = next {
+        text.push_str(": ");
+        text.push_str(&source.to_string());
+        next = source.source();
+    }
+    text
+}
+
+fn is_unavailable(error: &DbErr) -> bool {
+    if matches!(error, DbErr::ConnectionAcquire(_)) {
+        return true;
+    }
+    let (DbErr::Conn(cause) | DbErr::Exec(cause) | DbErr::Query(cause)) = error else {
+        return false;
+    };
+    let RuntimeErr::SqlxError(error) = cause else { return false };
+    if let sqlx::Error::Database(error) = error.as_ref() {
+        return error.code().is_some_and(|code| is_passing(&code));
+    }
+    matches!(
+        error.as_ref(),
+        sqlx::Error::Io(_)
+            | sqlx::Error::PoolTimedOut
+            | sqlx::Error::PoolClosed
+            | sqlx::Error::WorkerCrashed
+    )
+}
+
+/// SQLite's primary result codes (the low byte of the extended ones) that are not the fault of the
+/// statement: BUSY, LOCKED, READONLY, IOERR, FULL, CANTOPEN.
+fn is_passing(code: &str) -> bool {
+    code.parse::<u32>().is_ok_and(|code| matches!(code & 0xff, 5 | 6 | 8 | 10 | 13 | 14))
+}

@@ -1,0 +1,164 @@
+//! Answers that are kept for a day, so that a request that is sent again is not done again.
+
+use std::time::Duration;
+
+use capstan_core::TokenId;
+use sea_orm::sea_query::Expr;
+use sea_orm::{
+    ActiveModelTrait, ColumnTrait, Condition, ConnectionTrait, EntityTrait, IntoActiveModel,
+    QueryFilter,
+};
+use uuid::Uuid;
+
+use crate::entities::idempotency::{Column, Entity, Model};
+use crate::operation::{Operation, timed};
+use crate::rows::Reader;
+use crate::store::commit;
+use crate::{Error, Idempotency, Store};
+
+/// How long an answer is kept.
+const KEPT: Duration = Duration::from_secs(24 * 60 * 60);
+
+impl Store {
+    /// Marks a request as under way, unless one with the same token, path and key is known.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn idempotency_begin(
+        &self,
+        token: TokenId,
+        path: &str,
+        key: &str,
+        body_hash: &str,
+    ) -> Result<Idempotency, Error> {
+        timed(Operation::IdempotencyBegin, async {
+            let now = self.now();
+            let oldest = now.as_micros() - i64::try_from(KEPT.as_micros()).unwrap_or(i64::MAX);
+            let txn = self.begin().await?;
+            Entity::delete_many()
+                .filter(Column::CreatedAt.lt(oldest))
+                .exec(&txn)
+                .await
+                .map_err(Error::database("remove old answers"))?;
+            let known = find(&txn, token, path, key).await?;
+            let answer = match known {
+                Some(known) => known_answer(known, body_hash)?,
+                None => {
+                    let row = Model {
+                        token_id: token.0,
+                        path: path.to_owned(),
+                        idempotency_key: key.to_owned(),
+                        body_hash: body_hash.to_owned(),
+                        status: None,
+                        content_type: None,
+                        body: None,
+                        created_at: now.as_micros(),
+                    };
+                    row.into_active_model()
+                        .reset_all()
+                        .insert(&txn)
+                        .await
+                        .map_err(Error::database("mark a request as under way"))?;
+                    Idempotency::Fresh
+                }
+            };
+            commit(txn).await?;
+            Ok(answer)
+        })
+        .await
+    }
+
+    /// Keeps the answer of a request that was marked as under way.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn idempotency_finish(
+        &self,
+        token: TokenId,
+        path: &str,
+        key: &str,
+        status: u16,
+        content_type: &str,
+        body: &[u8],
+    ) -> Result<(), Error> {
+        timed(Operation::IdempotencyFinish, async {
+            Entity::update_many()
+                .col_expr(Column::Status, Expr::value(i32::from(status)))
+                .col_expr(Column::ContentType, Expr::value(content_type))
+                .col_expr(Column::Body, Expr::value(body.to_vec()))
+                .filter(is(token, path, key))
+                .exec(self.writer())
+                .await
+                .map(|_| ())
+                .map_err(Error::database("keep an answer"))
+        })
+        .await
+    }
+
+    /// Forgets a request, so that it can be sent again: it was not done.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn idempotency_forget(
+        &self,
+        token: TokenId,
+        path: &str,
+        key: &str,
+    ) -> Result<(), Error> {
+        timed(Operation::IdempotencyForget, async {
+            Entity::delete_many()
+                .filter(is(token, path, key))
+                .exec(self.writer())
+                .await
+                .map(|_| ())
+                .map_err(Error::database("forget a request"))
+        })
+        .await
+    }
+}
+
+/// Forgets requests that were under way when the process before ended: nobody will ever answer
+/// them, and their senders would be told for a day that they are under way. (One process has the
+/// file; with several, each would forget its own only.)
+pub(crate) async fn forget_cut_off(conn: &impl ConnectionTrait) -> Result<(), Error> {
+    Entity::delete_many()
+        .filter(Column::Status.is_null())
+        .exec(conn)
+        .await
+        .map(|_| ())
+        .map_err(Error::database("forget requests that were cut off"))
+}
+
+async fn find(
+    conn: &impl ConnectionTrait,
+    token: TokenId,
+    path: &str,
+    key: &str,
+) -> Result<Option<Model>, Error> {
+    Entity::find()
+        .filter(is(token, path, key))
+        .one(conn)
+        .await
+        .map_err(Error::database("find a request"))
+}
+
+fn is(token: TokenId, path: &str, key: &str) -> Condition {
+    let token: Uuid = token.0;
+    Condition::all()
+        .add(Column::TokenId.eq(token))
+        .add(Column::Path.eq(path))
+        .add(Column::IdempotencyKey.eq(key))
+}
+
+fn known_answer(known: Model, body_hash: &str) -> Result<Idempotency, Error> {
+    if known.body_hash != body_hash {
+        return Ok(Idempotency::OtherBody);
+    }
+    let Some(status) = known.status else { return Ok(Idempotency::Running) };
+    let reader = Reader::new("idempotency", &known.idempotency_key);
+    Ok(Idempotency::Replay {
+        status: reader.number("status", status)?,
+        content_type: known.content_type.unwrap_or_default(),
+        body: known.body.unwrap_or_default(),
+    })
+}

@@ -1,0 +1,74 @@
+//! Every line of SQL: the records of `capstan-core` kept in a database.
+//!
+//! **What it is for.** [`Store`] opens the database, brings its schema up to date and is the only
+//! way to it. A method is one use case and one transaction. What a group, its servers or its
+//! deployments become is never written by a method of its own: an input goes through
+//! `Store::submit`, is decided by `capstan-core`, and the changes, the events and what must happen
+//! next are written in one transaction (S8).
+//!
+//! **What it must not do.** Decide anything; show its rows: entities stay inside, records and views
+//! of `capstan-core` come out; see a secret: only hashes reach it.
+//!
+//! **Arrows.** It points at `capstan-core` and `capstan-migrations`, and neither points back.
+//!
+//! Where to look:
+//! * the tables, each with its doc: `capstan-migrations`
+//! * how a record becomes a row and back: `rows`
+//! * decide and write, many inputs at once: `commit`; the write itself, the hot path: `apply`, `bulk`
+//! * the copies of groups that are decided on: `cache`, filled by `load`
+//! * who may do what is due: `claims`
+//! * everything else lies in files by what it is about
+
+mod access;
+mod apply;
+mod applications;
+mod audit;
+mod bulk;
+mod cache;
+mod claims;
+mod commit;
+mod connect;
+pub mod crash;
+mod cursor;
+mod deployments;
+mod entities;
+mod error;
+mod events;
+mod group_put;
+mod groups;
+mod idempotency;
+mod inner;
+mod load;
+mod operation;
+mod output;
+mod packages;
+mod rows;
+mod scripts;
+mod servers;
+mod store;
+mod submit;
+mod tables;
+mod targets;
+mod types;
+mod work;
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+
+use commit::Request;
+use inner::Inner;
+
+pub use error::{Error, SubmitError, chain};
+pub use types::{
+    DeploymentFilter, Idempotency, NewAudit, NewPackage, OutputChunk, PageRequest,
+    QueueMetrics, Registered, SessionRow, Settings, TargetFilter, TokenRow,
+};
+pub use work::{Claim, Task};
+
+/// The database. Cheap to clone; all clones are one.
+#[derive(Debug, Clone)]
+pub struct Store {
+    inner: Arc<Inner>,
+    requests: mpsc::Sender<Request>,
+}

@@ -1,0 +1,76 @@
+//! The use cases by name: labels of the metric `store_operation_seconds`.
+
+use std::future::Future;
+use std::time::Instant;
+
+use metrics::histogram;
+
+use crate::Error;
+
+macro_rules! operations {
+    ($($name:ident => $word:literal)+) => {
+        /// A use case of the store.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub(crate) enum Operation { $($name,)+ }
+
+        impl Operation {
+            fn word(self) -> &'static str {
+                match self { $(Self::$name => $word,)+ }
+            }
+        }
+    };
+}
+
+operations! {
+    Check              => "check"
+    ApplicationPut     => "application_put"
+    Applications       => "applications"
+    Application        => "application"
+    Groups             => "groups"
+    Group              => "group"
+    GroupIdByExternal  => "group_id_by_external"
+    Servers            => "servers"
+    Server             => "server"
+    Versions           => "versions"
+    Endpoints          => "endpoints"
+    History            => "history"
+    PackageRegister    => "package_register"
+    Package            => "package"
+    Packages           => "packages"
+    PackageMark        => "package_mark"
+    Deployments        => "deployments"
+    DeploymentGroup    => "deployment_group"
+    Targets            => "targets"
+    Target             => "target"
+    TargetLog          => "target_log"
+    Events             => "events"
+    Audit              => "audit"
+    Audits             => "audits"
+    ScriptsPut         => "scripts_put"
+    Script             => "script"
+    TokenCreate        => "token_create"
+    TokenFind          => "token_find"
+    TokensExist        => "tokens_exist"
+    SessionCreate      => "session_create"
+    SessionFind        => "session_find"
+    SessionDelete      => "session_delete"
+    LoginLinkCreate    => "login_link_create"
+    LoginLinkTake      => "login_link_take"
+    IdempotencyBegin   => "idempotency_begin"
+    IdempotencyFinish  => "idempotency_finish"
+    IdempotencyForget  => "idempotency_forget"
+    OutputAppend       => "output_append"
+    MetricsSnapshot    => "metrics_snapshot"
+}
+
+/// Does `work` and records how long it took.
+pub(crate) async fn timed<T>(
+    operation: Operation,
+    work: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
+    let start = Instant::now();
+    let result = work.await;
+    histogram!("store_operation_seconds", "operation" => operation.word())
+        .record(start.elapsed().as_secs_f64());
+    result
+}

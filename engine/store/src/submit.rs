@@ -1,0 +1,172 @@
+//! The one way to change a group, its servers and its deployments.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use capstan_core::config::{ConfigRequest, DeploymentConfig};
+use capstan_core::decide;
+use capstan_core::effect::EffectKind;
+use capstan_core::input::{Answer, Input, Refused};
+use capstan_core::plan::{Plan, PlanInput, plan};
+use capstan_core::ports::CmdbGroup;
+use capstan_core::record::{Flavor, PackageRef};
+use capstan_core::state::DeploymentState;
+use capstan_core::view::DeploymentView;
+use capstan_core::{DeploymentId, GroupId, ServerId};
+use tokio::sync::{oneshot, watch};
+
+use crate::cache::fill;
+use crate::commit::Request;
+use crate::load;
+use crate::work::Claim;
+use crate::{Error, Store, SubmitError};
+
+impl Store {
+    /// Gives an input to a group: it is decided and written, with its events and what must happen
+    /// next, in one transaction.
+    pub async fn submit(&self, group: GroupId, input: Input) -> Result<Answer, SubmitError> {
+        let (reply, answer) = oneshot::channel();
+        let request = Request::Submit { group, input: Box::new(input), reply: Some(reply) };
+        self.ask(request).await.map_err(SubmitError::Store)?;
+        answer.await.unwrap_or(Err(SubmitError::Store(Error::Stopping)))
+    }
+
+    /// Brings a group's record from the CMDB into the cache; a group that is new is made.
+    /// `confirmed`: a person confirms that servers may be removed.
+    pub async fn sync_group(
+        &self,
+        record: CmdbGroup,
+        confirmed: bool,
+    ) -> Result<(GroupId, Answer), SubmitError> {
+        let group = self.group_put(&record).await.map_err(SubmitError::Store)?;
+        let input = Input::Synced { record: Box::new(record), confirmed };
+        Ok((group, self.submit(group, input).await?))
+    }
+
+    /// The plan of a deployment; changes nothing.
+    pub async fn preview(
+        &self,
+        group: GroupId,
+        package: PackageRef,
+        flavor: Flavor,
+        config: ConfigRequest,
+        seed: Option<String>,
+    ) -> Result<Plan, SubmitError> {
+        let mut copy = self.inner.cache.lock(group).await;
+        let exists = fill(&mut copy, &self.inner.reader, group, []).await;
+        if !exists.map_err(SubmitError::Store)? {
+            return Err(SubmitError::GroupUnknown);
+        }
+        let Some(state) = copy.as_ref() else { return Err(SubmitError::GroupUnknown) };
+        let dark = state.group.binding.may_go_dark;
+        let config = DeploymentConfig::complete(&config, flavor, dark).map_err(|error| {
+            SubmitError::Refused(Refused::new("invalid", error.to_string()))
+        })?;
+        let input = PlanInput {
+            group: &state.group,
+            servers: state.servers(),
+            package: &package,
+            flavor,
+            config: &config,
+            seed: seed.as_deref(),
+        };
+        plan(input).map_err(SubmitError::Refused)
+    }
+
+    /// A deployment as people see it.
+    pub async fn deployment_view(&self, id: DeploymentId) -> Result<Option<DeploymentView>, Error> {
+        let Some(group) = self.deployment_group(id).await? else { return Ok(None) };
+        let mut copy = self.inner.cache.lock(group).await;
+        fill(&mut copy, &self.inner.reader, group, []).await?;
+        let Some(state) = copy.as_ref() else { return Ok(None) };
+        if state.deployment(id).is_some() {
+            return Ok(decide::view(state, id));
+        }
+        // One that has ended, or was never started: read it for this answer and do not keep it.
+        let mut state = state.clone();
+        drop(copy);
+        load::deployment(&self.inner.reader, &mut state, id).await?;
+        Ok(decide::view(&state, id))
+    }
+
+    /// The package that a server must prove to go into traffic when it is put back.
+    pub async fn return_package(
+        &self,
+        group: GroupId,
+        server: ServerId,
+    ) -> Result<(Option<PackageRef>, Option<PackageRef>), Error> {
+        let history = self.history(group).await?;
+        let current = history.current().map(|past| past.package.clone());
+        let mut copy = self.inner.cache.lock(group).await;
+        fill(&mut copy, &self.inner.reader, group, []).await?;
+        let wanted = copy
+            .as_ref()
+            .and_then(|state| decide::return_package(state, server, current.as_ref()));
+        Ok((wanted, current))
+    }
+
+    /// The last committed sequence number of a deployment's log, as it grows. Read the events after
+    /// subscribing, and again after each change.
+    pub fn watch(&self, deployment: DeploymentId) -> watch::Receiver<i64> {
+        self.inner.watches.of(deployment)
+    }
+
+    /// Changes with every commit of this process.
+    pub fn watch_all(&self) -> watch::Receiver<u64> {
+        self.inner.watches.all.subscribe()
+    }
+
+    /// Waits for due work, at most `limit` pieces. Only one call at a time per process gets work.
+    pub async fn claim(&self, limit: usize) -> Result<Vec<Claim>, Error> {
+        let (reply, claims) = oneshot::channel();
+        let owner = Arc::clone(&self.inner.process);
+        self.ask(Request::Claim { owner, limit, reply }).await?;
+        claims.await.map_err(|_| Error::Stopping)
+    }
+
+    /// Gives claimed work back; another claim gets it at once.
+    pub async fn give_back(&self, effects: &[EffectKind]) -> Result<(), Error> {
+        self.inner.release(effects).await
+    }
+
+    /// Deletes an effect for which nothing is left to do.
+    pub async fn forget_effect(&self, effect: EffectKind) -> Result<(), Error> {
+        self.inner.delete_effect(effect).await
+    }
+
+    async fn ask(&self, request: Request) -> Result<(), Error> {
+        self.requests.send(request).await.map_err(|_| Error::Stopping)
+    }
+}
+
+/// Who follows the logs of deployments.
+#[derive(Debug)]
+pub(crate) struct Watches {
+    deployments: Mutex<HashMap<DeploymentId, watch::Sender<i64>>>,
+    all: watch::Sender<u64>,
+}
+
+impl Default for Watches {
+    fn default() -> Self {
+        Self { deployments: Mutex::default(), all: watch::Sender::new(0) }
+    }
+}
+
+impl Watches {
+    fn of(&self, id: DeploymentId) -> watch::Receiver<i64> {
+        let mut deployments = self.deployments.lock().unwrap_or_else(PoisonError::into_inner);
+        deployments.retain(|_, sender| sender.receiver_count() > 0);
+        deployments.entry(id).or_insert_with(|| watch::Sender::new(0)).subscribe()
+    }
+
+    pub(crate) fn tell(&self, id: DeploymentId, state: Option<&DeploymentState>) {
+        let deployments = self.deployments.lock().unwrap_or_else(PoisonError::into_inner);
+        if let (Some(sender), Some(state)) = (deployments.get(&id), state) {
+            sender.send_replace(state.deployment.seq);
+        }
+    }
+
+    pub(crate) fn tell_all(&self) {
+        self.all.send_modify(|count| *count += 1);
+    }
+}

@@ -1,0 +1,137 @@
+//! Claimed effects, with everything that is needed to do them.
+
+use std::collections::BTreeMap;
+
+use capstan_core::decide::LOOK_INTERVAL;
+use capstan_core::effect::{Effect, EffectKind};
+use capstan_core::order::{self, Work};
+use capstan_core::ports::Endpoint;
+use capstan_core::record::{Binding, Server};
+use capstan_core::state::GroupState;
+use capstan_core::{DeploymentId, GroupId, ServerId};
+
+/// An effect that this process has claimed. It stays claimed until the input that follows from it is
+/// committed, or until it is given back.
+#[derive(Debug, Clone)]
+pub struct Claim {
+    /// The effect.
+    pub kind: EffectKind,
+    /// Its group.
+    pub group: GroupId,
+    /// What to do.
+    pub task: Task,
+}
+
+/// What to do for an effect.
+#[derive(Debug, Clone)]
+pub enum Task {
+    /// Run a stage, and look until it has ended.
+    Stage(Box<Work>),
+    /// Look at the deployment again.
+    Wake(DeploymentId),
+    /// Look at servers.
+    Observe {
+        /// The deployment that asks.
+        deployment: DeploymentId,
+        /// Name of the load-balancer driver.
+        load_balancer: String,
+        /// The servers to look at this time.
+        servers: Vec<Endpoint>,
+    },
+    /// Take a server out of traffic.
+    Drain {
+        /// Name of the load-balancer driver.
+        load_balancer: String,
+        /// The server.
+        server: Endpoint,
+    },
+    /// Ask a server what it runs, and put it into traffic if that is right.
+    Return {
+        /// Name of the load-balancer driver.
+        load_balancer: String,
+        /// Name of the executor.
+        executor: String,
+        /// Kind of the application, for the script that reports.
+        kind: String,
+        /// The server.
+        server: Endpoint,
+    },
+    /// There is nothing to do any more: the effect is deleted.
+    Nothing,
+}
+
+/// Where the next look at each deployment's servers begins. Lost when the process ends, which is
+/// harmless: the look begins with the first server again.
+pub(crate) type Cursors = BTreeMap<DeploymentId, usize>;
+
+/// A driver that must probe one by one looks at each server once in so many looks (S13: a minute).
+const LOOKS_PER_ROUND: u64 = 60 / LOOK_INTERVAL.as_secs();
+/// Groups up to this size are looked at as a whole each time.
+const SMALL_GROUP: usize = 200;
+
+/// What to do for a claimed effect. The state holds the effect's deployment.
+pub(crate) fn claim_of(state: &GroupState, effect: Effect, cursors: &mut Cursors) -> Claim {
+    let task = match effect.kind {
+        EffectKind::RunStage(deployment, target) => {
+            let work = state.deployment(deployment).and_then(|row| {
+                let target = &row.targets()[row.place(target)?];
+                order::work(&row.deployment, target, state.server(target.server)?)
+            });
+            work.map_or(Task::Nothing, |work| Task::Stage(Box::new(work)))
+        }
+        EffectKind::WakeDeployment(deployment) => Task::Wake(deployment),
+        EffectKind::ObserveServers(deployment) => observe(state, deployment, cursors),
+        EffectKind::DrainServer(server) => with_server(state, server, |binding, server| {
+            Task::Drain {
+                load_balancer: binding.load_balancer.clone(),
+                server: order::endpoint(binding, server),
+            }
+        }),
+        EffectKind::ReturnServer(server) => with_server(state, server, |binding, server| {
+            Task::Return {
+                load_balancer: binding.load_balancer.clone(),
+                executor: binding.executor.clone(),
+                kind: binding.kind.clone(),
+                server: order::endpoint(binding, server),
+            }
+        }),
+    };
+    Claim { kind: effect.kind, group: effect.group, task }
+}
+
+/// The group's fields that count now: those that the running deployment froze, else the group's.
+fn binding(state: &GroupState) -> &Binding {
+    state.running().map_or(&state.group.binding, |row| &row.deployment.frozen)
+}
+
+fn with_server(
+    state: &GroupState,
+    server: ServerId,
+    task: impl FnOnce(&Binding, &Server) -> Task,
+) -> Task {
+    match state.server(server) {
+        Some(server) if !server.retired => task(binding(state), server),
+        Some(_) | None => Task::Nothing,
+    }
+}
+
+fn observe(state: &GroupState, deployment: DeploymentId, cursors: &mut Cursors) -> Task {
+    let binding = binding(state);
+    let members: Vec<&Server> = state.servers().iter().filter(|row| !row.retired).collect();
+    let per_look = members.len().div_ceil(usize::try_from(LOOKS_PER_ROUND).unwrap_or(1));
+    let count = if members.len() <= SMALL_GROUP { members.len() } else { per_look };
+    let is_running =
+        state.deployment(deployment).is_some_and(|row| row.deployment.status.is_running());
+    let first = cursors.get(&deployment).copied().unwrap_or(0) % members.len().max(1);
+    if is_running {
+        cursors.insert(deployment, first + count);
+    } else {
+        cursors.remove(&deployment);
+    }
+    let servers = members.iter().cycle().skip(first).take(count);
+    Task::Observe {
+        deployment,
+        load_balancer: binding.load_balancer.clone(),
+        servers: servers.map(|server| order::endpoint(binding, server)).collect(),
+    }
+}

@@ -1,0 +1,51 @@
+//! What happened last.
+
+use capstan_core::event::Event;
+use capstan_core::view::DeploymentView;
+use maud::{Markup, html};
+
+use crate::moment;
+use crate::sentence::{Names, sentence, tone};
+
+/// How many events the page shows.
+const MOST: usize = 50;
+/// Who acts when no person does.
+const ENGINE: &str = "capstan";
+
+pub(super) fn list(events: &[Event], names: &Names<'_>, view: &DeploymentView) -> Markup {
+    let mut newest: Vec<&Event> = events.iter().collect();
+    newest.sort_by_key(|event| std::cmp::Reverse(event.seq));
+    newest.truncate(MOST);
+    html! {
+        div.section-head {
+            h2 id="timeline-title" { "Timeline" }
+            p.fine {
+                "Times in UTC. "
+                a href={ "/deployments/" (view.id) "/actions" } { "Who asked for what" }
+            }
+        }
+        @if newest.is_empty() {
+            p.fine { "Nothing happened yet." }
+        } @else {
+            ol.timeline {
+                @for event in newest { li.(tone(event).class()) { (entry(event, names)) } }
+            }
+        }
+    }
+}
+
+fn entry(event: &Event, names: &Names<'_>) -> Markup {
+    html! {
+        span.at { (moment::clock(event.at)) }
+        div {
+            p {
+                @match event.target {
+                    Some(target) => a href={ "/targets/" (target) } { (sentence(event, names)) },
+                    None => (sentence(event, names)),
+                }
+                @if event.actor != ENGINE { span.actor { " by " (event.actor) } }
+            }
+            @if let Some(message) = &event.data.message { p.fine { (message) } }
+        }
+    }
+}

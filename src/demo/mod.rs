@@ -1,0 +1,121 @@
+//! `capstan demo`: everything in one process, and a fleet of real processes on this machine.
+
+pub(crate) mod app;
+
+mod client;
+mod fleet;
+mod packages;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::Args;
+
+use crate::node::{Node, Settings};
+use fleet::Fleet;
+
+/// `capstan demo`: everything in one process, with a fleet of real processes to release to.
+#[derive(Debug, Args)]
+#[command(long_about = "Runs Capstan with a fleet of small web servers on this machine: real \
+    processes, each with its own directory and port, in two data centres.\n\n\
+    Three packages are there: 1.0.0 runs everywhere, 1.1.0 is good, 1.2.0 answers its health URL \
+    for two seconds and then fails. A file named `fault` in the directory of an instance makes its \
+    Verify fail, whatever the version.\n\n\
+    Ctrl-C stops everything. After a kill -9 the instances live on; start the demo again with the \
+    same --data, and it goes on where it was.")]
+pub(crate) struct Demo {
+    /// How many instances.
+    #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u16).range(1..=500))]
+    hosts: u16,
+    /// Where to listen; the default takes any free port if 7070 is taken.
+    #[arg(long, value_name = "ADDR")]
+    listen: Option<SocketAddr>,
+    /// Where everything is kept.
+    #[arg(long, value_name = "DIR", default_value = "demo-data")]
+    data: PathBuf,
+}
+
+const DEFAULT_LISTEN: &str = "127.0.0.1:7070";
+
+/// Runs the demo until Ctrl-C or SIGTERM.
+pub(crate) async fn run(demo: Demo) -> anyhow::Result<()> {
+    let data = std::path::absolute(&demo.data).context("--data")?;
+    let fleet = Fleet::prepare(&data, demo.hosts)?;
+    let packages = packages::build(&data)?;
+    let listen = listen(demo.listen).await?;
+    fleet.start(&packages[0]).await?;
+    let node = Node::start(settings(&data, &fleet, listen)).await?;
+    let told = tell(&node, &fleet, &packages).await;
+    if told.is_ok() {
+        wait_for_the_end().await?;
+        println!("stopping: the engine, then every instance");
+    }
+    node.stop().await;
+    fleet.stop().await?;
+    told
+}
+
+async fn tell(node: &Node, fleet: &Fleet, packages: &[packages::Package]) -> anyhow::Result<()> {
+    let token = fleet.token(node.new_token.as_deref())?;
+    let url = format!("http://{}", node.address);
+    client::bring_in(&url, &token, packages).await?;
+    let link = node.controller.login_link(&token).await?;
+    let (program, first_root) = (fleet.program(), fleet.root(0));
+    println!(
+        "\nCapstan runs with {count} instances of the application `web` (version 1.0.0).\n\n\
+         portal: {url}{link}\n\
+         token: {token}\n\n\
+         The link signs in once. Three commands to try in another terminal:\n\n\
+         \x20 export CAPSTAN_SERVER={url} CAPSTAN_TOKEN={token}\n\
+         \x20 {program} group show web-demo\n\
+         \x20 {program} deployment create --group web-demo --package 1.1.0 --watch\n\
+         \x20 touch {root}/fault   # its Verify fails from now on\n\n\
+         Ctrl-C stops everything.",
+        count = fleet.size(),
+        root = first_root.display(),
+    );
+    Ok(())
+}
+
+/// The address to listen on. Nobody asked for the default port, so another one will do.
+async fn listen(asked: Option<SocketAddr>) -> anyhow::Result<SocketAddr> {
+    if let Some(address) = asked {
+        return Ok(address);
+    }
+    let mut address: SocketAddr = DEFAULT_LISTEN.parse().context("the default address")?;
+    if tokio::net::TcpListener::bind(address).await.is_err() {
+        address.set_port(0);
+    }
+    Ok(address)
+}
+
+fn settings(data: &std::path::Path, fleet: &Fleet, listen: SocketAddr) -> Settings {
+    Settings {
+        listen,
+        public_url: None,
+        allowed_hosts: Vec::new(),
+        data_dir: data.to_owned(),
+        database_url: format!("sqlite://{}", data.join("capstan.db").display()),
+        stale_after: Duration::from_secs(15 * 60),
+        inventory: fleet.inventory(),
+        packages_dir: data.join("packages"),
+        max_package_bytes: 512 * 1024 * 1024,
+        roots: vec![fleet.hosts_dir()],
+        processes: 64,
+        engine: capstan_runner::Settings::default(),
+        secure_cookies: false,
+    }
+}
+
+/// Waits for Ctrl-C or SIGTERM.
+pub(crate) async fn wait_for_the_end() -> anyhow::Result<()> {
+    let mut terminate =
+        tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
+            .context("listening for SIGTERM")?;
+    tokio::select! {
+        interrupted = tokio::signal::ctrl_c() => interrupted.context("listening for Ctrl-C"),
+        _ = terminate.recv() => Ok(()),
+    }
+}

@@ -1,0 +1,165 @@
+//! One process with every role: store, drivers, engine, controller and portal put together.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use capstan_controller::Controller;
+use capstan_core::ports::{Cmdb, Executor, LoadBalancer, ScriptSource};
+use capstan_drivers::file_cmdb::{FileCmdb, Names};
+use capstan_drivers::guard::Guard;
+use capstan_drivers::local::LocalExecutor;
+use capstan_drivers::none::NoLoadBalancer;
+use capstan_drivers::packages::FilePackageStore;
+use capstan_drivers::scripts::Scripts;
+use capstan_runner::Engine;
+use capstan_store::Store;
+use metrics_exporter_prometheus::PrometheusBuilder;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+/// What a node is made of.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    pub(crate) listen: SocketAddr,
+    /// Where hosts fetch packages, without a slash at the end; none: the address that is listened on.
+    pub(crate) public_url: Option<String>,
+    pub(crate) allowed_hosts: Vec<String>,
+    pub(crate) data_dir: PathBuf,
+    pub(crate) database_url: String,
+    pub(crate) stale_after: Duration,
+    pub(crate) inventory: PathBuf,
+    pub(crate) packages_dir: PathBuf,
+    pub(crate) max_package_bytes: u64,
+    /// Folders below which instances may lie on this machine.
+    pub(crate) roots: Vec<PathBuf>,
+    pub(crate) processes: usize,
+    pub(crate) engine: capstan_runner::Settings,
+    pub(crate) secure_cookies: bool,
+}
+
+/// A node that runs.
+pub(crate) struct Node {
+    pub(crate) address: SocketAddr,
+    pub(crate) controller: Controller,
+    /// The administrator's token, if this start made it.
+    pub(crate) new_token: Option<String>,
+    engine: Engine,
+    stop: CancellationToken,
+    server: JoinHandle<std::io::Result<()>>,
+    sync: JoinHandle<()>,
+}
+
+impl Node {
+    /// Starts everything; when this returns, requests are answered.
+    pub(crate) async fn start(settings: Settings) -> anyhow::Result<Self> {
+        let listener = TcpListener::bind(settings.listen)
+            .await
+            .with_context(|| format!("[server] listen: cannot listen on {}", settings.listen))?;
+        let address = listener.local_addr().context("the address that is listened on")?;
+        let url = settings.public_url.clone().unwrap_or_else(|| format!("http://{address}"));
+        let store = Store::open(&capstan_store::Settings {
+            url: settings.database_url.clone(),
+            stale_after: settings.stale_after,
+        })
+        .await?;
+        let drivers = drivers(&settings)?;
+        let cmdb = cmdb(&settings, &drivers).await;
+        let controller = controller(&settings, store.clone(), &drivers, cmdb)?;
+        let new_token = controller.ensure_admin_token().await?;
+        let engine = Engine::start(
+            store,
+            capstan_runner::Ports {
+                load_balancers: drivers.load_balancers,
+                executors: drivers.executors,
+                scripts: drivers.scripts,
+            },
+            capstan_runner::Settings { package_base_url: url, ..settings.engine },
+        );
+        let stop = CancellationToken::new();
+        let service = controller.router().into_make_service_with_connect_info::<SocketAddr>();
+        let server = axum::serve(listener, service)
+            .with_graceful_shutdown(stop.clone().cancelled_owned())
+            .into_future();
+        let sync = Arc::new(controller.clone()).run_sync(stop.clone());
+        Ok(Self {
+            address,
+            controller,
+            new_token,
+            engine,
+            stop,
+            server: tokio::spawn(server),
+            sync: tokio::spawn(sync),
+        })
+    }
+
+    /// Stops: no new work, calls under way end, what was claimed is given back.
+    pub(crate) async fn stop(self) {
+        self.engine.stop().await;
+        self.stop.cancel();
+        for (part, ended) in [("sync", self.sync.await.map(Ok)), ("server", self.server.await)] {
+            match ended {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::error!(part, %error, "ended badly"),
+                Err(error) => tracing::error!(part, %error, "ended badly"),
+            }
+        }
+    }
+}
+
+struct Drivers {
+    load_balancers: BTreeMap<String, Arc<dyn LoadBalancer>>,
+    executors: BTreeMap<String, Arc<dyn Executor>>,
+    scripts: Arc<dyn ScriptSource>,
+}
+
+fn drivers(settings: &Settings) -> anyhow::Result<Drivers> {
+    let none: Arc<dyn LoadBalancer> = Arc::new(NoLoadBalancer::new()?);
+    let none: Arc<dyn LoadBalancer> = Arc::new(Guard::load_balancer("none", none));
+    let local = LocalExecutor::new(settings.data_dir.join("executor"), settings.roots.clone())?;
+    let local: Arc<dyn Executor> = Arc::new(local.with_processes(settings.processes));
+    let local: Arc<dyn Executor> = Arc::new(Guard::executor("local", local));
+    Ok(Drivers {
+        load_balancers: BTreeMap::from([("none".to_owned(), none)]),
+        executors: BTreeMap::from([("local".to_owned(), local)]),
+        scripts: Arc::new(Scripts::new(None)),
+    })
+}
+
+async fn cmdb(settings: &Settings, drivers: &Drivers) -> Arc<dyn Cmdb> {
+    let names = Names {
+        load_balancers: drivers.load_balancers.keys().cloned().collect(),
+        executors: drivers.executors.keys().cloned().collect(),
+    };
+    let file: Arc<dyn Cmdb> = Arc::new(FileCmdb::open(&settings.inventory, names).await);
+    Arc::new(Guard::cmdb("file", file))
+}
+
+fn controller(
+    settings: &Settings,
+    store: Store,
+    drivers: &Drivers,
+    cmdb: Arc<dyn Cmdb>,
+) -> anyhow::Result<Controller> {
+    let packages = FilePackageStore::open(&settings.packages_dir, settings.max_package_bytes)?;
+    let metrics = PrometheusBuilder::new().install_recorder().context("the metrics recorder")?;
+    let ports = capstan_controller::Ports {
+        cmdb,
+        packages: Arc::new(packages),
+        load_balancers: drivers.load_balancers.clone(),
+        executors: drivers.executors.clone(),
+        scripts: Arc::clone(&drivers.scripts),
+    };
+    let settings = capstan_controller::Settings {
+        max_package_bytes: settings.max_package_bytes,
+        secure_cookies: settings.secure_cookies,
+        allowed_hosts: settings.allowed_hosts.clone(),
+        metrics: Some(metrics),
+        ..capstan_controller::Settings::default()
+    };
+    Ok(Controller::new(store, ports, settings))
+}
