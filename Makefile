@@ -5,14 +5,14 @@ SHELL := /bin/sh
 
 ## Everything in one process, with a fleet of real processes on this machine.
 demo:
-	@./docs/setup.sh demo
+	@./.ci/setup demo
 	cargo run --locked -- demo $(ARGS)
 
 ## Everything that guards a change: formatting, lints, shell scripts, all tests.
 test:
-	@./docs/setup.sh test
+	@./.ci/setup test
 	cargo fmt --all --check
-	shellcheck -s sh agent-scripts/order agent-scripts/generic/* src/demo/restart.sh docs/setup.sh
+	shellcheck -s sh agent-scripts/order agent-scripts/generic/* src/demo/restart.sh .ci/setup
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	cargo test --locked --workspace
 

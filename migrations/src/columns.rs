@@ -1,8 +1,8 @@
 //! Short names for the kinds of columns that the tables are made of.
 
 use sea_orm_migration::prelude::{
-    Alias, ColumnDef, Expr, ExprTrait, ForeignKey, ForeignKeyCreateStatement, Index, IndexCreateStatement,
-    IntoIden,
+    Alias, ColumnDef, Expr, ExprTrait, ForeignKey, ForeignKeyCreateStatement, Index,
+    IndexCreateStatement, IntoIden,
 };
 
 /// An id.

@@ -39,7 +39,10 @@ fn main() -> io::Result<()> {
 fn pages() -> Vec<(String, Markup)> {
     let chrome = samples::chrome();
     let mut pages = vec![
-        ("sign-in".to_owned(), portal::sign_in("t", Some("This token is not known, or it was withdrawn."))),
+        (
+            "sign-in".to_owned(),
+            portal::sign_in("t", Some("This token is not known, or it was withdrawn.")),
+        ),
         ("groups".to_owned(), groups(&chrome)),
         ("error".to_owned(), error(&chrome)),
     ];
@@ -47,7 +50,8 @@ fn pages() -> Vec<(String, Markup)> {
     pages.extend(deployment_pages(&chrome));
     for status in DeploymentStatus::ALL {
         let view = samples::stage(status);
-        pages.push((format!("status-{}", status.word().to_lowercase()), deployment(&chrome, &view)));
+        pages
+            .push((format!("status-{}", status.word().to_lowercase()), deployment(&chrome, &view)));
     }
     pages
 }
@@ -58,14 +62,17 @@ fn groups(chrome: &Chrome<'_>) -> Markup {
 }
 
 fn error(chrome: &Chrome<'_>) -> Markup {
-    portal::error(Some(chrome), &ErrorPage {
-        status: 409,
-        title: "Bake is not allowed now",
-        detail: "The deployment is ROLLING_OUT: its bastions were baked already. Somebody else may \
+    portal::error(
+        Some(chrome),
+        &ErrorPage {
+            status: 409,
+            title: "Bake is not allowed now",
+            detail: "The deployment is ROLLING_OUT: its bastions were baked already. Somebody else may \
                  have been faster than you.",
-        allowed: Some(&[Action::Brake, Action::Revoke, Action::Rollback]),
-        back: Some(("the deployment", "/deployments/1")),
-    })
+            allowed: Some(&[Action::Brake, Action::Revoke, Action::Rollback]),
+            back: Some(("the deployment", "/deployments/1")),
+        },
+    )
 }
 
 fn group_pages(chrome: &Chrome<'_>) -> Vec<(String, Markup)> {
@@ -80,28 +87,37 @@ fn group_pages(chrome: &Chrome<'_>) -> Vec<(String, Markup)> {
     };
     let errors = [
         FieldError::new("max_unavailable", "60 is not allowed: whole percent from 1 to 50"),
-        FieldError::new("tail_wait_seconds", "“soon” cannot be read: write whole seconds, such as 60"),
+        FieldError::new(
+            "tail_wait_seconds",
+            "“soon” cannot be read: write whole seconds, such as 60",
+        ),
         FieldError::new("group", "the group has a running deployment"),
     ];
     let briefs = samples::briefs();
     let with_notice = Chrome {
-        notice: Some(Notice { tone: Tone::Good, text: "shop-sh-06 is pulled out and being drained." }),
+        notice: Some(Notice {
+            tone: Tone::Good,
+            text: "shop-sh-06 is pulled out and being drained.",
+        }),
         ..*chrome
     };
-    let page = portal::group(&with_notice, &GroupPage {
-        group: &group,
-        servers: &samples::servers(),
-        versions: &samples::versions(),
-        deployments: &briefs,
-        packages: &packages,
-        form: &ReleaseForm::default(),
-        errors: &[],
-        rollback: RollbackOffer {
-            version: Some("2.13.8"),
-            choices: &briefs.items[1..3],
-            refused_because: None,
+    let page = portal::group(
+        &with_notice,
+        &GroupPage {
+            group: &group,
+            servers: &samples::servers(),
+            versions: &samples::versions(),
+            deployments: &briefs,
+            packages: &packages,
+            form: &ReleaseForm::default(),
+            errors: &[],
+            rollback: RollbackOffer {
+                version: Some("2.13.8"),
+                choices: &briefs.items[1..3],
+                refused_because: None,
+            },
         },
-    });
+    );
     let mut preview = PreviewPage {
         group: &group,
         form: &form,
@@ -128,35 +144,36 @@ fn deployment_pages(chrome: &Chrome<'_>) -> Vec<(String, Markup)> {
     let events = samples::events(&targets);
     let (many, many_targets) = samples::huge();
     let query = TargetsQuery::default();
-    let page = capstan_core::view::Page { items: targets.clone(), next_cursor: Some("x".to_owned()) };
+    let page =
+        capstan_core::view::Page { items: targets.clone(), next_cursor: Some("x".to_owned()) };
     vec![
         (
             "deployment".to_owned(),
-            portal::deployment(chrome, &DeploymentPage {
-                deployment: &view,
-                targets: &targets,
-                events: &events,
-            }),
+            portal::deployment(
+                chrome,
+                &DeploymentPage { deployment: &view, targets: &targets, events: &events },
+            ),
         ),
         (
             "huge".to_owned(),
-            portal::deployment(chrome, &DeploymentPage {
-                deployment: &many,
-                targets: &many_targets,
-                events: &events,
-            }),
+            portal::deployment(
+                chrome,
+                &DeploymentPage { deployment: &many, targets: &many_targets, events: &events },
+            ),
         ),
         (
             "targets".to_owned(),
-            portal::targets(chrome, &TargetsPage { deployment: &view, targets: &page, query: &query }),
+            portal::targets(
+                chrome,
+                &TargetsPage { deployment: &view, targets: &page, query: &query },
+            ),
         ),
         (
             "target".to_owned(),
-            portal::target(chrome, &TargetPage {
-                deployment: &view,
-                target: &targets[6],
-                log: &samples::log(),
-            }),
+            portal::target(
+                chrome,
+                &TargetPage { deployment: &view, target: &targets[6], log: &samples::log() },
+            ),
         ),
         ("audit".to_owned(), portal::audit(chrome, &view, &samples::audit())),
     ]

@@ -276,10 +276,8 @@ fn gauge(count: u32, limit: u32, class: &'static str, label: &str) -> Markup {
     let (within, over) = (count.min(limit), count.saturating_sub(limit));
     let parts = [(within, class), (limit - within, "idle"), (over, "bad")];
     if limit.max(count) <= 40 {
-        let cells: Vec<[(u32, &str); 1]> = parts
-            .iter()
-            .flat_map(|(count, class)| (0..*count).map(|_| [(1, *class)]))
-            .collect();
+        let cells: Vec<[(u32, &str); 1]> =
+            parts.iter().flat_map(|(count, class)| (0..*count).map(|_| [(1, *class)])).collect();
         line::bar(&cells, &label)
     } else {
         line::bar(&[parts], &label)

@@ -297,9 +297,8 @@ pub fn given(text: &str) -> Option<&str> {
 fn optional<T: FromStr>(field: &str, text: &str, allowed: &str) -> Result<Option<T>, FieldError> {
     given(text)
         .map(|text| {
-            text.parse().map_err(|_| {
-                FieldError::new(field, format!("“{text}” cannot be read: {allowed}"))
-            })
+            text.parse()
+                .map_err(|_| FieldError::new(field, format!("“{text}” cannot be read: {allowed}")))
         })
         .transpose()
 }

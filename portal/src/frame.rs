@@ -105,7 +105,12 @@ pub(crate) fn hidden(name: &str, value: &str) -> Markup {
 
 /// The link to the next page of a list. `start` is the address of the first one, and `query` what
 /// the list is filtered by, percent-encoded, with a trailing `&` if it is not empty.
-pub(crate) fn pager(start: &str, query: &str, next_cursor: Option<&str>, parameter: &str) -> Markup {
+pub(crate) fn pager(
+    start: &str,
+    query: &str,
+    next_cursor: Option<&str>,
+    parameter: &str,
+) -> Markup {
     html! {
         @if let Some(cursor) = next_cursor {
             nav.pager aria-label="Pages" {

@@ -165,11 +165,8 @@ fn versions(chrome: &Chrome<'_>, versions: &[VersionView]) -> Markup {
         .map(|one| format!("{}: {}", one.version.as_deref().unwrap_or("unknown"), one.servers))
         .collect::<Vec<_>>()
         .join(", ");
-    let pieces: Vec<[(u32, &str); 1]> = versions
-        .iter()
-        .enumerate()
-        .map(|(place, one)| [(one.servers, class(place))])
-        .collect();
+    let pieces: Vec<[(u32, &str); 1]> =
+        versions.iter().enumerate().map(|(place, one)| [(one.servers, class(place))]).collect();
     html! {
         h2 id="versions-title" { "Versions running" }
         @if versions.is_empty() {

@@ -21,7 +21,8 @@ pub struct GroupsPage<'a> {
 /// The list of groups.
 pub fn groups(chrome: &Chrome<'_>, page: &GroupsPage<'_>) -> Markup {
     let application = given(&page.query.application);
-    let query = application.map_or_else(String::new, |name| format!("application={}&", encode(name)));
+    let query =
+        application.map_or_else(String::new, |name| format!("application={}&", encode(name)));
     let body = html! {
         header.page-head {
             div.title-line {
@@ -68,7 +69,7 @@ fn empty(application: Option<&str>) -> Markup {
                     p { a.button href="/" { "Show all groups" } }
                 }
                 None => {
-                    p { "No groups yet. They come from the CMDB: add one there, or check the " 
+                    p { "No groups yet. They come from the CMDB: add one there, or check the "
                         code { "[cmdb]" } " section of the configuration." }
                 }
             }

@@ -74,8 +74,16 @@ fn summary(plan: &Plan) -> Markup {
     let figures = [
         (visited.to_string(), "servers visited", format!("of {} in the group", plan.total)),
         (plan.batches.len().to_string(), "batches", "one after the other".to_owned()),
-        (plan.b.to_string(), "may be out at once (B)", format!("{} now (L), {} free", plan.l, plan.free)),
-        (plan.failure_limit.to_string(), "failures brake", "failed, relapsed or unknown".to_owned()),
+        (
+            plan.b.to_string(),
+            "may be out at once (B)",
+            format!("{} now (L), {} free", plan.l, plan.free),
+        ),
+        (
+            plan.failure_limit.to_string(),
+            "failures brake",
+            "failed, relapsed or unknown".to_owned(),
+        ),
         (
             moment::span(Duration::from_secs(plan.estimated_seconds)),
             "at least",

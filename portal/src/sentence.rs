@@ -68,7 +68,8 @@ pub(crate) fn host(target: &TargetView) -> String {
 pub(crate) fn sentence(event: &Event, names: &Names<'_>) -> String {
     let data = &event.data;
     let host = || names.of_event(event);
-    let batch = || event.batch.map_or_else(|| "a batch".to_owned(), |index| format!("batch {index}"));
+    let batch =
+        || event.batch.map_or_else(|| "a batch".to_owned(), |index| format!("batch {index}"));
     match event.kind {
         EventType::DeploymentCreated => match &data.version {
             Some(version) => format!("Deployment of {version} created"),
@@ -90,8 +91,7 @@ pub(crate) fn sentence(event: &Event, names: &Names<'_>) -> String {
                 Some(attempt) if attempt > 1 => format!(", attempt {attempt}"),
                 Some(_) | None => String::new(),
             };
-            let cause =
-                event.cause.map(|cause| format!(" ({})", cause.word())).unwrap_or_default();
+            let cause = event.cause.map(|cause| format!(" ({})", cause.word())).unwrap_or_default();
             format!("{} {}{cause}{attempt}", host(), change(event))
         }
         EventType::TargetTry => format!("{} tries its stage again", host()),

@@ -26,11 +26,8 @@ pub struct TargetsPage<'a> {
 pub fn targets(chrome: &Chrome<'_>, page: &TargetsPage<'_>) -> Markup {
     let view = page.deployment;
     let start = format!("/deployments/{}/targets", view.id);
-    let query = format!(
-        "status={}&batch={}&",
-        encode(&page.query.status),
-        encode(&page.query.batch)
-    );
+    let query =
+        format!("status={}&batch={}&", encode(&page.query.status), encode(&page.query.batch));
     let body = html! {
         header.page-head {
             div.title-line { h1 { "Targets" } (status_badge(&view.shown_status)) }

@@ -7,11 +7,11 @@ use axum::http::StatusCode;
 use axum::http::header::LOCATION;
 use axum::response::{IntoResponse, Response};
 use capstan_core::ApplicationId;
-use capstan_core::record::BastionRule;
+use capstan_core::record::{Application, BastionRule};
 use capstan_core::view::{ApplicationView, Page};
-use capstan_store::NewApplication;
 use serde::Deserialize;
 use utoipa::{IntoParams, ToSchema};
+use uuid::Uuid;
 
 use crate::api::BASE;
 use crate::app::App;
@@ -136,14 +136,22 @@ async fn add(app: &App, request: ApplicationRequest) -> Result<ApplicationView, 
         problem
     })?;
     if app.store.application_by_name(&request.name).await?.is_some() {
-        return Err(Problem::new(
-            StatusCode::CONFLICT,
-            "application_exists",
-            format!("name: there is an application {:?} already", request.name),
-        )
-        .with("field", "name"));
+        return Err(exists(&request.name));
     }
     let ApplicationRequest { name, owner, environment, kind, bastion } = request;
-    let new = NewApplication { name, owner, environment, kind, bastion };
-    Ok(app.store.application_put(new).await?)
+    let id = ApplicationId(Uuid::now_v7());
+    let application = Application { id, name, owner, environment, kind, bastion };
+    match app.store.application_put(&application).await {
+        Ok(view) => Ok(view),
+        // Somebody else was faster.
+        Err(_) if app.store.application_by_name(&application.name).await?.is_some() => {
+            Err(exists(&application.name))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn exists(name: &str) -> Problem {
+    let text = format!("name: there is an application {name:?} already");
+    Problem::new(StatusCode::CONFLICT, "application_exists", text).with("field", "name")
 }

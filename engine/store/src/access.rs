@@ -203,10 +203,8 @@ impl Store {
 }
 
 async fn token_by_id(conn: &impl ConnectionTrait, id: Uuid) -> Result<Option<TokenRow>, Error> {
-    let row = tokens::Entity::find_by_id(id)
-        .one(conn)
-        .await
-        .map_err(Error::database("read a token"))?;
+    let row =
+        tokens::Entity::find_by_id(id).one(conn).await.map_err(Error::database("read a token"))?;
     Ok(row.map(token_row))
 }
 

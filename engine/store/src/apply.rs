@@ -20,9 +20,7 @@ use crate::bulk::{self, Existing, sql};
 use crate::rows::deployment::{batch_values, deployment_values, target_values};
 use crate::rows::inventory::{bastion_word, server_state_values, server_values};
 use crate::rows::{micros, micros_opt, to_json};
-use crate::tables::{
-    BATCHES, DEPLOYMENTS, EFFECTS, EVENTS, SERVER_STATES, SERVERS, TARGETS,
-};
+use crate::tables::{BATCHES, DEPLOYMENTS, EFFECTS, EVENTS, SERVER_STATES, SERVERS, TARGETS};
 
 /// An effect's identity: number of its kind, and subject.
 pub(crate) type EffectKey = (i16, Uuid);
@@ -263,9 +261,12 @@ fn effect_values(effect: &Effect, owner: Option<&str>) -> [Value; 7] {
 async fn delete_effects(txn: &DatabaseTransaction, keys: &[EffectKey]) -> Result<(), Error> {
     for same_kind in keys.chunk_by(|a, b| a.0 == b.0) {
         for some in same_kind.chunks(10_000) {
-            let text =
-                format!("DELETE FROM effects WHERE kind = ? AND subject IN ({})", bulk::list(some.len()));
-            let values = std::iter::once(some[0].0.into()).chain(some.iter().map(|key| key.1.into()));
+            let text = format!(
+                "DELETE FROM effects WHERE kind = ? AND subject IN ({})",
+                bulk::list(some.len())
+            );
+            let values =
+                std::iter::once(some[0].0.into()).chain(some.iter().map(|key| key.1.into()));
             txn.execute_raw(sql(txn, &text, values))
                 .await
                 .map_err(Error::database("delete effects"))?;

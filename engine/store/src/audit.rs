@@ -61,16 +61,21 @@ impl Store {
                 .all(self.reader())
                 .await
                 .map_err(Error::database("read the audit"))?;
-            page(rows, request.size(), |row| encode(&[&row.id.to_string()]), |row| {
-                Ok(AuditView {
-                    at: Timestamp::from_micros(row.at),
-                    actor: row.actor,
-                    action: row.action,
-                    subject: format!("{} {}", row.subject_kind, row.subject),
-                    answer: row.answer,
-                    detail: row.detail,
-                })
-            })
+            page(
+                rows,
+                request.size(),
+                |row| encode(&[&row.id.to_string()]),
+                |row| {
+                    Ok(AuditView {
+                        at: Timestamp::from_micros(row.at),
+                        actor: row.actor,
+                        action: row.action,
+                        subject: format!("{} {}", row.subject_kind, row.subject),
+                        answer: row.answer,
+                        detail: row.detail,
+                    })
+                },
+            )
         })
         .await
     }

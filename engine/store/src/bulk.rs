@@ -51,8 +51,7 @@ pub(crate) async fn write<const N: usize>(
         let backend = conn.get_database_backend();
         let text = insert(backend, table, existing, rows);
         let statement = Statement::from_sql_and_values(backend, text, values);
-        let done =
-            conn.execute_raw(statement).await.map_err(Error::database("write many rows"))?;
+        let done = conn.execute_raw(statement).await.map_err(Error::database("write many rows"))?;
         // MySQL counts an updated row twice and an unchanged one not at all.
         if existing != Existing::Keep && backend != DbBackend::MySql {
             expect_count(table.name, rows, done.rows_affected())?;

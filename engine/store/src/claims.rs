@@ -24,8 +24,11 @@ pub(crate) async fn claim(
     limit: u64,
 ) -> Result<Vec<(Effect, i32)>, Error> {
     // MySQL has no RETURNING: there it will be a locking select and an update.
-    let skip =
-        if txn.get_database_backend() == DbBackend::Postgres { "FOR UPDATE SKIP LOCKED" } else { "" };
+    let skip = if txn.get_database_backend() == DbBackend::Postgres {
+        "FOR UPDATE SKIP LOCKED"
+    } else {
+        ""
+    };
     let text = format!(
         "UPDATE effects SET owner = ?, claims = claims + 1 WHERE (kind, subject) IN \
          (SELECT kind, subject FROM effects WHERE owner IS NULL AND due_at <= ? \
@@ -57,7 +60,8 @@ fn effect(row: &EffectRow) -> Result<(Effect, i32), Error> {
     let kind = EffectKind::from_columns(row.kind, row.subject, row.deployment_id);
     let kind = kind.ok_or_else(|| {
         let id = format!("{}/{}", row.kind, row.subject);
-        Reader::new("effects", &id).problem("it is of no known kind, or lacks its deployment".into())
+        Reader::new("effects", &id)
+            .problem("it is of no known kind, or lacks its deployment".into())
     })?;
     let due_at = Timestamp::from_micros(row.due_at);
     Ok((Effect { kind, group: GroupId(row.group_id), due_at }, row.claims - 1))
@@ -100,10 +104,7 @@ pub(crate) async fn release(
 
 /// Releases everything that processes other than `owner` have. `claims` stays, so that whoever
 /// takes an effect next knows that it may have been started. Gives the number of effects.
-pub(crate) async fn release_all_but(
-    txn: &impl ConnectionTrait,
-    owner: &str,
-) -> Result<u64, Error> {
+pub(crate) async fn release_all_but(txn: &impl ConnectionTrait, owner: &str) -> Result<u64, Error> {
     let text = "UPDATE effects SET owner = NULL WHERE owner IS NOT NULL AND owner <> ?";
     release_where(txn, text, owner).await
 }
@@ -114,11 +115,7 @@ pub(crate) async fn release_owner(txn: &impl ConnectionTrait, owner: &str) -> Re
     release_where(txn, "UPDATE effects SET owner = NULL WHERE owner = ?", owner).await
 }
 
-async fn release_where(
-    txn: &impl ConnectionTrait,
-    text: &str,
-    owner: &str,
-) -> Result<u64, Error> {
+async fn release_where(txn: &impl ConnectionTrait, text: &str, owner: &str) -> Result<u64, Error> {
     let done = txn
         .execute_raw(sql(txn, text, [owner.into()]))
         .await

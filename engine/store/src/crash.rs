@@ -1,8 +1,10 @@
 //! Numbered points at which the process can be killed, for the crash tests.
 //!
 //! `CAPSTAN_CRASH_AT=commit.written:3` kills the process, as `kill -9` would, when it passes the point
-//! `commit.written` for the third time. Without the variable a point costs one atomic load.
+//! `commit.written` for the third time. With `CAPSTAN_CRASH_WHEN=FILE` passes count only while the
+//! file exists. Without the first variable a point costs one atomic load.
 
+use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -20,6 +22,7 @@ pub const POINTS: [&str; 7] = [
 struct Plan {
     point: String,
     passes_left: AtomicU32,
+    when: Option<PathBuf>,
 }
 
 fn plan() -> Option<&'static Plan> {
@@ -28,7 +31,8 @@ fn plan() -> Option<&'static Plan> {
         let text = std::env::var("CAPSTAN_CRASH_AT").ok()?;
         let (point, passes) = text.split_once(':').unwrap_or((&text, "1"));
         let passes_left = AtomicU32::new(passes.parse().unwrap_or(1));
-        Some(Plan { point: point.to_owned(), passes_left })
+        let when = std::env::var_os("CAPSTAN_CRASH_WHEN").map(PathBuf::from);
+        Some(Plan { point: point.to_owned(), passes_left, when })
     })
     .as_ref()
 }
@@ -37,6 +41,7 @@ fn plan() -> Option<&'static Plan> {
 pub fn point(name: &str) {
     if let Some(plan) = plan()
         && plan.point == name
+        && plan.when.as_ref().is_none_or(|file| file.exists())
         && plan.passes_left.fetch_sub(1, Ordering::SeqCst) == 1
     {
         die();

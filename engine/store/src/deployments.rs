@@ -66,9 +66,12 @@ impl Store {
                 .await
                 .map_err(Error::database("list deployments"))?;
             let names = group_names(self.reader(), &rows).await?;
-            page(rows, request.size(), |row| encode(&[&row.id.to_string()]), |row| {
-                brief(row, &names)
-            })
+            page(
+                rows,
+                request.size(),
+                |row| encode(&[&row.id.to_string()]),
+                |row| brief(row, &names),
+            )
         })
         .await
     }

@@ -12,7 +12,9 @@ use sea_orm::{DbErr, RuntimeErr, sqlx};
 pub enum Error {
     /// The URL names no database that the store can open. The URL itself may hold a password and
     /// is not repeated.
-    #[error("the database URL must look like sqlite:///absolute/path/capstan.db; this one {problem}")]
+    #[error(
+        "the database URL must look like sqlite:///absolute/path/capstan.db; this one {problem}"
+    )]
     Url {
         /// What is wrong with it.
         problem: &'static str,

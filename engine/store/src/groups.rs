@@ -117,9 +117,10 @@ impl Store {
         let now = self.now();
         rows.into_iter()
             .map(|row| {
-                let application = applications.get(&row.application_id).cloned().ok_or_else(|| {
-                    Reader::new("groups", &row.id).problem("its application is missing".into())
-                })?;
+                let application =
+                    applications.get(&row.application_id).cloned().ok_or_else(|| {
+                        Reader::new("groups", &row.id).problem("its application is missing".into())
+                    })?;
                 let id = row.id;
                 let mut view = view(inventory::group(row, inventory::application(application)?)?);
                 view.stale = now.since(view.synced_at) > self.stale_after();
@@ -232,15 +233,16 @@ async fn counts(
          WHERE st.group_id IN ({}) AND s.retired = ? GROUP BY st.group_id",
         list(groups.len())
     );
-    let rows =
-        CountsRow::find_by_statement(sql(conn, &text, with(groups, [false.into()])))
-            .all(conn)
-            .await
-            .map_err(Error::database("count servers"))?;
+    let rows = CountsRow::find_by_statement(sql(conn, &text, with(groups, [false.into()])))
+        .all(conn)
+        .await
+        .map_err(Error::database("count servers"))?;
     let count = |number| u32::try_from(number).unwrap_or(u32::MAX);
     Ok(rows
         .into_iter()
-        .map(|row| (row.group_id, (count(row.members), count(row.members_out), count(row.in_service))))
+        .map(|row| {
+            (row.group_id, (count(row.members), count(row.members_out), count(row.in_service)))
+        })
         .collect())
 }
 
@@ -324,10 +326,7 @@ struct PastRow {
 }
 
 /// The group's deployments that were ever started, newest start first.
-pub(crate) async fn history(
-    conn: &impl ConnectionTrait,
-    group: GroupId,
-) -> Result<History, Error> {
+pub(crate) async fn history(conn: &impl ConnectionTrait, group: GroupId) -> Result<History, Error> {
     let text = "SELECT d.id, d.flavor, d.status, d.package_id, d.version, d.sha256, p.bad, \
                 d.parent, d.restores, d.seed \
                 FROM deployments d JOIN packages p ON p.id = d.package_id \

@@ -17,7 +17,7 @@ use crate::store::commit;
 use crate::{Error, Idempotency, Store};
 
 /// How long an answer is kept.
-const KEPT: Duration = Duration::from_secs(24 * 60 * 60);
+const KEPT: Duration = Duration::from_hours(24);
 
 impl Store {
     /// Marks a request as under way, unless one with the same token, path and key is known.
@@ -40,30 +40,27 @@ impl Store {
                 .exec(&txn)
                 .await
                 .map_err(Error::database("remove old answers"))?;
-            let known = find(&txn, token, path, key).await?;
-            let answer = match known {
-                Some(known) => known_answer(known, body_hash)?,
-                None => {
-                    let row = Model {
-                        token_id: token.0,
-                        path: path.to_owned(),
-                        idempotency_key: key.to_owned(),
-                        body_hash: body_hash.to_owned(),
-                        status: None,
-                        content_type: None,
-                        body: None,
-                        created_at: now.as_micros(),
-                    };
-                    row.into_active_model()
-                        .reset_all()
-                        .insert(&txn)
-                        .await
-                        .map_err(Error::database("mark a request as under way"))?;
-                    Idempotency::Fresh
-                }
+            if let Some(known) = find(&txn, token, path, key).await? {
+                commit(txn).await?;
+                return known_answer(known, body_hash);
+            }
+            let row = Model {
+                token_id: token.0,
+                path: path.to_owned(),
+                idempotency_key: key.to_owned(),
+                body_hash: body_hash.to_owned(),
+                status: None,
+                content_type: None,
+                body: None,
+                created_at: now.as_micros(),
             };
+            row.into_active_model()
+                .reset_all()
+                .insert(&txn)
+                .await
+                .map_err(Error::database("mark a request as under way"))?;
             commit(txn).await?;
-            Ok(answer)
+            Ok(Idempotency::Fresh)
         })
         .await
     }

@@ -49,6 +49,8 @@ mod store;
 mod submit;
 mod tables;
 mod targets;
+#[cfg(test)]
+mod tests;
 mod types;
 mod work;
 

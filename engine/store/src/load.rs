@@ -3,13 +3,15 @@
 use std::collections::BTreeMap;
 
 use capstan_core::record::{Application, Group, Server};
-use capstan_core::state::GroupState;
+use capstan_core::state::{DeploymentState, GroupState};
 use capstan_core::{DeploymentId, GroupId, ServerId};
 use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
 use uuid::Uuid;
 
 use crate::Error;
-use crate::entities::{applications, batches, deployments, groups, server_states, servers, targets};
+use crate::entities::{
+    applications, batches, deployments, groups, server_states, servers, targets,
+};
 use crate::rows::{deployment as rows, inventory};
 
 /// The group with all its servers and no deployment; `None`: there is no such group.
@@ -48,7 +50,7 @@ pub(crate) async fn deployment(
         .map_err(Error::database("read targets"))?;
     state.insert(
         rows::deployment(row)?,
-        batches.into_iter().map(rows::batch).collect::<Result<_, _>>()?,
+        batches.iter().map(rows::batch).collect::<Result<_, _>>()?,
         targets.into_iter().map(rows::target).collect::<Result<_, _>>()?,
     );
     Ok(true)
@@ -132,7 +134,7 @@ async fn refresh_deployments(
         let old = state.deployment(DeploymentId(id));
         let mut targets: BTreeMap<u32, _> = old
             .into_iter()
-            .flat_map(|old| old.targets())
+            .flat_map(DeploymentState::targets)
             .map(|target| (target.place, target.clone()))
             .collect();
         for row in new_targets {
@@ -141,7 +143,7 @@ async fn refresh_deployments(
         }
         state.insert(
             rows::deployment(row)?,
-            new_batches.into_iter().map(rows::batch).collect::<Result<_, _>>()?,
+            new_batches.iter().map(rows::batch).collect::<Result<_, _>>()?,
             targets.into_values().collect(),
         );
     }

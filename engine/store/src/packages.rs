@@ -132,7 +132,11 @@ impl Store {
     }
 }
 
-async fn insert(store: &Store, txn: &impl ConnectionTrait, new: NewPackage) -> Result<Model, Error> {
+async fn insert(
+    store: &Store,
+    txn: &impl ConnectionTrait,
+    new: NewPackage,
+) -> Result<Model, Error> {
     let row = Model {
         id: Uuid::now_v7(),
         application_id: new.application.0,
@@ -151,11 +155,7 @@ async fn insert(store: &Store, txn: &impl ConnectionTrait, new: NewPackage) -> R
         .map_err(Error::database("write a package"))
 }
 
-async fn merge(
-    txn: &impl ConnectionTrait,
-    known: Model,
-    new: NewPackage,
-) -> Result<Model, Error> {
+async fn merge(txn: &impl ConnectionTrait, known: Model, new: NewPackage) -> Result<Model, Error> {
     let mut locations: Vec<Location> =
         Reader::new(TABLE, &known.id).json("locations", &known.locations)?;
     for location in new.locations {

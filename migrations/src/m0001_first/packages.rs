@@ -1,6 +1,8 @@
 //! Packages: built artifacts, and the rule that a version never changes.
 
-use sea_orm_migration::prelude::{ConnectionTrait, DbErr, SchemaManager, Table, TableCreateStatement};
+use sea_orm_migration::prelude::{
+    ConnectionTrait, DbErr, SchemaManager, Table, TableCreateStatement,
+};
 use sea_orm_migration::sea_orm::DbBackend;
 
 use super::Schema;

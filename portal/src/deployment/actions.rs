@@ -164,7 +164,9 @@ fn meaning(action: Action) -> &'static str {
         Action::Bake => "Brings the bastions into production traffic.",
         Action::Rollout => "Starts the next batch.",
         Action::Retry => "Runs what failed once more.",
-        Action::Brake => "No stage and no batch starts any more; what runs on a host ends by itself.",
+        Action::Brake => {
+            "No stage and no batch starts any more; what runs on a host ends by itself."
+        }
         Action::Resume => "Goes on where the brake stopped it.",
         Action::Finish => {
             "Ends the deployment as FAILURE. It waits for no host and marks nothing up: servers that \

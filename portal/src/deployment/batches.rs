@@ -49,9 +49,8 @@ pub(super) fn list(chrome: &Chrome<'_>, view: &DeploymentView, targets: &[Target
 
 /// The targets of a batch that get a tile, in the order of the plan.
 fn shown<'a>(batch: &BatchView, targets: &'a [TargetView], all_shown: bool) -> Vec<&'a TargetView> {
-    let matters = |target: &TargetView| {
-        target.status.is_failure() || target.status.running().is_some()
-    };
+    let matters =
+        |target: &TargetView| target.status.is_failure() || target.status.running().is_some();
     let mut shown: Vec<&TargetView> = targets
         .iter()
         .filter(|target| target.batch == batch.index && (all_shown || matters(target)))
@@ -139,7 +138,9 @@ fn segments(target: &TargetView) -> [&'static str; 5] {
         TargetStatus::Success if target.skipped => return ["kept"; 5],
         TargetStatus::Success => (5, ""),
         TargetStatus::Pending => (0, "pending"),
-        TargetStatus::CheckRunning => return ["pending", "pending", "pending", "running", "pending"],
+        TargetStatus::CheckRunning => {
+            return ["pending", "pending", "pending", "running", "pending"];
+        }
         TargetStatus::MarkdownRunning => (0, "running"),
         TargetStatus::MarkdownSuccess => (1, "pending"),
         TargetStatus::MarkdownFailure => (0, "failed"),

@@ -126,7 +126,10 @@ fn ended(view: &DeploymentView, phase: Phase) -> State {
     };
     let rolled_out = view.batches.iter().any(|batch| !batch.is_bastion && ran(batch));
     let baked = rolled_out
-        || view.batches.iter().any(|batch| batch.is_bastion && batch.status == BatchStatus::Success);
+        || view
+            .batches
+            .iter()
+            .any(|batch| batch.is_bastion && batch.status == BatchStatus::Success);
     match phase {
         Phase::Done if view.status == DeploymentStatus::Failure => State::Failed,
         Phase::Done => State::Stopped,

@@ -44,11 +44,17 @@ pub(crate) fn pages(text: &str) -> Vec<(&'static str, String)> {
         ("deployment_live", portal::deployment_live(&chrome, &page)),
         (
             "targets",
-            portal::targets(&chrome, &TargetsPage { deployment: &view, targets: &list, query: &query }),
+            portal::targets(
+                &chrome,
+                &TargetsPage { deployment: &view, targets: &list, query: &query },
+            ),
         ),
         (
             "target",
-            portal::target(&chrome, &TargetPage { deployment: &view, target: &targets[6], log: &log }),
+            portal::target(
+                &chrome,
+                &TargetPage { deployment: &view, target: &targets[6], log: &log },
+            ),
         ),
         ("audit", portal::audit(&chrome, &view, &audit)),
     ];
@@ -116,15 +122,14 @@ fn group_pages(chrome: &Chrome<'_>, text: &str) -> Vec<(&'static str, maud::Mark
         packages: &packages,
         form: &form,
         errors: &errors,
-        rollback: RollbackOffer { version: Some(text), choices: &briefs.items, refused_because: None },
+        rollback: RollbackOffer {
+            version: Some(text),
+            choices: &briefs.items,
+            refused_because: None,
+        },
     };
-    let planned = PreviewPage {
-        group,
-        form: &form,
-        packages: &packages,
-        plan: Some(&plan),
-        errors: &[],
-    };
+    let planned =
+        PreviewPage { group, form: &form, packages: &packages, plan: Some(&plan), errors: &[] };
     let refused = PreviewPage { plan: None, errors: &errors, ..planned };
     vec![
         ("groups", portal::groups(chrome, &GroupsPage { groups: &groups, query: &query })),

@@ -21,7 +21,10 @@ fn target(number: usize, batch: u32, status: TargetStatus) -> TargetView {
         batch,
         place: u32::try_from(number).expect("numbers are small"),
         server: server_id(number),
-        hostname: format!("shop-{}-{number:02}", if number.is_multiple_of(2) { "pd" } else { "sh" }),
+        hostname: format!(
+            "shop-{}-{number:02}",
+            if number.is_multiple_of(2) { "pd" } else { "sh" }
+        ),
         instance: String::new(),
         ip_address: format!("10.20.{}.{}", number / 250, number % 250),
         status,
@@ -255,7 +258,12 @@ fn holds() -> Vec<HoldView> {
         clears: reason.clears().to_owned(),
     };
     vec![
-        hold(HoldReason::Failures, "capstan", 64, "3 of 20 targets failed or are unknown; the limit is 3."),
+        hold(
+            HoldReason::Failures,
+            "capstan",
+            64,
+            "3 of 20 targets failed or are unknown; the limit is 3.",
+        ),
         hold(HoldReason::User, "bo", 31, "Error rate of checkout is up, looking at it."),
     ]
 }

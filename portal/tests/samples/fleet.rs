@@ -1,9 +1,7 @@
 //! Groups, servers, packages.
 
 use capstan_core::deployment_status::DeploymentStatus;
-use capstan_core::record::{
-    Bad, BastionRule, Flavor, OnLbFailure, OutBecause, PulledOut, Service,
-};
+use capstan_core::record::{Bad, BastionRule, Flavor, OnLbFailure, OutBecause, PulledOut, Service};
 use capstan_core::view::{
     ApplicationView, DeploymentBrief, GroupView, LogPart, PackageBrief, PackageView, Page,
     ServerView, VersionView,
@@ -182,7 +180,14 @@ pub(crate) fn versions() -> Vec<VersionView> {
 
 pub(crate) fn briefs() -> Page<DeploymentBrief> {
     let rows = [
-        (1, "2.14.0", Flavor::Rollout, DeploymentStatus::RollingOut, "ROLLOUT_BRAKED", "ann.fischer"),
+        (
+            1,
+            "2.14.0",
+            Flavor::Rollout,
+            DeploymentStatus::RollingOut,
+            "ROLLOUT_BRAKED",
+            "ann.fischer",
+        ),
         (10, "2.13.9", Flavor::Rollback, DeploymentStatus::Success, "SUCCESS", "bo"),
         (11, "2.13.10", Flavor::Rollout, DeploymentStatus::Revoked, "REVOKED", "ann.fischer"),
         (12, "2.13.9", Flavor::Scaleout, DeploymentStatus::Success, "SUCCESS", "ci"),
@@ -221,7 +226,8 @@ pub(crate) fn log() -> Vec<LogPart> {
         text: text.to_owned(),
         bytes,
     };
-    let download = "fetching http://packages.sh.example/shop/2.14.0.tar.gz\n48213004 bytes\ndigest is right\n";
+    let download =
+        "fetching http://packages.sh.example/shop/2.14.0.tar.gz\n48213004 bytes\ndigest is right\n";
     let install = "unpacking into releases/2.14.0\nhook capstan/pre-install: ok\nswitching current -> releases/2.14.0\nrestarting\n";
     let verify = "asking http://10.20.0.7:8080/healthz\n503 Service Unavailable {\"status\":\"starting\",\"waiting\":[\"redis://cache-sh-01:6379\",\"postgres://orders-sh.example:5432/orders?application_name=shop\"]}\n503 Service Unavailable\n503 Service Unavailable\ngiving up after 180 s: the last answer was 503\n";
     vec![

@@ -122,7 +122,13 @@ pub(crate) fn audit() -> Page<AuditView> {
     Page {
         items: vec![
             row(31, "bo", "brake", "accepted", "Error rate of checkout is up, looking at it."),
-            row(90, "ci", "bake", "not_allowed", "the deployment is ROLLING_OUT; allowed: brake, revoke, rollback"),
+            row(
+                90,
+                "ci",
+                "bake",
+                "not_allowed",
+                "the deployment is ROLLING_OUT; allowed: brake, revoke, rollback",
+            ),
             row(610, "ann.fischer", "bake", "accepted", ""),
             row(702, "ann.fischer", "start", "accepted", ""),
         ],

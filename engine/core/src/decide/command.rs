@@ -156,7 +156,12 @@ impl Decider<'_> {
             self.check_batch(id, act.batch)?;
         }
         act.actor.clone_into(&mut self.actor);
-        let data = EventData { to: Some(act.action.word().to_owned()), ..EventData::default() };
+        let word = act.action.word();
+        let data = EventData {
+            to: Some(word.to_owned()),
+            message: Some(word.to_owned()),
+            ..EventData::default()
+        };
         self.event(id, EventType::ActionTaken, &About::default(), data);
         match act.action {
             Action::Start => self.start(id, &act.history),

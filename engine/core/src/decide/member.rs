@@ -114,6 +114,7 @@ impl Decider<'_> {
                     server.running = Some(running);
                     server.drained = false;
                 });
+                self.changes.delete(EffectKind::DrainServer(id));
                 self.server_in(id, "it was put back and proved the group's package");
             }
             (right, _) => self.does_not_return(id, report, right.is_some()),
@@ -343,10 +344,13 @@ impl Decider<'_> {
         self.change_server(id, |server| {
             server.take_record(record, entry);
             if was_retired {
-                let pulled = server.pulled_out.is_some();
+                // Where our own mark is still on it, a person or a target took it out.
+                server.out_because = Some(match (&server.pulled_out, server.drained) {
+                    (Some(_), _) => OutBecause::Person,
+                    (None, true) => OutBecause::Target,
+                    (None, false) => OutBecause::New,
+                });
                 server.service = Service::Out;
-                server.out_because =
-                    Some(if pulled { OutBecause::Person } else { OutBecause::New });
             }
         });
         if was_retired {

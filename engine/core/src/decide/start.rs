@@ -24,6 +24,9 @@ impl Decider<'_> {
         if stage == Stage::Install {
             self.note_install(id, place);
         }
+        if stage == Stage::Markup {
+            self.changes.delete(EffectKind::DrainServer(self.target(id, place).server));
+        }
         let (key, limit) = (self.next_key(id, place), self.limit(id, stage));
         self.give_order(id, place, key);
         let now = self.now;

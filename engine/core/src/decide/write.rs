@@ -354,6 +354,7 @@ impl Decider<'_> {
         if took && ours {
             self.change_target(id, place, |target| target.took = false);
             self.change_server(server, |server| server.drained = false);
+            self.changes.delete(EffectKind::DrainServer(server));
             self.server_in(server, "its Markdown had failed and its target is at its end");
         }
     }

@@ -233,6 +233,15 @@ pub fn config(number: u32) -> ConfigRequest {
 
 impl World {
     pub fn new(setup: Setup) -> Self {
+        Self::with(setup, true)
+    }
+
+    /// Without the checks after every input, for long runs whose logs are checked.
+    pub fn unchecked(setup: Setup) -> Self {
+        Self::with(setup, false)
+    }
+
+    fn with(setup: Setup, careful: bool) -> Self {
         let now = start_of_time();
         let record = cmdb_group(&setup);
         let group = empty_group(&record, now);
@@ -246,7 +255,7 @@ impl World {
             hosts: BTreeMap::new(),
             bad: BTreeSet::new(),
             stash: Vec::new(),
-            careful: setup.servers <= 60,
+            careful,
             can_drain: true,
             next_server: setup.servers,
         };
@@ -655,6 +664,25 @@ impl World {
             self.succeed(&stage);
         }
         panic!("it never comes to rest");
+    }
+
+    /// All stages under way end, in rounds, until none is: those of which `fails` is true fail.
+    /// `watch` sees the world after every outcome.
+    pub fn run_rounds(
+        &mut self,
+        fails: impl Fn(&Self, &Running) -> bool,
+        mut watch: impl FnMut(&Self),
+    ) {
+        loop {
+            let stages = self.stages();
+            if stages.is_empty() && !self.wake() {
+                return;
+            }
+            for stage in stages {
+                if fails(self, &stage) { self.fail(&stage) } else { self.succeed(&stage) }
+                watch(self);
+            }
+        }
     }
 
     pub fn in_service(&self) -> usize {

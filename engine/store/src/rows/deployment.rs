@@ -93,7 +93,7 @@ pub(crate) fn deployment_values(it: &Deployment, rev: i64) -> Result<[Value; 30]
     ])
 }
 
-pub(crate) fn batch(row: batches::Model) -> Result<Batch, Error> {
+pub(crate) fn batch(row: &batches::Model) -> Result<Batch, Error> {
     let id = format!("{}/{}", row.deployment_id, row.idx);
     let reader = Reader::new("batches", &id);
     Ok(Batch {

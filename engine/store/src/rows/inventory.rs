@@ -48,15 +48,9 @@ pub(crate) fn out_because_word(because: OutBecause) -> &'static str {
 }
 
 fn out_because(word: &str) -> Option<OutBecause> {
-    [
-        OutBecause::Target,
-        OutBecause::Person,
-        OutBecause::Outside,
-        OutBecause::Dead,
-        OutBecause::New,
-    ]
-    .into_iter()
-    .find(|because| out_because_word(*because) == word)
+    [OutBecause::Target, OutBecause::Person, OutBecause::Outside, OutBecause::Dead, OutBecause::New]
+        .into_iter()
+        .find(|because| out_because_word(*because) == word)
 }
 
 pub(crate) fn application(row: applications::Model) -> Result<Application, Error> {

@@ -1,0 +1,113 @@
+//! Archives: up, down, and never another content.
+
+use axum::body::Body;
+use axum::http::header::{IF_RANGE, RANGE};
+use axum::http::{Method, Request};
+use capstan_controller::Settings;
+use serde_json::json;
+
+use crate::fakes::sha256;
+use crate::world::World;
+
+const BYTES: &[u8] = b"an archive of some bytes";
+
+#[tokio::test]
+async fn an_archive_goes_up_and_comes_down() {
+    let (world, _) = World::with_group().await;
+    let path = "/api/v1/packages/web/2.0.0";
+    let digest = sha256(BYTES);
+    let reply = world.upload(path, BYTES, Some(&digest)).await;
+    assert!(reply.header("location").ends_with("/2.0.0"));
+    let made = reply.expect(201);
+    assert_eq!((&made["sha256"], &made["size"]), (&json!(digest), &json!(BYTES.len())));
+    assert_eq!(made["stored"], true);
+    let again = world.upload(path, BYTES, None).await.expect(200);
+    assert_eq!(again["id"], made["id"]);
+    let archive = world.get(&format!("{path}/archive")).await;
+    assert_eq!(archive.body, BYTES);
+
+    // A host fetches it without a token, by digest.
+    let get = async |range: Option<&str>, tag: Option<&str>| {
+        let mut request = Request::get(format!("/packages/{digest}.tar.gz"));
+        if let Some(range) = range {
+            request = request.header(RANGE, range);
+        }
+        if let Some(tag) = tag {
+            request = request.header(IF_RANGE, tag);
+        }
+        world.send(request.body(Body::empty()).expect("a request")).await
+    };
+    let whole = get(None, None).await;
+    assert_eq!((whole.status.as_u16(), whole.body.as_slice()), (200, BYTES));
+    assert_eq!(whole.header("accept-ranges"), "bytes");
+    let part = get(Some("bytes=3-9"), None).await;
+    assert_eq!((part.status.as_u16(), part.body.as_slice()), (206, &BYTES[3..=9]));
+    assert_eq!(part.header("content-range"), format!("bytes 3-9/{}", BYTES.len()));
+    let rest = get(Some("bytes=20-"), None).await;
+    assert_eq!((rest.status.as_u16(), rest.body.as_slice()), (206, &BYTES[20..]));
+    let other = get(Some("bytes=3-9"), Some("\"another\"")).await;
+    assert_eq!((other.status.as_u16(), other.body.as_slice()), (200, BYTES));
+    let beyond = get(Some("bytes=900-"), None).await;
+    assert_eq!(beyond.header("content-range"), format!("bytes */{}", BYTES.len()));
+    beyond.problem(416, "range_not_satisfiable");
+}
+
+#[tokio::test]
+async fn another_content_or_digest_is_refused_and_not_kept() {
+    let (world, _) = World::with_group().await;
+    let path = "/api/v1/packages/web/2.0.0";
+    world.upload(path, BYTES, None).await.expect(201);
+    let (before, kept) = (world.dump().await, world.packages.count());
+    world.upload(path, b"other", None).await.problem(409, "version_exists");
+    let digest = sha256(b"other");
+    world.upload(path, b"other", Some(&digest)).await.problem(409, "version_exists");
+    let next = "/api/v1/packages/web/2.0.1";
+    world.upload(next, BYTES, Some(&digest)).await.problem(422, "digest_mismatch");
+    world.upload(next, BYTES, Some("abc")).await.problem(422, "invalid");
+    world.upload(next, b"", None).await.problem(422, "empty_archive");
+    world.upload("/api/v1/packages/web/.x", BYTES, None).await.problem(422, "invalid");
+    world.upload("/api/v1/packages/no/2.0.1", BYTES, None).await.problem(404, "application_unknown");
+    assert_eq!((world.dump().await, world.packages.count()), (before, kept));
+}
+
+#[tokio::test]
+async fn an_archive_beyond_the_limit_is_413() {
+    let world = World::with(Settings { max_package_bytes: 10, ..Settings::default() }).await;
+    let ids = world.add_group("web", 2).await;
+    let path = format!("/api/v1/packages/{}/2.0.0", ids.application);
+    world.upload(&path, b"12345678901", None).await.problem(413, "body_too_large");
+    assert_eq!(world.packages.count(), 0);
+    world.upload(&path, b"1234567890", None).await.expect(201);
+}
+
+#[tokio::test]
+async fn an_upload_is_not_bound_by_the_limit_of_other_bodies() {
+    let (world, _) = World::with_group().await;
+    let large = vec![7_u8; 3 * 1024 * 1024];
+    let made = world.upload("/api/v1/packages/web/3.0.0", &large, None).await.expect(201);
+    assert_eq!(made["size"], large.len());
+}
+
+#[tokio::test]
+async fn registering_again_is_the_same_package() {
+    let (world, ids) = World::with_group().await;
+    let body = |location: &str| {
+        json!({"application": ids.application, "version": "4.0.0", "location": location,
+            "sha256": sha256(BYTES)})
+    };
+    let first = world.post("/api/v1/packages", body("http://a.example/4")).await.expect(201);
+    let second = world.post("/api/v1/packages", body("http://b.example/4")).await.expect(200);
+    assert_eq!(first["id"], second["id"]);
+    assert_eq!(second["locations"].as_array().map(Vec::len), Some(2));
+}
+
+#[tokio::test]
+async fn what_is_not_stored_is_404() {
+    let (world, _) = World::with_group().await;
+    world.get("/api/v1/packages/web/1.0.0/archive").await.problem(404, "archive_unknown");
+    for file in [format!("{}.tar.gz", "0".repeat(64)), "x.tar.gz".into(), "..%2Fetc".into()] {
+        let request = Request::builder().method(Method::GET).uri(format!("/packages/{file}"));
+        let reply = world.send(request.body(Body::empty()).expect("a request")).await;
+        reply.problem(404, "archive_unknown");
+    }
+}

@@ -1,0 +1,178 @@
+//! Every setting: its name, of which kind its value is, and what is allowed.
+
+/// Of which kind a value is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Text in quotes.
+    Text,
+    /// Text that may hold a password.
+    Secret,
+    /// A whole number.
+    Whole,
+    /// `true` or `false`.
+    Switch,
+    /// A list of texts.
+    Texts,
+}
+
+/// One setting.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Key {
+    /// Section and key, as in `server.listen`.
+    pub(super) name: &'static str,
+    pub(super) kind: Kind,
+    /// What is allowed, for people.
+    pub(super) allowed: &'static str,
+}
+
+const fn key(name: &'static str, kind: Kind, allowed: &'static str) -> Key {
+    Key { name, kind, allowed }
+}
+
+const A_SECRET_FILE: &str = "the path of a file whose first line is the URL, or \"\"";
+
+/// Every setting, in the order of the default file.
+pub(super) const KEYS: [Key; 26] = [
+    key("data_dir", Kind::Text, "the path of a folder"),
+    key("server.listen", Kind::Text, "an IP address and a port, like \"127.0.0.1:7070\""),
+    key(
+        "server.public_url",
+        Kind::Text,
+        "a URL with http or https, like \"https://capstan.example\"; \"\" makes it from \
+         server.listen",
+    ),
+    key(
+        "server.allowed_hosts",
+        Kind::Texts,
+        "a list of host names, with or without port, like [\"capstan.example\"]; [\"*\"] for every \
+         name",
+    ),
+    key(
+        "database.url",
+        Kind::Secret,
+        "sqlite:// and an absolute path; \"\" for data_dir/capstan.db",
+    ),
+    key("database.url_file", Kind::Text, A_SECRET_FILE),
+    key("queue.url", Kind::Secret, "\"database\""),
+    key("queue.url_file", Kind::Text, A_SECRET_FILE),
+    key("broker.url", Kind::Secret, "\"none\""),
+    key("broker.url_file", Kind::Text, A_SECRET_FILE),
+    key("engine.slots", Kind::Whole, "a whole number from 1 to 4096"),
+    key("engine.stages_under_way", Kind::Whole, "a whole number from 1 to 1000000"),
+    key("engine.stop_wait_seconds", Kind::Whole, "whole seconds from 0 to 600"),
+    key("cmdb.driver", Kind::Text, "\"file\""),
+    key("cmdb.path", Kind::Text, "the path of a YAML file; \"\" for data_dir/cmdb.yaml"),
+    key("cmdb.stale_after_seconds", Kind::Whole, "whole seconds from 10 to 604800"),
+    key("packages.path", Kind::Text, "the path of a folder; \"\" for data_dir/packages"),
+    key("packages.max_bytes", Kind::Whole, "bytes, a whole number from 1024 to 1099511627776"),
+    key(
+        "executor.local.roots",
+        Kind::Texts,
+        "a list of absolute paths without `..`, like [\"/srv\"]",
+    ),
+    key("executor.local.processes", Kind::Whole, "a whole number from 1 to 1024"),
+    key("load_balancer.none.timeout_ms", Kind::Whole, "whole milliseconds from 50 to 1500"),
+    key("auth.secure_cookies", Kind::Switch, "true or false"),
+    key("auth.session_hours", Kind::Whole, "whole hours from 1 to 720"),
+    key("auth.admin_token_file", Kind::Text, "the path of a file, or \"\""),
+    key("log.format", Kind::Text, "\"text\" or \"json\""),
+    key(
+        "log.level",
+        Kind::Text,
+        "error, warn, info, debug or trace, or a list like \"info,capstan_runner=debug\"",
+    ),
+];
+
+impl Key {
+    /// The setting with this name.
+    pub(super) fn find(name: &str) -> Option<&'static Self> {
+        KEYS.iter().find(|key| key.name == name)
+    }
+
+    /// Its name in the environment.
+    pub(super) fn variable(&self) -> String {
+        variable(self.name)
+    }
+}
+
+/// The variable of the environment for a setting.
+pub(super) fn variable(name: &str) -> String {
+    format!("CAPSTAN__{}", name.replace('.', "__").to_uppercase())
+}
+
+/// What may stand directly in a section (`""` is the top): keys, and sections in brackets.
+pub(super) fn members(section: &str) -> Vec<String> {
+    let mut members: Vec<String> = Vec::new();
+    for key in &KEYS {
+        let rest = if section.is_empty() {
+            Some(key.name)
+        } else {
+            key.name.strip_prefix(section).and_then(|rest| rest.strip_prefix('.'))
+        };
+        let Some(rest) = rest else { continue };
+        let member = match rest.split_once('.') {
+            None => rest.to_owned(),
+            Some((first, _)) => format!("[{}]", join(section, first)),
+        };
+        if !members.contains(&member) {
+            members.push(member);
+        }
+    }
+    members
+}
+
+/// Whether there is such a section.
+pub(super) fn is_section(name: &str) -> bool {
+    !members(name).is_empty()
+}
+
+/// The name of a member of a section.
+pub(super) fn join(section: &str, member: &str) -> String {
+    if section.is_empty() { member.to_owned() } else { format!("{section}.{member}") }
+}
+
+/// The candidate that `given` was probably meant to be.
+pub(super) fn similar(given: &str, candidates: impl Iterator<Item = String>) -> Option<String> {
+    candidates
+        .map(|candidate| (distance(given, &candidate), candidate))
+        .filter(|(distance, candidate)| *distance * 3 <= candidate.chars().count().max(3))
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, candidate)| candidate)
+}
+
+/// How many letters must be added, dropped or replaced to make one text from the other.
+fn distance(from: &str, to: &str) -> usize {
+    let to: Vec<char> = to.chars().collect();
+    let mut row: Vec<usize> = (0..=to.len()).collect();
+    for (line, letter) in from.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = line + 1;
+        for (column, other) in to.iter().enumerate() {
+            let replaced = diagonal + usize::from(letter != *other);
+            diagonal = row[column + 1];
+            row[column + 1] = replaced.min(row[column] + 1).min(diagonal + 1);
+        }
+    }
+    row[to.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn members_are_keys_and_sections() {
+        assert_eq!(members("engine"), ["slots", "stages_under_way", "stop_wait_seconds"]);
+        assert_eq!(members("executor"), ["[executor.local]"]);
+        assert_eq!(members("")[..2], ["data_dir", "[server]"]);
+        assert!(is_section("load_balancer.none") && !is_section("server.listen"));
+    }
+
+    #[test]
+    fn a_slip_of_the_pen_finds_its_word() {
+        let words = || ["listen", "public_url", "slots"].into_iter().map(str::to_owned);
+        assert_eq!(similar("listn", words()).as_deref(), Some("listen"));
+        assert_eq!(similar("publicurl", words()).as_deref(), Some("public_url"));
+        assert_eq!(similar("password", words()), None);
+    }
+}

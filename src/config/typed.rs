@@ -1,0 +1,234 @@
+//! Makes the configuration out of settings.
+
+use std::net::SocketAddr;
+use std::path::{Component, Path, PathBuf};
+use std::time::Duration;
+
+use reqwest::Url;
+
+use super::reader::{Problem, Reader};
+use super::secret::Secret;
+use super::{
+    Auth, Broker, Cmdb, CmdbDriver, Config, Database, Engine, Executors, LoadBalancers,
+    LocalExecutor, Log, LogFormat, NoLoadBalancer, Packages, Queue, Server,
+};
+
+/// Reads everything; the faults are the reader's.
+pub(super) fn config(reader: &mut Reader<'_>) -> Config {
+    let data_dir = reader.path("data_dir").unwrap_or_else(|| {
+        reader.refuse("data_dir", "it is needed".to_owned());
+        PathBuf::from("/")
+    });
+    Config {
+        server: server(reader),
+        database: database(reader, &data_dir),
+        queue: queue(reader),
+        broker: broker(reader),
+        engine: Engine {
+            slots: reader.count("engine.slots", 1, 4096),
+            stages_under_way: reader.count("engine.stages_under_way", 1, 1_000_000),
+            stop_wait: Duration::from_secs(reader.whole("engine.stop_wait_seconds", 0, 600)),
+        },
+        cmdb: Cmdb {
+            driver: reader.read_text("cmdb.driver", |text| match text {
+                "file" => Ok(CmdbDriver::File),
+                "http" | "netbox" => Err(format!("{text:?} is not built in yet")),
+                _ => Err("there is no such driver".to_owned()),
+            }),
+            path: reader.path_or("cmdb.path", &data_dir, "cmdb.yaml"),
+            stale_after: Duration::from_secs(reader.whole("cmdb.stale_after_seconds", 10, 604_800)),
+        },
+        packages: Packages {
+            path: reader.path_or("packages.path", &data_dir, "packages"),
+            max_bytes: reader.whole("packages.max_bytes", 1024, 1 << 40),
+        },
+        executor: Executors {
+            local: LocalExecutor {
+                roots: reader.read_texts("executor.local.roots", root),
+                processes: reader.count("executor.local.processes", 1, 1024),
+            },
+        },
+        load_balancer: LoadBalancers {
+            none: NoLoadBalancer {
+                timeout: Duration::from_millis(reader.whole(
+                    "load_balancer.none.timeout_ms",
+                    50,
+                    1500,
+                )),
+            },
+        },
+        auth: Auth {
+            secure_cookies: reader.switch("auth.secure_cookies"),
+            session: Duration::from_hours(reader.whole("auth.session_hours", 1, 720)),
+            admin_token_file: reader.path("auth.admin_token_file"),
+        },
+        log: log(reader),
+        data_dir,
+    }
+}
+
+fn server(reader: &mut Reader<'_>) -> Server {
+    let listen: SocketAddr = reader.read_text("server.listen", |text| {
+        text.parse().map_err(|_| "it is no IP address with a port".to_owned())
+    });
+    let public_url = reader.read_text("server.public_url", |text| match text {
+        "" => Ok(None),
+        text => url(text).map(Some),
+    });
+    let public_url = public_url.unwrap_or_else(|| {
+        if listen.ip().is_unspecified() {
+            let problem = format!(
+                "it is needed, since server.listen is {listen}: hosts must be told at which \
+                 address to download packages"
+            );
+            reader.refuse("server.public_url", problem);
+        }
+        let made = format!("http://{listen}");
+        reader.derive("server.public_url", format!("{made:?}"), "from server.listen");
+        made
+    });
+    let allowed_hosts = reader.read_texts("server.allowed_hosts", host);
+    let allowed_hosts = match allowed_hosts.as_slice() {
+        [] => {
+            let hosts = own_names(listen, &public_url);
+            let from = "from server.listen and server.public_url";
+            reader.derive("server.allowed_hosts", format!("{hosts:?}"), from);
+            hosts
+        }
+        all if all.iter().any(|host| host == "*") => Vec::new(),
+        _ => allowed_hosts,
+    };
+    Server { listen, public_url, allowed_hosts }
+}
+
+fn url(text: &str) -> Result<String, Problem> {
+    let url: Url = text.parse().map_err(|error| format!("it is no URL: {error}"))?;
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err("it does not begin with http:// or https://".to_owned());
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err("it must not hold a user or a password: hosts and browsers see it".to_owned());
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err("it must end with the path, without ? and #".to_owned());
+    }
+    if url.path() != "/" {
+        return Err("it must not have a path: Capstan serves its pages from the root".to_owned());
+    }
+    Ok(url.as_str().trim_end_matches('/').to_owned())
+}
+
+fn host(text: &str) -> Result<String, Problem> {
+    let good = |byte: u8| byte.is_ascii_alphanumeric() || b".-_:[]".contains(&byte);
+    if text == "*" || (!text.is_empty() && text.bytes().all(good)) {
+        return Ok(text.to_owned());
+    }
+    Err(format!("{text:?} is no host name"))
+}
+
+/// The names that this Capstan has anyway.
+fn own_names(listen: SocketAddr, public_url: &str) -> Vec<String> {
+    let mut hosts: Vec<String> = ["localhost", "127.0.0.1", "[::1]"].map(str::to_owned).into();
+    let bare = |address: SocketAddr| match address {
+        SocketAddr::V4(address) => address.ip().to_string(),
+        SocketAddr::V6(address) => format!("[{}]", address.ip()),
+    };
+    if !listen.ip().is_unspecified() {
+        hosts.push(bare(listen));
+    }
+    let public = public_url.parse::<Url>().ok();
+    if let Some(host) = public.as_ref().and_then(Url::host_str) {
+        hosts.push(host.to_owned());
+    }
+    let mut seen = std::collections::BTreeSet::new();
+    hosts.retain(|host| seen.insert(host.clone()) && host != "[::]" && host != "0.0.0.0");
+    hosts
+}
+
+fn database(reader: &mut Reader<'_>, data_dir: &Path) -> Database {
+    const NAMES: (&str, &str) = ("database.url", "database.url_file");
+    let url = reader.secret(NAMES.0, NAMES.1);
+    if url.expose().is_empty() {
+        let made = format!("sqlite://{}", data_dir.join("capstan.db").display());
+        reader.derive(NAMES.0, format!("{made:?}"), "from data_dir");
+        return Database { url: Secret::new(made) };
+    }
+    let scheme = url.expose().split_once(':').map_or("", |(scheme, _)| scheme);
+    let problem = match (scheme, url.expose().strip_prefix("sqlite://")) {
+        (_, Some(path)) if Path::new(path).is_absolute() => None,
+        (_, Some(_)) => Some("the path must be absolute, with three slashes: sqlite:///…"),
+        ("postgres" | "postgresql", None) => Some("PostgreSQL is not built in yet"),
+        ("mysql" | "mariadb", None) => Some("MySQL is not built in yet"),
+        (_, None) => Some("it is no database URL"),
+    };
+    if let Some(problem) = problem {
+        reader.refuse_secret(NAMES, problem.to_owned());
+    }
+    Database { url }
+}
+
+fn queue(reader: &mut Reader<'_>) -> Queue {
+    const NAMES: (&str, &str) = ("queue.url", "queue.url_file");
+    let url = reader.secret(NAMES.0, NAMES.1);
+    let problem = match url.expose().split_once(':').map_or("", |(scheme, _)| scheme) {
+        "redis" | "rediss" => "Redis is not built in yet",
+        _ if url.expose() == "database" => return Queue::Database,
+        _ => "there is no such queue",
+    };
+    reader.refuse_secret(NAMES, problem.to_owned());
+    Queue::Database
+}
+
+fn broker(reader: &mut Reader<'_>) -> Broker {
+    const NAMES: (&str, &str) = ("broker.url", "broker.url_file");
+    let url = reader.secret(NAMES.0, NAMES.1);
+    let problem = match url.expose().split_once(':').map_or("", |(scheme, _)| scheme) {
+        "amqp" | "amqps" => "RabbitMQ is not built in yet",
+        _ if url.expose() == "none" => return Broker::None,
+        _ => "there is no such broker",
+    };
+    reader.refuse_secret(NAMES, problem.to_owned());
+    Broker::None
+}
+
+fn root(text: &str) -> Result<PathBuf, Problem> {
+    let path = Path::new(text);
+    let is_plain = |part: Component<'_>| matches!(part, Component::RootDir | Component::Normal(_));
+    if !path.is_absolute() {
+        return Err(format!("{text:?} is no absolute path"));
+    }
+    if !path.components().all(is_plain) {
+        return Err(format!("{text:?} holds `..`"));
+    }
+    Ok(path.to_owned())
+}
+
+fn log(reader: &mut Reader<'_>) -> Log {
+    Log {
+        format: reader.read_text("log.format", |text| match text {
+            "text" => Ok(LogFormat::Text),
+            "json" => Ok(LogFormat::Json),
+            _ => Err("there is no such format".to_owned()),
+        }),
+        level: reader.read_text("log.level", |text| {
+            text.split(',').try_for_each(directive).map(|()| text.to_owned())
+        }),
+    }
+}
+
+/// A level, or a part of the program and its level. Spelled out here, since the filter itself would
+/// take a misspelled level for the name of a part.
+fn directive(text: &str) -> Result<(), Problem> {
+    let (part, level) = match text.trim().split_once('=') {
+        Some((part, level)) => (Some(part), level),
+        None => (None, text.trim()),
+    };
+    let good = |byte: u8| byte.is_ascii_alphanumeric() || b"_:-".contains(&byte);
+    if part.is_some_and(|part| part.is_empty() || !part.bytes().all(good)) {
+        return Err(format!("{text:?} does not name a part of the program"));
+    }
+    if matches!(level, "off" | "error" | "warn" | "info" | "debug" | "trace") {
+        return Ok(());
+    }
+    Err(format!("{level:?} is no level"))
+}

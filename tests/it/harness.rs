@@ -1,0 +1,345 @@
+//! Starts the demo as a process of its own and talks to it as its users do.
+
+use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use capstan_core::event::Event;
+use capstan_core::view::{
+    DeploymentBrief, DeploymentView, GroupView, Page, ServerView, TargetView,
+};
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+
+/// How long anything may take before a test fails.
+pub const PATIENCE: Duration = Duration::from_secs(120);
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// A demo that runs, with its data folder.
+pub struct Demo {
+    folder: tempfile::TempDir,
+    hosts: u16,
+    child: Option<Child>,
+    /// How often the process died by itself.
+    pub deaths: u32,
+    pub url: String,
+    pub link: String,
+    pub token: String,
+    client: reqwest::Client,
+}
+
+impl Demo {
+    /// Starts a demo on a fresh folder.
+    pub async fn start(hosts: u16) -> Self {
+        let mut demo = Self::prepare(hosts);
+        demo.run(&[]).await;
+        demo
+    }
+
+    /// A folder, and no process yet.
+    pub fn prepare(hosts: u16) -> Self {
+        Self {
+            folder: tempfile::tempdir().unwrap(),
+            hosts,
+            child: None,
+            deaths: 0,
+            url: String::new(),
+            link: String::new(),
+            token: String::new(),
+            client: reqwest::Client::new(),
+        }
+    }
+
+    pub fn data(&self) -> PathBuf {
+        self.folder.path().canonicalize().unwrap().join("data")
+    }
+
+    pub fn root(&self, place: usize) -> PathBuf {
+        self.data().join(format!("host/web-{place:02}"))
+    }
+
+    /// Starts the process and waits until it has told its address.
+    pub async fn run(&mut self, environment: &[(&str, &str)]) {
+        let told = self.spawn(environment);
+        let lines = tokio::task::spawn_blocking(move || read_told(&told)).await.unwrap();
+        let (link, token) = lines.expect("the demo tells its portal and token");
+        self.url = link.split("/login").next().unwrap().to_owned();
+        self.link = link;
+        self.token = token;
+    }
+
+    /// Starts the process; it may be meant to die at once.
+    pub fn spawn(&mut self, environment: &[(&str, &str)]) -> mpsc::Receiver<String> {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_capstan"))
+            .args(["demo", "--listen", "127.0.0.1:0", "--hosts", &self.hosts.to_string()])
+            .arg("--data")
+            .arg(self.data())
+            .envs(environment.iter().copied())
+            .env("RUST_LOG", "warn")
+            .process_group(0)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (sender, receiver) = mpsc::channel();
+        let output = BufReader::new(child.stdout.take().unwrap());
+        std::thread::spawn(move || {
+            for line in output.lines().map_while(Result::ok) {
+                // The test may not listen any more.
+                drop(sender.send(line));
+            }
+        });
+        self.child = Some(child);
+        receiver
+    }
+
+    /// kill -9 of the engine's process; the instances live on.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+    }
+
+    /// Waits until the process has died by itself.
+    pub async fn wait_until_dead(&mut self) {
+        let child = self.child.as_mut().unwrap();
+        let deadline = Instant::now() + PATIENCE;
+        while child.try_wait().unwrap().is_none() {
+            assert!(Instant::now() < deadline, "the process did not die");
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        self.child = None;
+    }
+
+    pub fn is_alive(&mut self) -> bool {
+        let Some(child) = self.child.as_mut() else { return false };
+        let is_alive = child.try_wait().unwrap().is_none();
+        if !is_alive {
+            self.deaths += 1;
+            self.child = None;
+        }
+        is_alive
+    }
+
+    /// Ctrl-C, and what it leaves behind.
+    pub async fn interrupt(&mut self) {
+        let pid = self.child.as_ref().unwrap().id().to_string();
+        assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+        self.wait_until_dead().await;
+    }
+
+    /// Processes that belong to this demo's fleet.
+    pub fn fleet_processes(&self) -> Vec<u32> {
+        let mark = format!("CAPSTAN_ROOT={}/", self.data().join("host").display());
+        std::fs::read_dir("/proc")
+            .unwrap()
+            .flatten()
+            .filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok())
+            .filter(|pid| {
+                let environment = std::fs::read(format!("/proc/{pid}/environ"));
+                environment.is_ok_and(|text| {
+                    text.split(|byte| *byte == 0).any(|entry| entry.starts_with(mark.as_bytes()))
+                })
+            })
+            .collect()
+    }
+
+    // The API.
+
+    pub async fn call(&self, method: Method, path: &str, body: Option<Value>) -> (StatusCode, Value) {
+        let mut request = self
+            .client
+            .request(method, format!("{}/api/v1/{path}", self.url))
+            .bearer_auth(&self.token);
+        if let Some(body) = body {
+            request = request.json(&body);
+        }
+        let answer = request.send().await.unwrap();
+        let status = answer.status();
+        let text = answer.text().await.unwrap();
+        (status, serde_json::from_str(&text).unwrap_or(Value::String(text)))
+    }
+
+    pub async fn get<T: serde::de::DeserializeOwned>(&self, path: &str) -> T {
+        let (status, body) = self.call(Method::GET, path, None).await;
+        assert!(status.is_success(), "GET {path}: {status} {body}");
+        serde_json::from_value(body).unwrap()
+    }
+
+    pub async fn group(&self) -> GroupView {
+        let page: Page<GroupView> = self.get("groups").await;
+        page.items.into_iter().next().unwrap()
+    }
+
+    pub async fn servers(&self) -> Vec<ServerView> {
+        let group = self.group().await.id;
+        let page: Page<ServerView> = self.get(&format!("groups/{group}/servers")).await;
+        page.items
+    }
+
+    pub async fn create(&self, version: &str, config: Value) -> String {
+        let group = self.group().await.id;
+        let body = json!({"group": group, "package": version, "config": config, "start": true});
+        let (status, answer) = self.call(Method::POST, "deployments", Some(body)).await;
+        assert_eq!(status, StatusCode::CREATED, "{answer}");
+        answer["id"].as_str().unwrap().to_owned()
+    }
+
+    /// The same for a process that may die meanwhile: `None` when it does not answer.
+    pub async fn try_call(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<Value>,
+    ) -> Option<(StatusCode, Value)> {
+        let url = format!("{}/api/v1/{path}", self.url);
+        let request = self.client.request(method, url).bearer_auth(&self.token);
+        let request = match body {
+            Some(body) => request.json(&body),
+            None => request,
+        };
+        let answer = request.send().await.ok()?;
+        let status = answer.status();
+        let body = answer.json().await.ok()?;
+        (!status.is_server_error()).then_some((status, body))
+    }
+
+    /// Edits the inventory as an operator would: how long instances must stay healthy.
+    pub async fn settle_for(&self, seconds: u32) {
+        let path = self.data().join("inventory.yaml");
+        let mut inventory: Value =
+            serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+        let group = &mut inventory["groups"][0];
+        group["revision"] = json!(group["revision"].as_i64().unwrap() + 1);
+        group["settle_seconds"] = json!(seconds);
+        let fresh = path.with_extension("edited");
+        std::fs::write(&fresh, serde_json::to_string_pretty(&inventory).unwrap()).unwrap();
+        std::fs::rename(&fresh, &path).unwrap();
+        let deadline = Instant::now() + PATIENCE;
+        while self.group().await.settle_seconds != seconds {
+            assert!(Instant::now() < deadline, "the inventory was not read again");
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    pub async fn act(&self, deployment: &str, action: &str) {
+        let path = format!("deployments/{deployment}/{action}");
+        let (status, answer) = self.call(Method::POST, &path, Some(json!({}))).await;
+        assert!(status.is_success(), "{action}: {status} {answer}");
+    }
+
+    /// Rolls the group back and gives the new deployment.
+    pub async fn roll_back(&self) -> String {
+        let path = format!("groups/{}/rollback", self.group().await.id);
+        let (status, answer) = self.call(Method::POST, &path, Some(json!({}))).await;
+        assert!(status.is_success(), "rollback: {status} {answer}");
+        answer["id"].as_str().unwrap().to_owned()
+    }
+
+    pub async fn deployment(&self, id: &str) -> DeploymentView {
+        self.get(&format!("deployments/{id}")).await
+    }
+
+    pub async fn newest(&self) -> DeploymentBrief {
+        let page: Page<DeploymentBrief> = self.get("deployments?limit=1").await;
+        page.items.into_iter().next().unwrap()
+    }
+
+    pub async fn targets(&self, id: &str) -> Vec<TargetView> {
+        let page: Page<TargetView> =
+            self.get(&format!("deployments/{id}/targets?limit=500")).await;
+        page.items
+    }
+
+    pub async fn events(&self, id: &str) -> Vec<Event> {
+        let mut events: Vec<Event> = Vec::new();
+        loop {
+            let after = events.last().map_or(0, |event| event.seq);
+            let page: Page<Event> =
+                self.get(&format!("deployments/{id}/events?after={after}&limit=500")).await;
+            if page.items.is_empty() {
+                return events;
+            }
+            events.extend(page.items);
+        }
+    }
+
+    /// Waits for a shown status; fails at once when the deployment has ended otherwise.
+    pub async fn wait_for(&self, id: &str, shown: &str) -> DeploymentView {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let view = self.deployment(id).await;
+            if view.shown_status == shown {
+                return view;
+            }
+            let ended = view.status.is_final();
+            if ended || Instant::now() > deadline {
+                let targets = self.targets(id).await;
+                let told: Vec<_> = targets
+                    .iter()
+                    .map(|row| (&row.hostname, row.status.word(), &row.message))
+                    .collect();
+                panic!("waited for {shown}, it is {}: {told:#?}", view.shown_status);
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// What each instance answers on its health URL: its version, if it is healthy.
+    pub async fn answering(&self) -> Vec<(String, Option<String>)> {
+        let mut answers = Vec::new();
+        for server in self.servers().await {
+            let url = format!("http://127.0.0.1:{}/healthz", server.port);
+            let version = match self.client.get(url).send().await {
+                Ok(answer) if answer.status().is_success() => answer
+                    .headers()
+                    .get("x-capstan-version")
+                    .and_then(|value| value.to_str().ok())
+                    .map(str::to_owned),
+                Ok(_) | Err(_) => None,
+            };
+            answers.push((server.hostname, version));
+        }
+        answers
+    }
+
+    /// Every instance answers with this version.
+    pub async fn assert_all_run(&self, version: &str) {
+        for (hostname, answer) in self.answering().await {
+            assert_eq!(answer.as_deref(), Some(version), "{hostname}");
+        }
+    }
+}
+
+impl Drop for Demo {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            // The process may have died already; either way nothing may stay behind.
+            drop(child.kill());
+            drop(child.wait());
+        }
+        for _ in 0..3 {
+            for pid in self.fleet_processes() {
+                drop(Command::new("kill").args(["-9", &pid.to_string()]).status());
+            }
+        }
+    }
+}
+
+fn read_told(lines: &mpsc::Receiver<String>) -> Option<(String, String)> {
+    let deadline = Instant::now() + PATIENCE;
+    let (mut portal, mut token) = (None, None);
+    while portal.is_none() || token.is_none() {
+        let line = lines.recv_timeout(deadline.saturating_duration_since(Instant::now())).ok()?;
+        if let Some(text) = line.strip_prefix("portal: ") {
+            portal = Some(text.to_owned());
+        }
+        if let Some(text) = line.strip_prefix("token: ") {
+            token = Some(text.to_owned());
+        }
+    }
+    portal.zip(token)
+}

@@ -1,0 +1,7 @@
+//! Whole processes: the real binary, a real database, real instances on this machine.
+#![allow(missing_docs, clippy::unwrap_used, reason = "a test says what is wrong by failing")]
+
+mod arrows;
+mod crash;
+mod harness;
+mod story;
