@@ -57,15 +57,29 @@ impl utoipa::Modify for Security {
 
 /// Every call of the API, and its description at `/api/openapi.json`.
 pub(crate) fn router(app: &Arc<App>) -> Router<Arc<App>> {
-    let (calls, document) = OpenApiRouter::with_openapi(Document::openapi())
-        .nest(BASE, calls())
-        .split_for_parts();
+    let (calls, mut document) =
+        OpenApiRouter::with_openapi(Document::openapi()).nest(BASE, calls()).split_for_parts();
+    name_operations(&mut document);
     let document = Arc::new(document);
     calls
         .layer(DefaultBodyLimit::max(app.settings.max_body_bytes))
         .route_layer(from_fn_with_state(app.clone(), idempotency::guard))
         .route_layer(from_fn_with_state(app.clone(), auth::require))
         .route("/api/openapi.json", get(async move || Json(&*document).into_response()))
+}
+
+/// Names each operation by tag and handler, `groups_list`: names must be unique in the document.
+fn name_operations(document: &mut utoipa::openapi::OpenApi) {
+    for item in document.paths.paths.values_mut() {
+        let operations =
+            [&mut item.get, &mut item.post, &mut item.put, &mut item.patch, &mut item.delete];
+        for operation in operations.into_iter().flatten() {
+            let tag = operation.tags.as_ref().and_then(|tags| tags.first());
+            if let (Some(tag), Some(id)) = (tag, &operation.operation_id) {
+                operation.operation_id = Some(format!("{tag}_{id}"));
+            }
+        }
+    }
 }
 
 fn calls() -> OpenApiRouter<Arc<App>> {
@@ -102,7 +116,9 @@ pub(crate) fn cut<T>(items: Vec<T>, request: &PageRequest) -> Result<Page<T>, Pr
         None => 0,
         Some(Ok(from)) => from,
         Some(Err(_)) => {
-            return Err(capstan_store::Error::Cursor(request.cursor.clone().unwrap_or_default()).into());
+            return Err(
+                capstan_store::Error::Cursor(request.cursor.clone().unwrap_or_default()).into()
+            );
         }
     };
     let end = from.saturating_add(request.limit as usize);
@@ -117,7 +133,8 @@ mod tests {
 
     #[test]
     fn a_whole_list_is_cut_into_pages() {
-        let request = |cursor: Option<&str>| PageRequest { limit: 2, cursor: cursor.map(str::to_owned) };
+        let request =
+            |cursor: Option<&str>| PageRequest { limit: 2, cursor: cursor.map(str::to_owned) };
         let first = cut(vec![1, 2, 3], &request(None)).expect("a page");
         assert_eq!((first.items, first.next_cursor.as_deref()), (vec![1, 2], Some("2")));
         let last = cut(vec![1, 2, 3], &request(Some("2"))).expect("a page");

@@ -65,10 +65,7 @@ pub(crate) fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> 
 }
 
 /// The session that the cookie names, if it is still good.
-pub(crate) async fn session(
-    app: &App,
-    headers: &HeaderMap,
-) -> Result<Option<SessionRow>, Problem> {
+pub(crate) async fn session(app: &App, headers: &HeaderMap) -> Result<Option<SessionRow>, Problem> {
     let Some(secret) = cookie(headers, SESSION_COOKIE) else { return Ok(None) };
     let session = app.store.session_find(&hash(secret)).await?;
     Ok(session.filter(|session| session.expires_at > app.store.now()))

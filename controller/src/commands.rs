@@ -8,10 +8,10 @@ pub(crate) mod rollback;
 pub(crate) mod servers;
 
 use axum::http::StatusCode;
+use capstan_core::order::ScriptSet;
 use capstan_core::ports::{DriverError, Script};
 use capstan_core::record::PackageRef;
 use capstan_core::view::PackageView;
-use capstan_core::order::ScriptSet;
 use capstan_core::{ApplicationId, PackageId};
 
 use crate::app::App;
@@ -52,7 +52,8 @@ impl App {
             None => self.store.package_by_version(application, named).await?,
         };
         package.ok_or_else(|| {
-            let allowed = "the id or the version of a registered package of the group's application";
+            let allowed =
+                "the id or the version of a registered package of the group's application";
             let mut problem = Problem::invalid("package", named, allowed);
             problem.code = "package_unknown";
             problem
@@ -62,9 +63,5 @@ impl App {
 
 /// The part of a package that a deployment keeps.
 pub(crate) fn package_ref(package: &PackageView) -> PackageRef {
-    PackageRef {
-        id: package.id,
-        version: package.version.clone(),
-        sha256: package.sha256.clone(),
-    }
+    PackageRef { id: package.id, version: package.version.clone(), sha256: package.sha256.clone() }
 }

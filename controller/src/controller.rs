@@ -52,13 +52,13 @@ impl Controller {
         Router::new()
             .merge(api::router(app))
             .merge(portal::router(app))
+            .route_layer(from_fn_with_state(app.clone(), headers::check_host))
             .route("/packages/{file}", get(download::by_digest))
             .route("/healthz", get(health::live))
             .route("/readyz", get(health::ready))
             .route("/metrics", get(health::metrics))
             .fallback(unknown_path)
             .method_not_allowed_fallback(unknown_method)
-            .layer(from_fn_with_state(app.clone(), headers::check_host))
             .layer(CatchPanicLayer::custom(headers::panicked))
             .layer(map_response(headers::protect))
             .with_state(app.clone())
@@ -105,7 +105,8 @@ impl Controller {
 
 async fn unknown_path(request: Request) -> Response {
     let path = request.uri().path();
-    let problem = Problem::new(StatusCode::NOT_FOUND, "unknown_path", format!("nothing is at {path}"));
+    let problem =
+        Problem::new(StatusCode::NOT_FOUND, "unknown_path", format!("nothing is at {path}"));
     portal::shown(&request, problem)
 }
 

@@ -12,6 +12,7 @@ use axum::response::{IntoResponse, Response};
 use capstan_store::PageRequest;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use utoipa::IntoParams;
 
 use crate::problem::Problem;
@@ -38,8 +39,12 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
-        let axum::Json(body) = axum::Json::from_request(request, state).await?;
-        Ok(Self(body))
+        let is_json = is_json(&request);
+        let bytes = Bytes::from_request(request, state).await.map_err(|error| unread(&error))?;
+        if !is_json {
+            return Err(no_json());
+        }
+        read(&bytes).map(Self)
     }
 }
 
@@ -55,8 +60,26 @@ impl<T: DeserializeOwned + Default, S: Send + Sync> FromRequest<S> for MaybeBody
         if !is_json {
             return Err(no_json());
         }
-        let axum::Json(body) = axum::Json::from_bytes(&bytes)?;
-        Ok(Self(body))
+        read(&bytes).map(Self)
+    }
+}
+
+fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+    let axum::Json(body) = axum::Json::from_bytes(bytes)?;
+    // serde takes a list for an object, field by field. No body of ours has a list anywhere.
+    let value: Value = serde_json::from_slice(bytes).unwrap_or_default();
+    match list_in(&value, "body") {
+        Some((field, list)) => Err(Problem::invalid(field, list, "a JSON object")),
+        None => Ok(body),
+    }
+}
+
+/// The first list in a value, with the name of the member that it is.
+fn list_in<'a>(value: &'a Value, name: &'a str) -> Option<(&'a str, &'a Value)> {
+    match value {
+        Value::Array(_) => Some((name, value)),
+        Value::Object(members) => members.iter().find_map(|(name, value)| list_in(value, name)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => None,
     }
 }
 
@@ -161,11 +184,7 @@ impl From<PathRejection> for Problem {
             tracing::error!(error = rejection.body_text(), "a route does not fit its handler");
             return Self::internal();
         }
-        Self::new(
-            StatusCode::BAD_REQUEST,
-            "invalid_id",
-            format!("path: {}", rejection.body_text()),
-        )
+        Self::new(StatusCode::BAD_REQUEST, "invalid_id", format!("path: {}", rejection.body_text()))
     }
 }
 
@@ -280,7 +299,10 @@ mod tests {
         for (text, field) in [
             ("unknown field `colour`, expected one of `group`", Some("colour")),
             ("config: unknown field `colour`, expected one of `mode`", Some("colour")),
-            ("config.max_unavailable: invalid value: integer `300`", Some("config.max_unavailable")),
+            (
+                "config.max_unavailable: invalid value: integer `300`",
+                Some("config.max_unavailable"),
+            ),
             ("expected value at line 1", None),
         ] {
             assert_eq!(field_of(text), field, "{text}");

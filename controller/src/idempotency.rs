@@ -45,14 +45,18 @@ pub(crate) async fn guard(
         let task = tokio::spawn(work.in_current_span());
         task.await.unwrap_or_else(|_| Problem::internal().into_response())
     };
-    if let Some(refusal) = unheard(&response) {
+    if let Some(refusal) = unheard(&response, &deed) {
         audit_unheard(&app, &caller, &deed, refusal).await;
     }
     response
 }
 
-/// A refusal that the audit does not have yet: the request did not reach its handler.
-pub(crate) fn unheard(response: &Response) -> Option<Refusal> {
+/// A refusal that the audit does not have yet: the request did not reach its handler. A preview is
+/// a question, which nobody audits.
+pub(crate) fn unheard(response: &Response, deed: &str) -> Option<Refusal> {
+    if deed.ends_with("/preview") {
+        return None;
+    }
     response.extensions().get::<Refusal>().filter(|refusal| !refusal.is_audited).cloned()
 }
 

@@ -91,34 +91,37 @@ async fn enter(State(app): State<Arc<App>>, mut request: Request, next: Next) ->
     };
     let visitor = Visitor(session);
     request.extensions_mut().insert(visitor.clone());
-    if is_safe(request.method()) {
-        return next.run(request).await;
-    }
-    if !session::is_same_origin(request.headers()) {
-        return auth::csrf_failed().into_response();
-    }
-    // What a person asked for is carried to its end, also when they close the page.
+    let mut response = if is_safe(request.method()) {
+        next.run(request).await
+    } else if session::is_same_origin(request.headers()) {
+        carry_out(&app, &visitor, request, next).await
+    } else {
+        auth::csrf_failed().into_response()
+    };
+    response.extensions_mut().insert(visitor);
+    response
+}
+
+/// What a person asked for is carried to its end, also when they close the page.
+async fn carry_out(app: &App, visitor: &Visitor, request: Request, next: Next) -> Response {
     let deed = format!("{} {}", request.method(), request.uri().path());
     let work = async move { next.run(request).await };
     let ran = tokio::spawn(work.in_current_span()).await;
     let response = ran.unwrap_or_else(|_| Problem::internal().into_response());
-    if let Some(refusal) = unheard(&response) {
-        audit_unheard(&app, &visitor.caller(), &deed, refusal).await;
+    if let Some(refusal) = unheard(&response, &deed) {
+        audit_unheard(app, &visitor.caller(), &deed, refusal).await;
     }
     response
 }
 
 /// Middleware: makes pages of problems.
 async fn dress(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
-    let session = match auth::session(&app, request.headers()).await {
-        Ok(session) => session.map(Visitor),
-        Err(_) => None,
-    };
     let path = request.uri().path().to_owned();
     let response = next.run(request).await;
     let Some(refusal) = response.extensions().get::<Refusal>() else { return response };
     let now = app.store.now();
-    let chrome = session.as_ref().map(|visitor| visitor.chrome(now));
+    let visitor = response.extensions().get::<Visitor>();
+    let chrome = visitor.map(|visitor| visitor.chrome(now));
     let (status, headers) = (response.status(), response.headers());
     let back = back(&path);
     let page = error_page(chrome.as_ref(), status, refusal, back.as_ref());

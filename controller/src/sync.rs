@@ -18,7 +18,9 @@ use crate::problem::Problem;
 const CONCURRENCY: usize = 8;
 /// How long a refresh waits for the CMDB.
 const CMDB_LIMIT: Duration = Duration::from_secs(10);
-/// Wait after a sync that failed.
+/// How long a deployment waits for the refresh before it.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Wait after a sync that failed; doubled each time until one succeeds.
 const RETRY: Duration = Duration::from_secs(5);
 
 /// Whether a person confirms that a refresh may remove many servers.
@@ -58,11 +60,7 @@ impl App {
         self.take(record, confirmed).await.map(|(_, answer)| answer)
     }
 
-    async fn take(
-        &self,
-        record: CmdbGroup,
-        confirmed: bool,
-    ) -> Result<(GroupId, Answer), Problem> {
+    async fn take(&self, record: CmdbGroup, confirmed: bool) -> Result<(GroupId, Answer), Problem> {
         let external_id = record.id.clone();
         let (group, answer) = match self.store.sync_group(record, confirmed).await {
             Ok(synced) => synced,
@@ -78,9 +76,13 @@ impl App {
     /// Refreshes where it can and goes on from the cache where it cannot: a release must go out
     /// while the CMDB is down.
     pub(crate) async fn refresh_if_possible(self: &Arc<Self>, group: GroupId) {
-        if let Err(problem) = self.refresh(group, Removal::Held).await {
-            let detail = problem.detail;
-            tracing::warn!(%group, code = problem.code, detail, "going on from the cache");
+        // A refresh that takes longer goes on by itself; nobody waits for it here.
+        match tokio::time::timeout(PATIENCE, self.refresh(group, Removal::Held)).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(Problem { code, detail, .. })) => {
+                tracing::warn!(%group, code, detail, "going on from the cache");
+            }
+            Err(_) => tracing::warn!(%group, "the CMDB takes long; going on from the cache"),
         }
     }
 
@@ -114,14 +116,19 @@ impl App {
 
     /// Keeps the cache right until `shutdown`.
     pub(crate) async fn run_sync(self: Arc<Self>, shutdown: CancellationToken) {
+        let mut retry = RETRY;
         loop {
             let outcome = tokio::select! {
                 outcome = self.sync_all() => outcome,
                 () = shutdown.cancelled() => return,
             };
-            let wait = if outcome.is_ok() { self.settings.sync_every } else { RETRY };
+            let mut wait = self.settings.sync_every;
             if let Err(problem) = &outcome {
                 tracing::warn!(problem, "the sync with the CMDB failed; it is repeated");
+                wait = wait.min(retry);
+                retry = wait * 2;
+            } else {
+                retry = RETRY;
             }
             self.note_sync(outcome);
             tokio::select! {

@@ -18,7 +18,8 @@ use tokio::process::Command;
 
 use super::packages::Package;
 
-const FIRST_PORT: u16 = 18_100;
+/// Where the instances' ports begin unless told otherwise.
+pub(crate) const FIRST_PORT: u16 = 18_100;
 /// Instances that are started at the same time.
 const AT_ONCE: usize = 4;
 /// How long processes get to end after SIGTERM.
@@ -46,14 +47,14 @@ pub(crate) fn program_link(data: &Path) -> PathBuf {
 
 impl Fleet {
     /// Makes folders, the inventory (at the first start) and the link to this program.
-    pub(crate) fn prepare(data: &Path, size: u16) -> anyhow::Result<Self> {
+    pub(crate) fn prepare(data: &Path, size: u16, first_port: u16) -> anyhow::Result<Self> {
         for folder in ["bin", "host"] {
             let folder = data.join(folder);
             fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
         }
         link_program(data)?;
         let path = data.join("inventory.yaml");
-        let ports = if path.exists() { read_ports(&path)? } else { free_ports(size)? };
+        let ports = if path.exists() { read_ports(&path)? } else { free_ports(size, first_port)? };
         let fleet = Self { data: data.to_owned(), ports };
         if !path.exists() {
             let text = serde_json::to_string_pretty(&fleet.new_inventory())
@@ -296,13 +297,13 @@ fn read_ports(path: &Path) -> anyhow::Result<Vec<u16>> {
     Ok(group.servers.iter().map(|server| server.port.unwrap_or(group.port)).collect())
 }
 
-fn free_ports(count: u16) -> anyhow::Result<Vec<u16>> {
-    let ports: Vec<u16> = (FIRST_PORT..=u16::MAX)
+fn free_ports(count: u16, first: u16) -> anyhow::Result<Vec<u16>> {
+    let ports: Vec<u16> = (first..=u16::MAX)
         .filter(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
         .take(usize::from(count))
         .collect();
     if ports.len() < usize::from(count) {
-        bail!("--hosts: {count} ports from {FIRST_PORT} on are not free on 127.0.0.1");
+        bail!("--hosts: {count} ports from {first} on are not free on 127.0.0.1");
     }
     Ok(ports)
 }

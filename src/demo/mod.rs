@@ -32,6 +32,9 @@ pub(crate) struct Demo {
     /// Where to listen; the default takes any free port if 7070 is taken.
     #[arg(long, value_name = "ADDR")]
     listen: Option<SocketAddr>,
+    /// The instances take the free ports from here on.
+    #[arg(long, value_name = "PORT", default_value_t = fleet::FIRST_PORT)]
+    first_port: u16,
     /// Where everything is kept.
     #[arg(long, value_name = "DIR", default_value = "demo-data")]
     data: PathBuf,
@@ -42,7 +45,7 @@ const DEFAULT_LISTEN: &str = "127.0.0.1:7070";
 /// Runs the demo until Ctrl-C or SIGTERM.
 pub(crate) async fn run(demo: Demo) -> anyhow::Result<()> {
     let data = std::path::absolute(&demo.data).context("--data")?;
-    let fleet = Fleet::prepare(&data, demo.hosts)?;
+    let fleet = Fleet::prepare(&data, demo.hosts, demo.first_port)?;
     let packages = packages::build(&data)?;
     let listen = listen(demo.listen).await?;
     fleet.start(&packages[0]).await?;

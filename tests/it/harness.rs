@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -15,35 +16,37 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 /// How long anything may take before a test fails.
-pub const PATIENCE: Duration = Duration::from_secs(120);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// A demo that runs, with its data folder.
-pub struct Demo {
+pub(crate) struct Demo {
     folder: tempfile::TempDir,
     hosts: u16,
+    first_port: u16,
     child: Option<Child>,
     /// How often the process died by itself.
-    pub deaths: u32,
-    pub url: String,
-    pub link: String,
-    pub token: String,
+    pub(crate) deaths: u32,
+    pub(crate) url: String,
+    pub(crate) link: String,
+    pub(crate) token: String,
     client: reqwest::Client,
 }
 
 impl Demo {
     /// Starts a demo on a fresh folder.
-    pub async fn start(hosts: u16) -> Self {
+    pub(crate) async fn start(hosts: u16) -> Self {
         let mut demo = Self::prepare(hosts);
         demo.run(&[]).await;
         demo
     }
 
     /// A folder, and no process yet.
-    pub fn prepare(hosts: u16) -> Self {
+    pub(crate) fn prepare(hosts: u16) -> Self {
         Self {
             folder: tempfile::tempdir().unwrap(),
             hosts,
+            first_port: first_port(),
             child: None,
             deaths: 0,
             url: String::new(),
@@ -53,16 +56,16 @@ impl Demo {
         }
     }
 
-    pub fn data(&self) -> PathBuf {
+    pub(crate) fn data(&self) -> PathBuf {
         self.folder.path().canonicalize().unwrap().join("data")
     }
 
-    pub fn root(&self, place: usize) -> PathBuf {
+    pub(crate) fn root(&self, place: usize) -> PathBuf {
         self.data().join(format!("host/web-{place:02}"))
     }
 
     /// Starts the process and waits until it has told its address.
-    pub async fn run(&mut self, environment: &[(&str, &str)]) {
+    pub(crate) async fn run(&mut self, environment: &[(&str, &str)]) {
         let told = self.spawn(environment);
         let lines = tokio::task::spawn_blocking(move || read_told(&told)).await.unwrap();
         let (link, token) = lines.expect("the demo tells its portal and token");
@@ -72,9 +75,10 @@ impl Demo {
     }
 
     /// Starts the process; it may be meant to die at once.
-    pub fn spawn(&mut self, environment: &[(&str, &str)]) -> mpsc::Receiver<String> {
+    pub(crate) fn spawn(&mut self, environment: &[(&str, &str)]) -> mpsc::Receiver<String> {
         let mut child = Command::new(env!("CARGO_BIN_EXE_capstan"))
             .args(["demo", "--listen", "127.0.0.1:0", "--hosts", &self.hosts.to_string()])
+            .args(["--first-port", &self.first_port.to_string()])
             .arg("--data")
             .arg(self.data())
             .envs(environment.iter().copied())
@@ -96,7 +100,7 @@ impl Demo {
     }
 
     /// kill -9 of the engine's process; the instances live on.
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             child.kill().unwrap();
             child.wait().unwrap();
@@ -104,7 +108,7 @@ impl Demo {
     }
 
     /// Waits until the process has died by itself.
-    pub async fn wait_until_dead(&mut self) {
+    pub(crate) async fn wait_until_dead(&mut self) {
         let child = self.child.as_mut().unwrap();
         let deadline = Instant::now() + PATIENCE;
         while child.try_wait().unwrap().is_none() {
@@ -114,7 +118,7 @@ impl Demo {
         self.child = None;
     }
 
-    pub fn is_alive(&mut self) -> bool {
+    pub(crate) fn is_alive(&mut self) -> bool {
         let Some(child) = self.child.as_mut() else { return false };
         let is_alive = child.try_wait().unwrap().is_none();
         if !is_alive {
@@ -125,14 +129,14 @@ impl Demo {
     }
 
     /// Ctrl-C, and what it leaves behind.
-    pub async fn interrupt(&mut self) {
+    pub(crate) async fn interrupt(&mut self) {
         let pid = self.child.as_ref().unwrap().id().to_string();
         assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
         self.wait_until_dead().await;
     }
 
     /// Processes that belong to this demo's fleet.
-    pub fn fleet_processes(&self) -> Vec<u32> {
+    pub(crate) fn fleet_processes(&self) -> Vec<u32> {
         let mark = format!("CAPSTAN_ROOT={}/", self.data().join("host").display());
         std::fs::read_dir("/proc")
             .unwrap()
@@ -149,7 +153,7 @@ impl Demo {
 
     // The API.
 
-    pub async fn call(&self, method: Method, path: &str, body: Option<Value>) -> (StatusCode, Value) {
+    pub(crate) async fn call(&self, method: Method, path: &str, body: Option<Value>) -> (StatusCode, Value) {
         let mut request = self
             .client
             .request(method, format!("{}/api/v1/{path}", self.url))
@@ -163,24 +167,24 @@ impl Demo {
         (status, serde_json::from_str(&text).unwrap_or(Value::String(text)))
     }
 
-    pub async fn get<T: serde::de::DeserializeOwned>(&self, path: &str) -> T {
+    pub(crate) async fn get<T: serde::de::DeserializeOwned>(&self, path: &str) -> T {
         let (status, body) = self.call(Method::GET, path, None).await;
         assert!(status.is_success(), "GET {path}: {status} {body}");
         serde_json::from_value(body).unwrap()
     }
 
-    pub async fn group(&self) -> GroupView {
+    pub(crate) async fn group(&self) -> GroupView {
         let page: Page<GroupView> = self.get("groups").await;
         page.items.into_iter().next().unwrap()
     }
 
-    pub async fn servers(&self) -> Vec<ServerView> {
+    pub(crate) async fn servers(&self) -> Vec<ServerView> {
         let group = self.group().await.id;
         let page: Page<ServerView> = self.get(&format!("groups/{group}/servers")).await;
         page.items
     }
 
-    pub async fn create(&self, version: &str, config: Value) -> String {
+    pub(crate) async fn create(&self, version: &str, config: Value) -> String {
         let group = self.group().await.id;
         let body = json!({"group": group, "package": version, "config": config, "start": true});
         let (status, answer) = self.call(Method::POST, "deployments", Some(body)).await;
@@ -189,7 +193,7 @@ impl Demo {
     }
 
     /// The same for a process that may die meanwhile: `None` when it does not answer.
-    pub async fn try_call(
+    pub(crate) async fn try_call(
         &self,
         method: Method,
         path: &str,
@@ -208,7 +212,7 @@ impl Demo {
     }
 
     /// Edits the inventory as an operator would: how long instances must stay healthy.
-    pub async fn settle_for(&self, seconds: u32) {
+    pub(crate) async fn settle_for(&self, seconds: u32) {
         let path = self.data().join("inventory.yaml");
         let mut inventory: Value =
             serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
@@ -225,36 +229,36 @@ impl Demo {
         }
     }
 
-    pub async fn act(&self, deployment: &str, action: &str) {
+    pub(crate) async fn act(&self, deployment: &str, action: &str) {
         let path = format!("deployments/{deployment}/{action}");
         let (status, answer) = self.call(Method::POST, &path, Some(json!({}))).await;
         assert!(status.is_success(), "{action}: {status} {answer}");
     }
 
     /// Rolls the group back and gives the new deployment.
-    pub async fn roll_back(&self) -> String {
+    pub(crate) async fn roll_back(&self) -> String {
         let path = format!("groups/{}/rollback", self.group().await.id);
         let (status, answer) = self.call(Method::POST, &path, Some(json!({}))).await;
         assert!(status.is_success(), "rollback: {status} {answer}");
         answer["id"].as_str().unwrap().to_owned()
     }
 
-    pub async fn deployment(&self, id: &str) -> DeploymentView {
+    pub(crate) async fn deployment(&self, id: &str) -> DeploymentView {
         self.get(&format!("deployments/{id}")).await
     }
 
-    pub async fn newest(&self) -> DeploymentBrief {
+    pub(crate) async fn newest(&self) -> DeploymentBrief {
         let page: Page<DeploymentBrief> = self.get("deployments?limit=1").await;
         page.items.into_iter().next().unwrap()
     }
 
-    pub async fn targets(&self, id: &str) -> Vec<TargetView> {
+    pub(crate) async fn targets(&self, id: &str) -> Vec<TargetView> {
         let page: Page<TargetView> =
             self.get(&format!("deployments/{id}/targets?limit=500")).await;
         page.items
     }
 
-    pub async fn events(&self, id: &str) -> Vec<Event> {
+    pub(crate) async fn events(&self, id: &str) -> Vec<Event> {
         let mut events: Vec<Event> = Vec::new();
         loop {
             let after = events.last().map_or(0, |event| event.seq);
@@ -268,7 +272,7 @@ impl Demo {
     }
 
     /// Waits for a shown status; fails at once when the deployment has ended otherwise.
-    pub async fn wait_for(&self, id: &str, shown: &str) -> DeploymentView {
+    pub(crate) async fn wait_for(&self, id: &str, shown: &str) -> DeploymentView {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let view = self.deployment(id).await;
@@ -289,7 +293,7 @@ impl Demo {
     }
 
     /// What each instance answers on its health URL: its version, if it is healthy.
-    pub async fn answering(&self) -> Vec<(String, Option<String>)> {
+    pub(crate) async fn answering(&self) -> Vec<(String, Option<String>)> {
         let mut answers = Vec::new();
         for server in self.servers().await {
             let url = format!("http://127.0.0.1:{}/healthz", server.port);
@@ -307,7 +311,7 @@ impl Demo {
     }
 
     /// Every instance answers with this version.
-    pub async fn assert_all_run(&self, version: &str) {
+    pub(crate) async fn assert_all_run(&self, version: &str) {
         for (hostname, answer) in self.answering().await {
             assert_eq!(answer.as_deref(), Some(version), "{hostname}");
         }
@@ -327,6 +331,14 @@ impl Drop for Demo {
             }
         }
     }
+}
+
+/// A range of ports of its own for each demo: instances give their port up for a moment at each
+/// release, and another demo must not take it then.
+fn first_port() -> u16 {
+    static DEMOS: AtomicU16 = AtomicU16::new(0);
+    let process = u16::try_from(std::process::id() % 200).unwrap();
+    10_000 + process * 100 + DEMOS.fetch_add(1, Ordering::Relaxed) * 12
 }
 
 fn read_told(lines: &mpsc::Receiver<String>) -> Option<(String, String)> {

@@ -18,9 +18,7 @@ use crate::app::App;
 use crate::auth::Caller;
 use crate::commands::act::action;
 use crate::commands::create::CreateRequest;
-use crate::extract::{
-    Answered, Body, Id, MaybeBody, Paging, Params, Segments, page, parsed, word,
-};
+use crate::extract::{Answered, Body, Id, MaybeBody, Paging, Params, Segments, page, parsed, word};
 use crate::problem::{Problem, Problems};
 
 /// Which deployments.

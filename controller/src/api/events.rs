@@ -49,7 +49,7 @@ pub(crate) struct Query {
 #[utoipa::path(
     get,
     path = "/deployments/{id}/events",
-    tag = "deployments",
+    tag = "events",
     params(("id" = DeploymentId, Path), Query, ("Last-Event-ID" = Option<i64>, Header)),
     responses(
         (status = 200, content(
@@ -70,7 +70,8 @@ pub(crate) async fn show(
     let accept = headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
     if accept.contains("text/event-stream") {
         let last = headers.get("last-event-id").and_then(|value| value.to_str().ok());
-        let after = position("Last-Event-ID", last.filter(|text| !text.is_empty()))?.unwrap_or(after);
+        let after =
+            position("Last-Event-ID", last.filter(|text| !text.is_empty()))?.unwrap_or(after);
         app.group_of(id).await?;
         return live(app, id, after);
     }
@@ -107,7 +108,9 @@ fn live(app: Arc<App>, id: DeploymentId, after: i64) -> Result<Response, Problem
         _permit: permit,
     };
     let keep_alive = KeepAlive::new().interval(KEEP_ALIVE);
-    Ok(Sse::new(follower.stream()).keep_alive(keep_alive).into_response())
+    // A proxy that collects what it passes on would hold events back.
+    let unbuffered = [("x-accel-buffering", "no")];
+    Ok((unbuffered, Sse::new(follower.stream()).keep_alive(keep_alive)).into_response())
 }
 
 /// What a follower does when nothing is left to send.

@@ -46,7 +46,7 @@ pub(crate) struct LogParts {
 #[utoipa::path(
     get,
     path = "/targets/{id}/log",
-    tag = "targets",
+    tag = "logs",
     params(("id" = TargetId, Path), Query),
     responses(
         (status = 200, content(

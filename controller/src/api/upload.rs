@@ -142,11 +142,7 @@ enum Received {
 
 /// Writes the body into the package store. Whatever goes wrong, the writer is dropped and leaves
 /// nothing behind.
-async fn receive(
-    app: &App,
-    body: Body,
-    expected: Option<String>,
-) -> Result<Received, Problem> {
+async fn receive(app: &App, body: Body, expected: Option<String>) -> Result<Received, Problem> {
     let failed = |error: DriverError| {
         tracing::warn!(%error, "an upload could not be written");
         Problem::unavailable("package_store_unavailable", format!("package store: {error}"))

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use axum::http::StatusCode;
+use capstan_core::action::Action;
 use capstan_core::config::{ConfigRequest, DeploymentConfig};
-use capstan_core::deployment_status::DeploymentStatus;
 use capstan_core::input::{Answer, Create, Input};
 use capstan_core::plan::Plan;
 use capstan_core::record::Flavor;
@@ -225,7 +225,7 @@ impl App {
         group: GroupId,
         deployment: DeploymentId,
     ) -> Result<(), Problem> {
-        if self.deployment(deployment).await?.status != DeploymentStatus::Pending {
+        if !self.deployment(deployment).await?.allowed_actions.contains(&Action::Start) {
             return Ok(());
         }
         self.refresh_if_possible(group).await;

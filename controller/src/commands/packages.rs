@@ -54,8 +54,7 @@ pub(crate) enum Outcome {
 /// Whether a text can name a version: it becomes the name of a folder on every host.
 pub(crate) fn check_version(version: &str) -> Result<(), Problem> {
     let good = |byte: u8| byte.is_ascii_alphanumeric() || b"._+-".contains(&byte);
-    if (1..=64).contains(&version.len()) && !version.starts_with('.') && version.bytes().all(good)
-    {
+    if (1..=64).contains(&version.len()) && !version.starts_with('.') && version.bytes().all(good) {
         return Ok(());
     }
     let allowed = "1 to 64 letters, digits and . _ + -, not beginning with a dot";

@@ -53,12 +53,7 @@ impl App {
     }
 }
 
-fn deed<'a>(
-    caller: &'a Caller,
-    action: &'a str,
-    server: ServerId,
-    detail: String,
-) -> Deed<'a> {
+fn deed<'a>(caller: &'a Caller, action: &'a str, server: ServerId, detail: String) -> Deed<'a> {
     Deed {
         actor: &caller.name,
         action,

@@ -94,8 +94,7 @@ pub(super) async fn group(
     let versions = app.store.versions(id).await?;
     let packages = packages(&app, &group).await?;
     let of_group = DeploymentFilter { group: Some(id), ..DeploymentFilter::default() };
-    let deployments =
-        app.store.deployments(of_group, request(SHORT, &query.deployments)).await?;
+    let deployments = app.store.deployments(of_group, request(SHORT, &query.deployments)).await?;
     let good = DeploymentFilter { status: Some(DeploymentStatus::Success), ..of_group };
     let choices = app.store.deployments(good, request(SHORT, "")).await?.items;
     let history = app.store.history(id).await?;
@@ -156,7 +155,8 @@ async fn shown_targets(app: &App, view: &DeploymentView) -> Result<Vec<TargetVie
     for status in TargetStatus::ALL {
         if count(status) > 0 && (status.is_failure() || status.running().is_some()) {
             let filter = TargetFilter { status: Some(status), ..everything };
-            targets.extend(app.store.targets(view.id, filter, request(MOST_TILES, "")).await?.items);
+            targets
+                .extend(app.store.targets(view.id, filter, request(MOST_TILES, "")).await?.items);
         }
     }
     Ok(targets)

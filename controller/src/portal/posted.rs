@@ -41,11 +41,7 @@ impl<T: DeserializeOwned + Guarded, S: Send + Sync> FromRequest<S> for Posted<T>
         let visitor = request.extensions().get::<Visitor>().cloned().ok_or_else(csrf_failed)?;
         let Form(form) =
             Form::<T>::from_request(request, state).await.map_err(|error| unreadable(&error))?;
-        if same_secret(form.csrf(), &visitor.0.csrf) {
-            Ok(Self(form))
-        } else {
-            Err(csrf_failed())
-        }
+        if same_secret(form.csrf(), &visitor.0.csrf) { Ok(Self(form)) } else { Err(csrf_failed()) }
     }
 }
 

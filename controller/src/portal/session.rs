@@ -13,9 +13,7 @@ use capstan_store::TokenRow;
 
 use crate::app::App;
 use crate::audit::Deed;
-use crate::auth::{
-    SESSION_AGE, SESSION_COOKIE, cookie, hash, new_secret, same_secret, session,
-};
+use crate::auth::{SESSION_AGE, SESSION_COOKIE, cookie, hash, new_secret, same_secret, session};
 use crate::extract::Segments;
 use crate::portal::posted::{Posted, unreadable};
 use crate::portal::{Visitor, html};

@@ -16,7 +16,10 @@ async fn what_the_hosts_report_becomes_the_groups_first_deployment() {
     let group = world.until(&path, |group| group["version"] == "1.0.0").await;
     assert_eq!(group["running_deployment"], json!(null));
     let adopted = world.items("/api/v1/deployments").await;
-    assert_eq!((&adopted[0]["flavor"], &adopted[0]["status"]), (&json!("adopted"), &json!("SUCCESS")));
+    assert_eq!(
+        (&adopted[0]["flavor"], &adopted[0]["status"]),
+        (&json!("adopted"), &json!("SUCCESS"))
+    );
     let versions = world.items(&format!("{path}/versions")).await;
     let running = versions.iter().find(|it| it["version"] == "1.0.0").expect("1.0.0");
     assert_eq!((&running["servers"], &running["proven"]), (&json!(8), &json!(8)));
@@ -60,7 +63,10 @@ async fn the_first_release_waits_for_the_adoption() {
 async fn reports_that_differ_or_are_of_another_content_are_not_adopted() {
     let world = World::empty().await;
     for (name, reports) in [
-        ("differ", vec![("differ-1", "1.0.0", "differ 1.0.0"), ("differ-2", "1.1.0", "differ 1.1.0")]),
+        (
+            "differ",
+            vec![("differ-1", "1.0.0", "differ 1.0.0"), ("differ-2", "1.1.0", "differ 1.1.0")],
+        ),
         ("other", vec![("other-1", "1.0.0", "something else")]),
         ("silent", vec![]),
     ] {

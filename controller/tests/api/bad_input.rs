@@ -63,7 +63,9 @@ async fn a_bad_deployment_changes_nothing() {
         vec![
             create(json!({}), invalid, "group"),
             create(json!({"group": group}), invalid, "package"),
-            create(json!([1]), invalid, "expected struct"),
+            create(json!([1]), invalid, "[0]"),
+            create(json!([group, "1.1.0"]), invalid, "a JSON object"),
+            create(with("config", json!([25])), invalid, "config: [25] is not allowed"),
             create(with("group", json!("web")), invalid, "UUID"),
             create(with("group", json!(7)), invalid, "group"),
             create(with("group", json!(NOBODY)), (422, "group_unknown"), NOBODY),
@@ -125,11 +127,10 @@ async fn a_busy_group_and_actions_that_are_not_allowed_are_refused() {
     assert!(problem["allowed_actions"].as_array().is_some_and(|it| it.contains(&json!("brake"))));
     for action in ["start", "bake", "rollout", "retry", "resume", "finish"] {
         let reply = world.post(&format!("{path}/{action}"), json!({})).await;
-        let problem = reply.problem(409, if action == "start" {
-            "deployment_running"
-        } else {
-            "action_not_allowed"
-        });
+        let problem = reply.problem(
+            409,
+            if action == "start" { "deployment_running" } else { "action_not_allowed" },
+        );
         assert_eq!(problem["deployment_status"], "SMOKING");
         assert!(problem["allowed_actions"].as_array().is_some_and(|it| !it.is_empty()));
     }
@@ -137,9 +138,27 @@ async fn a_busy_group_and_actions_that_are_not_allowed_are_refused() {
     refused(
         &world,
         vec![
-            case(Method::POST, format!("{path}/explode"), json!({}), (404, "action_unknown"), "bake"),
-            case(Method::POST, format!("{path}/rollback"), json!({}), (404, "action_unknown"), "bake"),
-            case(Method::POST, format!("{path}/brake"), json!({"batch": 1}), (422, "invalid"), "batch"),
+            case(
+                Method::POST,
+                format!("{path}/explode"),
+                json!({}),
+                (404, "action_unknown"),
+                "bake",
+            ),
+            case(
+                Method::POST,
+                format!("{path}/rollback"),
+                json!({}),
+                (404, "action_unknown"),
+                "bake",
+            ),
+            case(
+                Method::POST,
+                format!("{path}/brake"),
+                json!({"batch": 1}),
+                (422, "invalid"),
+                "batch",
+            ),
             case(Method::POST, format!("{path}/brake"), json!({"why": 1}), (422, "invalid"), "why"),
             case(
                 Method::POST,
@@ -148,7 +167,13 @@ async fn a_busy_group_and_actions_that_are_not_allowed_are_refused() {
                 (404, "deployment_unknown"),
                 NOBODY,
             ),
-            case(Method::POST, "/api/v1/deployments/x/brake", json!({}), (400, "invalid_id"), "UUID"),
+            case(
+                Method::POST,
+                "/api/v1/deployments/x/brake",
+                json!({}),
+                (400, "invalid_id"),
+                "UUID",
+            ),
         ],
     )
     .await;
@@ -159,78 +184,86 @@ async fn a_busy_group_and_actions_that_are_not_allowed_are_refused() {
 }
 
 #[tokio::test]
-async fn other_bad_writes_change_nothing() {
+async fn bad_words_about_a_server_change_nothing() {
     let (world, ids) = World::with_group().await;
     let servers = world.items(&format!("/api/v1/groups/{}/servers", ids.group)).await;
-    let server = format!("/api/v1/servers/{}", id(&servers[0]));
-    let group = format!("/api/v1/groups/{}", ids.group);
+    let path = format!("/api/v1/servers/{}", id(&servers[0]));
     let invalid = (422, "invalid");
-    let application = |name: &str, kind: &str| json!({"name": name, "kind": kind});
+    let change = |body: Value, refusal: (u16, &'static str), says: &'static str| {
+        case(Method::PATCH, &path, body, refusal, says)
+    };
+    let nobody = json!({"pulled_out": true, "reason": "disk"});
     refused(
         &world,
         vec![
-            case(Method::PATCH, &server, json!({"pulled_out": true}), invalid, "reason"),
-            case(Method::PATCH, &server, json!({"pulled_out": true, "reason": " "}), invalid, "reason"),
-            case(Method::PATCH, &server, json!({"pulled_out": "yes", "reason": "x"}), invalid, "pulled_out"),
-            case(Method::PATCH, &server, json!({}), invalid, "pulled_out"),
-            case(Method::PATCH, &server, json!({"pulled_out": false}), (409, "not_pulled_out"), "nobody"),
-            case(Method::PATCH, &server, json!({"pulled_out": false, "reason": "x"}), invalid, "reason"),
+            change(json!({}), invalid, "pulled_out"),
+            change(json!({"pulled_out": true}), invalid, "reason"),
+            change(json!({"pulled_out": true, "reason": " "}), invalid, "reason"),
+            change(json!({"pulled_out": true, "reason": "x".repeat(501)}), invalid, "500"),
+            change(json!({"pulled_out": "yes", "reason": "x"}), invalid, "pulled_out"),
+            change(json!({"pulled_out": false}), (409, "not_pulled_out"), "nobody"),
+            change(json!({"pulled_out": false, "reason": "x"}), invalid, "reason"),
             case(
                 Method::PATCH,
                 format!("/api/v1/servers/{NOBODY}"),
-                json!({"pulled_out": true, "reason": "disk"}),
+                nobody,
                 (404, "server_unknown"),
                 NOBODY,
             ),
-            case(Method::POST, format!("{group}/rollback"), json!({}), (409, "no_older_version"), "older"),
-            case(Method::POST, format!("{group}/rollback"), json!({"to": "x"}), invalid, "to"),
-            case(
-                Method::POST,
-                format!("{group}/rollback"),
-                json!({"to": NOBODY}),
-                (404, "deployment_unknown"),
-                NOBODY,
-            ),
-            case(
-                Method::POST,
-                format!("{group}/rollback"),
-                json!({"config": {"max_unavailable": 99}}),
-                invalid,
-                "max_unavailable: 99",
-            ),
-            case(
-                Method::POST,
-                format!("/api/v1/groups/{NOBODY}/rollback"),
-                json!({}),
-                (404, "group_unknown"),
-                NOBODY,
-            ),
-            case(Method::POST, format!("{group}/sync"), json!({"confirm": 1}), invalid, "confirm"),
-            case(
-                Method::POST,
-                format!("/api/v1/groups/{NOBODY}/sync"),
-                json!({}),
-                (404, "group_unknown"),
-                NOBODY,
-            ),
-            case(Method::POST, format!("{group}/preview"), json!({}), invalid, "package"),
-            case(
-                Method::POST,
-                format!("{group}/preview"),
-                json!({"package": "1.1.0", "config": {"max_unavailable": 77}}),
-                invalid,
-                "max_unavailable: 77",
-            ),
-            case(Method::POST, "/api/v1/applications", application("", "generic"), invalid, "name"),
-            case(Method::POST, "/api/v1/applications", application("a b", "generic"), invalid, "name"),
-            case(Method::POST, "/api/v1/applications", application("x", "cobol"), invalid, "generic"),
-            case(
-                Method::POST,
-                "/api/v1/applications",
-                application("web", "generic"),
-                (409, "application_exists"),
-                "web",
-            ),
+        ],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn bad_words_about_a_group_change_nothing() {
+    let (world, ids) = World::with_group().await;
+    let invalid = (422, "invalid");
+    let ask = |call: &str, body: Value, refusal: (u16, &'static str), says: &'static str| {
+        case(Method::POST, format!("/api/v1/groups/{}/{call}", ids.group), body, refusal, says)
+    };
+    let nobody = |call: &str, body: Value| {
+        let path = format!("/api/v1/groups/{NOBODY}/{call}");
+        case(Method::POST, path, body, (404, "group_unknown"), NOBODY)
+    };
+    let share = |percent: u8| json!({"package": "1.1.0", "config": {"max_unavailable": percent}});
+    let older = (409, "no_older_version");
+    refused(
+        &world,
+        vec![
+            ask("rollback", json!({}), older, "older"),
+            ask("rollback", json!({"to": "x"}), invalid, "to"),
+            ask("rollback", json!({"to": NOBODY}), (404, "deployment_unknown"), NOBODY),
+            ask("rollback", json!({"config": {"max_unavailable": 99}}), invalid, "99"),
+            ask("rollback", json!({"flavor": "rollback"}), invalid, "flavor"),
+            nobody("rollback", json!({})),
+            ask("sync", json!({"confirm": 1}), invalid, "confirm"),
+            nobody("sync", json!({})),
+            ask("preview", json!({}), invalid, "package"),
+            ask("preview", share(77), invalid, "max_unavailable: 77"),
+            ask("preview", json!({"package": "9.9"}), (422, "package_unknown"), "9.9"),
+            nobody("preview", share(25)),
+        ],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_bad_application_changes_nothing() {
+    let (world, _) = World::with_group().await;
+    let invalid = (422, "invalid");
+    let add = |name: &str, kind: &str, refusal: (u16, &'static str), says: &'static str| {
+        let body = json!({"name": name, "kind": kind});
+        case(Method::POST, "/api/v1/applications", body, refusal, says)
+    };
+    refused(
+        &world,
+        vec![
+            add("", "generic", invalid, "name"),
+            add("a b", "generic", invalid, "name"),
+            add(&"x".repeat(65), "generic", invalid, "name"),
+            add("x", "cobol", invalid, "known is generic"),
+            add("web", "generic", (409, "application_exists"), "web"),
         ],
     )
     .await;

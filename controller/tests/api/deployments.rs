@@ -18,9 +18,18 @@ async fn a_preview_changes_nothing_and_stands_for_the_plan() {
     let plan = world.post(&path, body.clone()).await.expect(200);
     assert_eq!(plan, world.post(&path, body).await.expect(200));
     assert_eq!(world.dump().await, before);
-    for member in ["seed", "total", "b", "l", "free", "out", "left_out", "batches",
-        "estimated_seconds", "plan_hash"]
-    {
+    for member in [
+        "seed",
+        "total",
+        "b",
+        "l",
+        "free",
+        "out",
+        "left_out",
+        "batches",
+        "estimated_seconds",
+        "plan_hash",
+    ] {
         assert!(!plan[member].is_null(), "{member}");
     }
     assert_eq!((&plan["total"], &plan["b"]), (&json!(10), &json!(2)));
@@ -49,13 +58,16 @@ async fn a_deployment_is_created_started_braked_and_revoked() {
     let actions = world.items(&format!("{location}/actions")).await;
     let mut words: Vec<&str> = actions.iter().filter_map(|it| it["action"].as_str()).collect();
     words.sort_unstable();
-    assert_eq!(words, [
-        "deployment.brake",
-        "deployment.create",
-        "deployment.resume",
-        "deployment.revoke",
-        "deployment.start",
-    ]);
+    assert_eq!(
+        words,
+        [
+            "deployment.brake",
+            "deployment.create",
+            "deployment.resume",
+            "deployment.revoke",
+            "deployment.start",
+        ]
+    );
 }
 
 #[tokio::test]
@@ -93,7 +105,8 @@ async fn a_release_goes_out_from_the_cache_while_cmdb_and_balancer_are_down() {
 #[tokio::test]
 async fn a_group_whose_drivers_are_not_configured_cannot_be_released() {
     let (world, ids) = World::with_group().await;
-    for (field, code) in [("load_balancer", "load_balancer_unknown"), ("executor", "executor_unknown")]
+    for (field, code) in
+        [("load_balancer", "load_balancer_unknown"), ("executor", "executor_unknown")]
     {
         let mut group = record("web", "web", 10);
         if field == "executor" {

@@ -60,7 +60,9 @@ impl Stream {
 
 fn parse(block: &str) -> Option<Sent> {
     let field = |name: &str| {
-        block.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": ").map(str::to_owned))
+        block
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(": ").map(str::to_owned))
     };
     let kind = field("event")?;
     let data = serde_json::from_str(&field("data")?).expect("JSON");

@@ -66,7 +66,10 @@ async fn another_content_or_digest_is_refused_and_not_kept() {
     world.upload(next, BYTES, Some("abc")).await.problem(422, "invalid");
     world.upload(next, b"", None).await.problem(422, "empty_archive");
     world.upload("/api/v1/packages/web/.x", BYTES, None).await.problem(422, "invalid");
-    world.upload("/api/v1/packages/no/2.0.1", BYTES, None).await.problem(404, "application_unknown");
+    world
+        .upload("/api/v1/packages/no/2.0.1", BYTES, None)
+        .await
+        .problem(404, "application_unknown");
     assert_eq!((world.dump().await, world.packages.count()), (before, kept));
 }
 

@@ -159,7 +159,8 @@ async fn a_release_is_made_by_forms() {
     assert!(stale.text().contains("The plan has changed meanwhile"));
     assert_eq!(world.items("/api/v1/deployments").await.len(), 0);
 
-    let created = browser.post(&format!("{group}/deployments"), &format!("{form}&start=true")).await;
+    let created =
+        browser.post(&format!("{group}/deployments"), &format!("{form}&start=true")).await;
     assert_eq!(created.status, 303, "{}", created.text());
     let page = created.headers[LOCATION].to_str().expect("a path").to_owned();
     assert!(browser.get(&page).await.text().contains("1.1.0"));
@@ -219,7 +220,8 @@ async fn a_form_without_the_sessions_csrf_token_changes_nothing() {
     send("x-none", "", Method::POST, &api).await.problem(403, "csrf");
     send("x-capstan-csrf", "wrong", Method::POST, &api).await.problem(403, "csrf");
     assert_eq!(world.dump().await, before);
-    let request = Request::post(&api).header(COOKIE, &browser.cookie).header("x-capstan-csrf", &csrf);
+    let request =
+        Request::post(&api).header(COOKIE, &browser.cookie).header("x-capstan-csrf", &csrf);
     let braked = world.send(request.body(Body::empty()).expect("a request")).await.expect(200);
     assert_eq!(braked["shown_status"], "SMOKE_BRAKED");
 }

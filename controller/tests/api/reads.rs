@@ -31,9 +31,21 @@ async fn everything_can_be_read() {
     let deployment = world.start(&ids).await;
     let path = format!("/api/v1/deployments/{}", id(&deployment));
     let shown = world.get(&path).await.expect(200);
-    for member in ["group", "package", "flavor", "status", "shown_status", "holds", "total", "b",
-        "l", "counts", "batches", "allowed_actions", "waiting_for"]
-    {
+    for member in [
+        "group",
+        "package",
+        "flavor",
+        "status",
+        "shown_status",
+        "holds",
+        "total",
+        "b",
+        "l",
+        "counts",
+        "batches",
+        "allowed_actions",
+        "waiting_for",
+    ] {
         assert!(!shown[member].is_null(), "{member}");
     }
     let targets = world.items(&format!("{path}/targets")).await;
@@ -160,19 +172,39 @@ async fn the_interface_describes_itself() {
     let document = world.send(request).await.expect(200);
     let paths = document["paths"].as_object().expect("paths");
     for path in [
-        "/api/v1/applications", "/api/v1/applications/{id}", "/api/v1/applications/{id}/packages",
-        "/api/v1/groups", "/api/v1/groups/{id}", "/api/v1/groups/{id}/sync",
-        "/api/v1/groups/{id}/servers", "/api/v1/groups/{id}/versions",
-        "/api/v1/groups/{id}/preview", "/api/v1/groups/{id}/rollback", "/api/v1/servers/{id}",
-        "/api/v1/packages", "/api/v1/packages/{application}/{version}",
-        "/api/v1/packages/{application}/{version}/archive", "/api/v1/deployments",
-        "/api/v1/deployments/{id}", "/api/v1/deployments/{id}/targets",
-        "/api/v1/deployments/{id}/actions", "/api/v1/deployments/{id}/events",
-        "/api/v1/deployments/{id}/{action}", "/api/v1/targets/{id}", "/api/v1/targets/{id}/log",
-        "/api/v1/dependencies", "/api/v1/dependencies/{name}",
+        "/api/v1/applications",
+        "/api/v1/applications/{id}",
+        "/api/v1/applications/{id}/packages",
+        "/api/v1/groups",
+        "/api/v1/groups/{id}",
+        "/api/v1/groups/{id}/sync",
+        "/api/v1/groups/{id}/servers",
+        "/api/v1/groups/{id}/versions",
+        "/api/v1/groups/{id}/preview",
+        "/api/v1/groups/{id}/rollback",
+        "/api/v1/servers/{id}",
+        "/api/v1/packages",
+        "/api/v1/packages/{application}/{version}",
+        "/api/v1/packages/{application}/{version}/archive",
+        "/api/v1/deployments",
+        "/api/v1/deployments/{id}",
+        "/api/v1/deployments/{id}/targets",
+        "/api/v1/deployments/{id}/actions",
+        "/api/v1/deployments/{id}/events",
+        "/api/v1/deployments/{id}/{action}",
+        "/api/v1/targets/{id}",
+        "/api/v1/targets/{id}/log",
+        "/api/v1/dependencies",
+        "/api/v1/dependencies/{name}",
     ] {
         assert!(paths.contains_key(path), "{path} is not described");
     }
+    let operations = paths.values().flat_map(|path| path.as_object().expect("operations").values());
+    let mut names: Vec<&str> = operations.filter_map(|it| it["operationId"].as_str()).collect();
+    let count = names.len();
+    names.sort_unstable();
+    names.dedup();
+    assert_eq!(names.len(), count, "names of operations are unique");
     for schema in ["DeploymentView", "GroupView", "ProblemDocument", "Plan", "Event"] {
         assert!(document["components"]["schemas"][schema].is_object(), "{schema}");
     }

@@ -17,9 +17,7 @@ async fn all_groups_are_synced_at_the_start_and_when_something_changes() {
     world.cmdb.put(record("web", "web", 4));
     let shutdown = CancellationToken::new();
     let sync = tokio::spawn(Arc::clone(&world.controller).run_sync(shutdown.clone()));
-    let groups = world
-        .until("/api/v1/groups", |page| page["items"][0]["in_service"] == 4)
-        .await;
+    let groups = world.until("/api/v1/groups", |page| page["items"][0]["in_service"] == 4).await;
     let group = id(&groups["items"][0]).to_owned();
     world.cmdb.put(record("web", "web", 5));
     world.cmdb.put(record("shop", "shop", 2));

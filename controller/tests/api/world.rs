@@ -15,7 +15,9 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tower::ServiceExt;
 
-use crate::fakes::{FakeBalancer, FakeCmdb, FakeExecutor, FakePackages, FakeScripts, record, sha256};
+use crate::fakes::{
+    FakeBalancer, FakeCmdb, FakeExecutor, FakePackages, FakeScripts, record, sha256,
+};
 
 pub(crate) struct World {
     pub(crate) cmdb: Arc<FakeCmdb>,
@@ -85,8 +87,11 @@ impl World {
         let stale_after = Duration::from_mins(10);
         let store = Store::open(&capstan_store::Settings { url, stale_after }).await;
         let store = store.expect("a new database opens");
-        let (cmdb, balancer, executor) =
-            (Arc::<FakeCmdb>::default(), Arc::<FakeBalancer>::default(), Arc::<FakeExecutor>::default());
+        let (cmdb, balancer, executor) = (
+            Arc::<FakeCmdb>::default(),
+            Arc::<FakeBalancer>::default(),
+            Arc::<FakeExecutor>::default(),
+        );
         let packages = FakePackages::default();
         let edge: Arc<dyn LoadBalancer> = balancer.clone();
         let local: Arc<dyn Executor> = executor.clone();
@@ -101,7 +106,17 @@ impl World {
         let token = controller.ensure_admin_token().await.expect("a store");
         let token = token.expect("the first start makes a token");
         let router = controller.router();
-        Self { cmdb, balancer, executor, packages, store, controller, router, token, _folder: folder }
+        Self {
+            cmdb,
+            balancer,
+            executor,
+            packages,
+            store,
+            controller,
+            router,
+            token,
+            _folder: folder,
+        }
     }
 
     /// A controller with group `web` of ten servers, looked at, and packages 1.0.0 and 1.1.0.
@@ -113,7 +128,8 @@ impl World {
 
     pub(crate) async fn add_group(&self, name: &str, servers: usize) -> Ids {
         self.cmdb.put(record(name, name, servers));
-        let (id, _) = self.store.sync_group(record(name, name, servers), false).await.expect("a group");
+        let (id, _) =
+            self.store.sync_group(record(name, name, servers), false).await.expect("a group");
         let group = id.to_string();
         self.post(&format!("/api/v1/groups/{group}/sync"), json!({})).await.expect(200);
         let application = self.get(&format!("/api/v1/groups/{group}")).await.json();

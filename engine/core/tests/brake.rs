@@ -58,6 +58,24 @@ fn a_release_whose_every_server_fails_stops_within_the_limits() {
     }
 }
 
+#[test]
+fn narrow_batches_lose_no_more_than_max_failure() {
+    for n in [20, 100, 400] {
+        for max_failure in [0, 1, 5, 10] {
+            let config = ConfigRequest { max_failure: Some(max_failure), ..width(1) };
+            let mut world = World::unchecked(Setup { servers: n, ..Setup::default() });
+            let id = world.rollout(1, config);
+            past_the_bastions(&mut world, id);
+            world.run_rounds(|_, stage| stage.stage == Stage::Verify, |_| {});
+            check::logs(&world);
+            let failed = world.of(id).counts().failed();
+            let limit = world.of(id).deployment.config.failure_limit(n);
+            assert_eq!(failed, limit, "{n} servers, max_failure {max_failure} %");
+            assert!(world.of(id).deployment.hold(HoldReason::Failures).is_some());
+        }
+    }
+}
+
 fn a_bad_release(n: u32, percent: u32) {
     let mut world = World::unchecked(Setup { servers: n, ..Setup::default() });
     let id = world.rollout(1, width(percent));

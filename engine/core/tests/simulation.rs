@@ -58,7 +58,7 @@ fn cases(default: u32) -> ProptestConfig {
     let wanted = std::option_env!("CAPSTAN_SIM_CASES").and_then(|text| text.parse().ok());
     ProptestConfig {
         cases: wanted.unwrap_or(default),
-        max_shrink_iters: 4000,
+        max_shrink_iters: 600,
         failure_persistence: None,
         ..ProptestConfig::default()
     }

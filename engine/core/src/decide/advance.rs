@@ -51,7 +51,8 @@ impl Decider<'_> {
             if !self.of(id).deployment.status.is_running() {
                 return;
             }
-            let moved = self.apply_rows(id) | self.apply_batches(id);
+            // Batches first: the end of a deployment revokes those that have not ended.
+            let moved = self.apply_batches(id) | self.apply_rows(id);
             if !self.of(id).deployment.status.is_running() {
                 return;
             }

@@ -56,6 +56,9 @@ fn check_deployment(world: &World, state: &DeploymentState) {
             !matches!(batch.status, BatchStatus::Success | BatchStatus::Revoked)
         };
         assert_eq!(state.batches().iter().find(open), None, "every batch is at its end");
+        let revoked = state.batches().iter().find(|batch| batch.status == BatchStatus::Revoked);
+        let good = row.status == DeploymentStatus::Success;
+        assert!(!good || revoked.is_none(), "SUCCESS with a revoked batch: {revoked:?}");
         return;
     }
     if row.status == DeploymentStatus::Pending {

@@ -268,6 +268,11 @@ fn help(world: &mut World, id: DeploymentId) -> bool {
             world.put_back(server).unwrap();
             return true;
         }
+        // A scale-out visits no server that is out and proves the version: who left them out must
+        // bring them back.
+        if world.of(id).deployment.flavor == Flavor::Scaleout {
+            return world.act(id, Action::Revoke).is_ok();
+        }
     }
     let clicks = [Action::Resume, Action::Retry, Action::Bake, Action::Rollout];
     for action in clicks {

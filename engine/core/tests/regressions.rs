@@ -1,0 +1,76 @@
+//! Scenarios that once broke a rule. Each is replayed with every check of the simulation.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod sim;
+
+use sim::scenario::{parse, replay, text};
+
+/// What went wrong, and the scenario that showed it.
+const SCENARIOS: &[(&str, &str)] = &[
+    (
+        "a server that left and came back while its stage ran did not count as out (S1)",
+        "group servers=2 marked=0 pools=1 dark=true bastion=false adopted=false first=In
+         create 1 0
+         ok 0 0
+         remove 1 0
+         restore 13 0",
+    ),
+    (
+        "a drain that was still due took a server out of traffic after its Markup",
+        "group servers=6 marked=0 pools=1 dark=true bastion=true adopted=false first=In
+         create 1 2
+         ok 0 0
+         ok 0 0
+         ok 0 0
+         ok 0 0
+         unmark 6 0
+         look 0 0
+         bake 0 0
+         ok 0 0",
+    ),
+    (
+        "who brakes anew was not called stale after another day",
+        "group servers=3 marked=0 pools=1 dark=true bastion=false adopted=false first=In
+         create 1 0
+         wont 0 0
+         pass 7 0
+         brake 0 0",
+    ),
+    (
+        "a rollback at the instant of the release that it undoes overlaps with nothing (S6)",
+        "group servers=1 marked=0 pools=1 dark=true bastion=false adopted=true first=In
+         create 1 0
+         rollback 0 0
+         ok 0 0",
+    ),
+    (
+        "a scale-out does not visit servers that are out and prove the version, and is held",
+        "group servers=4 marked=0 pools=1 dark=true bastion=true adopted=true first=In
+         create 1 7
+         ok 0 0
+         ok 0 0
+         ok 0 0
+         ok 0 0
+         bake 0 0
+         ok 0 0
+         rollout 0 0
+         revoke 0 0
+         scaleout 21 2",
+    ),
+];
+
+#[test]
+fn scenarios_that_once_broke_a_rule_do_so_no_more() {
+    for (what, scenario) in SCENARIOS {
+        println!("{what}");
+        drop(replay(scenario));
+    }
+}
+
+#[test]
+fn a_scenario_is_printed_as_it_is_read() {
+    for (_, scenario) in SCENARIOS {
+        let (setup, steps) = parse(scenario);
+        assert_eq!(parse(&text(&setup, &steps)), (setup, steps));
+    }
+}

@@ -1,0 +1,138 @@
+//! `capstan target …`
+
+use std::time::Duration;
+
+use capstan_core::TargetId;
+use capstan_core::target_status::TargetStatus;
+use capstan_core::view::{LogPart, TargetView};
+use serde::Deserialize;
+
+use super::context::{Context, print};
+use super::error::Error;
+use super::lookup::DeploymentArgs;
+use super::moment;
+
+/// How often new output is asked for.
+const POLL: Duration = Duration::from_secs(1);
+/// Bytes that one call gives at most.
+const CHUNK: u64 = 1024 * 1024;
+
+/// A server in a deployment.
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum TargetCommand {
+    /// Shows the output of the scripts on a host, stage by stage.
+    ///
+    /// --follow goes on until the target is at rest. Next: after a failure, repair what the output
+    /// tells and `deployment retry`.
+    #[command(after_help = "Example:\n  capstan target log web-3 --group web-prod --follow")]
+    Log(LogArgs),
+}
+
+/// Which output.
+#[derive(Debug, clap::Args)]
+pub(crate) struct LogArgs {
+    /// Id of the target, or its host name together with --group or --deployment.
+    target: String,
+    /// In this deployment.
+    #[arg(long, value_name = "DEPLOYMENT", conflicts_with = "group")]
+    deployment: Option<String>,
+    /// In the deployment of this group that runs, else in its newest one.
+    #[arg(long, value_name = "GROUP")]
+    group: Option<String>,
+    /// Goes on as new output comes.
+    #[arg(long)]
+    follow: bool,
+}
+
+/// Output by byte range.
+#[derive(Debug, Deserialize)]
+struct LogParts {
+    items: Vec<LogPart>,
+}
+
+/// Runs a command.
+pub(crate) async fn run(context: &Context, command: TargetCommand) -> Result<(), Error> {
+    let TargetCommand::Log(args) = command;
+    let within = match (args.deployment, args.group) {
+        (None, None) => None,
+        (deployment, group) => Some(DeploymentArgs { deployment, group }),
+    };
+    let id = context.client.target_id(&args.target, within.as_ref()).await?;
+    Log { context, id, offset: 0, shown: None }.run(args.follow).await
+}
+
+/// Somebody who reads the output of a target.
+struct Log<'a> {
+    context: &'a Context,
+    id: TargetId,
+    /// How many bytes were read.
+    offset: u64,
+    /// The part that was shown last, by its key.
+    shown: Option<String>,
+}
+
+impl Log<'_> {
+    async fn run(&mut self, follow: bool) -> Result<(), Error> {
+        let id = self.id.to_string();
+        loop {
+            // Asked first: what was written before the target came to rest is still read below.
+            let target: TargetView = self.context.client.read(&["targets", &id]).await?;
+            while self.read(&id).await? {}
+            if !follow || is_over(target.status) {
+                return Ok(());
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
+    /// Shows what is new; whether there may be more.
+    async fn read(&mut self, id: &str) -> Result<bool, Error> {
+        let query = [("offset", self.offset.to_string()), ("limit", CHUNK.to_string())];
+        let answer = self.context.client.get(&["targets", id, "log"], &query).await?;
+        let parts: LogParts = answer.read()?;
+        if !self.context.is_text() {
+            // An empty answer is shown once, so that a program always gets one.
+            if !parts.items.is_empty() || self.offset == 0 {
+                print(&format!("{}\n", answer.text.trim_end()))?;
+            }
+        } else if parts.items.is_empty() && self.offset == 0 && self.shown.is_none() {
+            self.shown = Some(String::new());
+            print("No output yet.\n")?;
+        }
+        let read: u64 = parts.items.iter().map(|part| part.text.len() as u64).sum();
+        if self.context.is_text() {
+            let text: String = parts.items.iter().map(|part| self.told(part)).collect();
+            print(&text)?;
+        }
+        self.offset += read;
+        Ok(read >= CHUNK)
+    }
+
+    /// A part's text, under a head if the part before was another.
+    fn told(&mut self, part: &LogPart) -> String {
+        let text = harmless(&part.text);
+        if self.shown.as_ref() == Some(&part.key) {
+            return text;
+        }
+        self.shown = Some(part.key.clone());
+        let at = moment::instant(part.at);
+        format!("== {}, attempt {}, {at}\n{text}", part.stage, part.attempt)
+    }
+}
+
+/// Whether no more output comes unless a person asks for it. A bastion that verified waits for
+/// `bake`, and a held target goes on by itself, so neither is the end.
+fn is_over(status: TargetStatus) -> bool {
+    let is_end = matches!(
+        status,
+        TargetStatus::Success | TargetStatus::SetAside | TargetStatus::Revoked
+    );
+    is_end || status.is_failure()
+}
+
+/// The text without commands to the terminal; lines and tabs stay.
+fn harmless(text: &str) -> String {
+    let keep = |letter: char| !letter.is_control() || matches!(letter, '\n' | '\t');
+    let text = text.replace("\r\n", "\n");
+    text.chars().map(|letter| if keep(letter) { letter } else { '\u{fffd}' }).collect()
+}
