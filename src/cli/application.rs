@@ -31,7 +31,9 @@ pub(crate) enum ApplicationCommand {
     ///
     /// Applications usually come from the CMDB together with their groups; add one by hand to upload
     /// its packages beforehand. Next: `package upload`.
-    #[command(after_help = "Example:\n  capstan application create web --owner ann --environment prod")]
+    #[command(
+        after_help = "Example:\n  capstan application create web --owner ann --environment prod"
+    )]
     Create(CreateArgs),
 }
 

@@ -152,20 +152,41 @@ pub(crate) fn note(text: &str) {
     eprintln!("{text}");
 }
 
-/// Places on a line of the terminal; none if standard output is none.
-pub(crate) fn terminal_width() -> Option<usize> {
-    if !std::io::stdout().is_terminal() {
-        return None;
-    }
-    let named = variable("COLUMNS").and_then(|text| text.trim().parse().ok());
-    Some(named.or_else(asked_width).unwrap_or(80).max(20))
+/// Size of a terminal, in letters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Size {
+    /// Lines.
+    pub(crate) rows: usize,
+    /// Places on a line.
+    pub(crate) columns: usize,
 }
 
-/// The width that the terminal itself tells.
-fn asked_width() -> Option<usize> {
-    let output = Command::new("stty").arg("size").stdin(Stdio::inherit()).stderr(Stdio::null());
-    let text = String::from_utf8(output.output().ok()?.stdout).ok()?;
-    text.split_whitespace().nth(1)?.parse().ok().filter(|width| *width > 0)
+/// Places on a line of the terminal; none if standard output is none.
+pub(crate) fn terminal_width() -> Option<usize> {
+    terminal_size().map(|size| size.columns)
+}
+
+/// Size of the terminal; none if standard output is none, or one that cannot be drawn on.
+pub(crate) fn terminal_size() -> Option<Size> {
+    if !std::io::stdout().is_terminal() || variable("TERM").as_deref() == Some("dumb") {
+        return None;
+    }
+    let asked = asked_size().unwrap_or(Size { rows: 24, columns: 80 });
+    let number = |name| variable(name).and_then(|text| text.trim().parse().ok());
+    Some(Size {
+        rows: number("LINES").unwrap_or(asked.rows).max(4),
+        columns: number("COLUMNS").unwrap_or(asked.columns).max(20),
+    })
+}
+
+/// The size that the terminal itself tells.
+fn asked_size() -> Option<Size> {
+    let mut stty = Command::new("stty");
+    let output = stty.arg("size").stdin(Stdio::inherit()).stderr(Stdio::null()).output().ok()?;
+    let text = String::from_utf8(output.stdout).ok()?;
+    let mut numbers = text.split_whitespace().map(|word| word.parse().ok());
+    let (rows, columns) = (numbers.next()??, numbers.next()??);
+    (rows > 0 && columns > 0).then_some(Size { rows, columns })
 }
 
 /// The word of the API for a value of one of its enumerations.
@@ -204,9 +225,8 @@ mod tests {
         assert_eq!(token(options(None, None), &all).as_deref(), Some("CAPSTAN_TOKEN-value"));
         assert_eq!(token(options(None, Some(&file)), &all).as_deref(), Some("from-file"));
         assert_eq!(token(options(Some("x"), None), &all).as_deref(), Some("x"));
-        let env_file = |name: &str| {
-            (name == "CAPSTAN_TOKEN_FILE").then(|| file.display().to_string())
-        };
+        let env_file =
+            |name: &str| (name == "CAPSTAN_TOKEN_FILE").then(|| file.display().to_string());
         assert_eq!(token(options(None, None), &env_file).as_deref(), Some("from-file"));
         assert!(options(Some("x"), Some(&file)).token(none).is_err());
     }

@@ -133,7 +133,9 @@ impl std::fmt::Display for Refusal {
             write!(text, "\n  {}", clean(line))?;
         }
         if self.status == 401 {
-            text.push_str("\n  Give a token with --token-file, CAPSTAN_TOKEN or CAPSTAN_TOKEN_FILE.");
+            text.push_str(
+                "\n  Give a token with --token-file, CAPSTAN_TOKEN or CAPSTAN_TOKEN_FILE.",
+            );
         }
         if let Some(allowed) = &self.problem.allowed_actions {
             write!(text, "\n  {}", self.problem.allowed_now(allowed))?;

@@ -30,8 +30,10 @@ pub(crate) enum GroupCommand {
     ///
     /// Every deployment does so by itself before it starts. A refresh that would remove many servers
     /// is held: look at what it says, then let it through with --confirm.
-    #[command(after_help = "Example:\n  capstan group sync web-prod\n  capstan group sync web-prod \
-                            --confirm")]
+    #[command(
+        after_help = "Example:\n  capstan group sync web-prod\n  capstan group sync web-prod \
+                            --confirm"
+    )]
     Sync {
         #[command(flatten)]
         group: GroupArgs,
@@ -176,7 +178,10 @@ fn text(view: &GroupView) -> String {
         field("deployment", &running),
         field(
             "servers",
-            &format!("{} in all, {} in service, {} out{dark}", view.total, view.in_service, view.out),
+            &format!(
+                "{} in all, {} in service, {} out{dark}",
+                view.total, view.in_service, view.out
+            ),
         ),
         field("health", &view.health_check_url),
         field("drivers", &format!("{}, load balancer {}", view.executor, view.load_balancer)),

@@ -65,9 +65,9 @@ impl Client {
         }
         let query = [("search", named.to_owned())];
         let near: Vec<ApplicationView> = self.all(&["applications"], &query).await?;
-        let names = near.iter().map(|application| application.name.clone()).collect();
+        let others = near.iter().map(|application| application.name.clone()).collect();
         let found = near.iter().filter(|application| application.name == named).cloned().collect();
-        one("application", named, found, names, |application: &ApplicationView| {
+        one("application", named, found, others, |application: &ApplicationView| {
             format!("{}  {}", application.id, application.name)
         })
     }
@@ -81,14 +81,14 @@ impl Client {
         let found: Vec<GroupView> = self.all(&["groups"], &query).await?;
         let is_meant = |group: &GroupView| group.name == named || group.external_id == named;
         let found: Vec<GroupView> = found.into_iter().filter(is_meant).collect();
-        let names = if found.is_empty() {
+        let others = if found.is_empty() {
             let query = [("limit", PAGE.to_string())];
             let page: Page<GroupView> = self.get(&["groups"], &query).await?.read()?;
             page.items.into_iter().map(|group| group.name).collect()
         } else {
             Vec::new()
         };
-        one("group", named, found, names, |group: &GroupView| {
+        one("group", named, found, others, |group: &GroupView| {
             let application = &group.application;
             format!(
                 "{}  {} ({} of {}, {})",
@@ -123,18 +123,18 @@ impl Client {
             )));
         }
         let mut found = Vec::new();
-        let mut names = Vec::new();
+        let mut others = Vec::new();
         for group in groups {
             for server in self.servers(group.id).await? {
                 let name = label(&server.hostname, &server.instance);
                 if server.hostname == named || name == named {
                     found.push((server, group.name.clone()));
                 } else {
-                    names.push(name);
+                    others.push(name);
                 }
             }
         }
-        let (server, _) = one("server", named, found, names, |(server, group)| {
+        let (server, _) = one("server", named, found, others, |(server, group)| {
             format!("{}  {} in {group}", server.id, label(&server.hostname, &server.instance))
         })?;
         Ok(server)
@@ -210,10 +210,10 @@ impl Client {
         let id = self.deployment_id(deployment).await?;
         let targets = self.targets(id).await?;
         let name = |target: &TargetView| label(&target.hostname, &target.instance);
-        let names = targets.iter().map(name).collect();
+        let others = targets.iter().map(name).collect();
         let is_meant = |target: &TargetView| target.hostname == named || name(target) == named;
         let found: Vec<TargetView> = targets.into_iter().filter(is_meant).collect();
-        let target = one("target", named, found, names, |target: &TargetView| {
+        let target = one("target", named, found, others, |target: &TargetView| {
             format!("{}  {} in batch {}", target.id, name(target), target.batch)
         })?;
         Ok(target.id)
@@ -225,14 +225,15 @@ fn one<T>(
     what: &str,
     named: &str,
     mut found: Vec<T>,
-    names: Vec<String>,
+    others: Vec<String>,
     line: impl Fn(&T) -> String,
 ) -> Result<T, Error> {
     match (found.pop(), found.is_empty()) {
         (Some(only), true) => Ok(only),
         (Some(last), false) => {
             found.push(last);
-            let mut text = format!("there are {} {what}s {named}; name one by its id:", found.len());
+            let mut text =
+                format!("there are {} {what}s {named}; name one by its id:", found.len());
             for item in found.iter().take(MOST_NAMES) {
                 text.push_str("\n  ");
                 text.push_str(&clean(&line(item)));
@@ -240,8 +241,8 @@ fn one<T>(
             Err(Error::Named(text))
         }
         (None, _) => {
-            let shown: Vec<String> = names.iter().take(MOST_NAMES).map(|it| clean(it)).collect();
-            let more = if names.len() > MOST_NAMES { ", …" } else { "" };
+            let shown: Vec<String> = others.iter().take(MOST_NAMES).map(|it| clean(it)).collect();
+            let more = if others.len() > MOST_NAMES { ", …" } else { "" };
             let there = if shown.is_empty() { String::new() } else { "; there are: ".to_owned() };
             let list = shown.join(", ");
             Err(Error::Named(format!("there is no {what} {named}{there}{list}{more}")))
@@ -255,9 +256,9 @@ mod tests {
 
     #[test]
     fn what_is_named_must_be_one() {
-        let find = |found: Vec<&'static str>, names: &[&str]| {
-            let names = names.iter().map(|name| (*name).to_owned()).collect();
-            one("group", "web", found, names, |it| (*it).to_owned()).map_err(|it| it.to_string())
+        let find = |found: Vec<&'static str>, others: &[&str]| {
+            let others = others.iter().map(|name| (*name).to_owned()).collect();
+            one("group", "web", found, others, |it| (*it).to_owned()).map_err(|it| it.to_string())
         };
         assert_eq!(find(vec!["a"], &[]), Ok("a"));
         let several = "there are 2 groups web; name one by its id:\n  a\n  b";

@@ -31,9 +31,11 @@ pub(crate) enum PackageCommand {
     /// Registers a package that lies on a server of your own.
     ///
     /// Hosts download it from there; Capstan keeps no copy. Next: `deployment plan`.
-    #[command(after_help = "Example:\n  capstan package register 1.1.0 --application web --sha256 $(sha256sum \
+    #[command(
+        after_help = "Example:\n  capstan package register 1.1.0 --application web --sha256 $(sha256sum \
                             < web-1.1.0.tar.gz | cut -c 1-64) --location \
-                            https://packages.example/web-1.1.0.tar.gz")]
+                            https://packages.example/web-1.1.0.tar.gz"
+    )]
     Register {
         #[command(flatten)]
         package: PackageArgs,
@@ -48,8 +50,10 @@ pub(crate) enum PackageCommand {
     ///
     /// The digest is computed here and checked there. The same content again is accepted; another
     /// content for the same version is refused. Next: `deployment plan`.
-    #[command(after_help = "Example:\n  capstan package upload web-1.1.0.tar.gz --application web --version \
-                            1.1.0")]
+    #[command(
+        after_help = "Example:\n  capstan package upload web-1.1.0.tar.gz --application web --version \
+                            1.1.0"
+    )]
     Upload {
         /// The archive.
         file: PathBuf,
@@ -63,8 +67,10 @@ pub(crate) enum PackageCommand {
     ///
     /// New deployments refuse it and rollbacks pass it over; what runs already goes on. Next: `group
     /// rollback` where it runs.
-    #[command(after_help = "Example:\n  capstan package mark-bad 1.1.0 --application web --reason \"loses \
-                            sessions\"")]
+    #[command(
+        after_help = "Example:\n  capstan package mark-bad 1.1.0 --application web --reason \"loses \
+                            sessions\""
+    )]
     MarkBad {
         #[command(flatten)]
         package: PackageArgs,
@@ -80,7 +86,9 @@ pub(crate) enum PackageCommand {
     /// Downloads an archive from Capstan's own store.
     ///
     /// The file appears under its name once it is whole and its digest is right.
-    #[command(after_help = "Example:\n  capstan package download 1.1.0 --application web --to web.tar.gz")]
+    #[command(
+        after_help = "Example:\n  capstan package download 1.1.0 --application web --to web.tar.gz"
+    )]
     Download {
         #[command(flatten)]
         package: PackageArgs,

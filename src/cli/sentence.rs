@@ -61,7 +61,8 @@ pub(crate) fn line(event: &Event, names: &Names) -> String {
 fn sentence(event: &Event, names: &Names) -> String {
     let data = &event.data;
     let host = || names.host(event);
-    let batch = || event.batch.map_or_else(|| "a batch".to_owned(), |index| format!("batch {index}"));
+    let batch =
+        || event.batch.map_or_else(|| "a batch".to_owned(), |index| format!("batch {index}"));
     match event.kind {
         EventType::DeploymentCreated => match &data.version {
             Some(version) => format!("deployment of {version} created"),
@@ -70,7 +71,9 @@ fn sentence(event: &Event, names: &Names) -> String {
         EventType::DeploymentStatus => format!("deployment {}", change(event)),
         EventType::HoldSet => format!("braked{}", reasons(" by ", data.holds.as_deref())),
         EventType::HoldCleared => match data.holds.as_deref() {
-            holds @ Some([_, ..]) => format!("hold cleared; still braked{}", reasons(" by ", holds)),
+            holds @ Some([_, ..]) => {
+                format!("hold cleared; still braked{}", reasons(" by ", holds))
+            }
             Some([]) | None => "no longer braked".to_owned(),
         },
         EventType::ActionTaken => "asked".to_owned(),

@@ -18,8 +18,10 @@ pub(crate) enum ServerCommand {
     /// It is drained, and every plan leaves it out until it is put back; a deployment that runs skips
     /// it. It counts as out, so a release goes slower meanwhile, or stops where too few servers would
     /// be left. Next: repair it, then `server put-back`.
-    #[command(after_help = "Example:\n  capstan server pull-out web-3 --group web-prod --reason \"disk is \
-                            full\"")]
+    #[command(
+        after_help = "Example:\n  capstan server pull-out web-3 --group web-prod --reason \"disk is \
+                            full\""
+    )]
     PullOut {
         #[command(flatten)]
         server: ServerArgs,

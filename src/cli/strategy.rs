@@ -94,7 +94,8 @@ mod tests {
 
     #[test]
     fn times_are_read_with_their_units() {
-        for (text, expected) in [("90", 90), ("30s", 30), ("1m30s", 90), ("5m", 300), ("1h", 3600)] {
+        for (text, expected) in [("90", 90), ("30s", 30), ("1m30s", 90), ("5m", 300), ("1h", 3600)]
+        {
             assert_eq!(seconds(text), Ok(expected), "{text}");
         }
         for text in ["", "s", "5x", "1.5m", "-1", "99999999h", "m5"] {

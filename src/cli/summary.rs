@@ -104,7 +104,11 @@ pub(crate) fn lines(view: &DeploymentView, now: Timestamp) -> Vec<String> {
         field("id", &view.id.to_string()),
         field(
             "status",
-            &format!("{}, for {}", view.shown_status, moment::duration(now.since(view.status_since))),
+            &format!(
+                "{}, for {}",
+                view.shown_status,
+                moment::duration(now.since(view.status_since))
+            ),
         ),
         field("progress", &format!("{} {}", tally.bar(), tally.sentence())),
         field("servers", &servers(view)),
@@ -167,37 +171,48 @@ fn batch_lines(batches: &[BatchView]) -> Vec<String> {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use serde_json::{Value, json};
+    use serde_json::Value;
 
     use super::*;
 
     /// A deployment as the API tells it.
     pub(crate) fn sample(status: &str, shown: &str) -> Value {
-        let id = "018bcfe5-687b-7000-8000-000000000001";
-        json!({
-            "id": id, "group": id, "group_name": "web-prod", "application": "web",
-            "package": {"id": id, "version": "1.1.0", "sha256": "ab"},
-            "flavor": "rollout", "status": status, "shown_status": shown,
-            "status_since": "2023-11-14T22:13:20Z", "holds": [],
-            "total": 12, "b": 3, "l": 3, "out": 2, "free": 1, "failed": 1, "failure_limit": 3,
-            "counts": {"SUCCESS": 5, "INSTALL_RUNNING": 2, "VERIFY_FAILURE": 1, "PENDING": 4},
-            "batches": [
-                {"index": 1, "is_bastion": true, "status": "SUCCESS", "wait_until": null,
-                    "counts": {"SUCCESS": 1}},
-                {"index": 2, "is_bastion": false, "status": "DEPLOYING", "wait_until": null,
-                    "counts": {"SUCCESS": 4, "INSTALL_RUNNING": 2, "VERIFY_FAILURE": 1, "PENDING": 4}}
-            ],
-            "config": {"max_unavailable": 25, "batch_pattern": null, "max_failure": 25,
-                "mode": "auto", "batch_wait_seconds": 0, "tail_wait_seconds": 0,
-                "startup_timeout_seconds": 180, "ignore_verify": false},
-            "seed": "s", "plan_hash": "h", "parent": null, "origin": null, "restores": null,
-            "superseded_by": null, "created_by": "ann", "ignore_verify_reason": null,
-            "created_at": "2023-11-14T22:13:20Z", "started_at": null, "ended_at": null,
-            "last_seq": 0, "allowed_actions": ["brake", "revoke"], "actions": [],
-            "waiting_for": [{"what": "host", "on": "web-3", "since": "2023-11-14T22:13:20Z",
-                "who": "the hosts", "until": "2023-11-14T22:14:20Z", "text": "web-3 (INSTALL_RUNNING)."}]
-        })
+        let mut view: Value = serde_json::from_str(SAMPLE).expect("it is JSON");
+        view["status"] = status.into();
+        view["shown_status"] = shown.into();
+        view
     }
+
+    const SAMPLE: &str = r#"{
+        "id": "018bcfe5-687b-7000-8000-000000000001",
+        "group": "018bcfe5-687b-7000-8000-000000000002",
+        "group_name": "web-prod", "application": "web",
+        "package": {
+            "id": "018bcfe5-687b-7000-8000-000000000003", "version": "1.1.0", "sha256": "ab"
+        },
+        "flavor": "rollout", "status_since": "2023-11-14T22:13:20Z", "holds": [],
+        "total": 12, "b": 3, "l": 3, "out": 2, "free": 1, "failed": 1, "failure_limit": 3,
+        "counts": {"SUCCESS": 5, "INSTALL_RUNNING": 2, "VERIFY_FAILURE": 1, "PENDING": 4},
+        "batches": [
+            {"index": 1, "is_bastion": true, "status": "SUCCESS", "wait_until": null,
+                "counts": {"SUCCESS": 1}},
+            {"index": 2, "is_bastion": false, "status": "DEPLOYING", "wait_until": null,
+                "counts": {"SUCCESS": 4, "INSTALL_RUNNING": 2, "VERIFY_FAILURE": 1, "PENDING": 4}}
+        ],
+        "config": {
+            "max_unavailable": 25, "batch_pattern": null, "max_failure": 25, "mode": "auto",
+            "batch_wait_seconds": 0, "tail_wait_seconds": 0, "startup_timeout_seconds": 180,
+            "ignore_verify": false
+        },
+        "seed": "s", "plan_hash": "h", "parent": null, "origin": null, "restores": null,
+        "superseded_by": null, "created_by": "ann", "ignore_verify_reason": null,
+        "created_at": "2023-11-14T22:13:20Z", "started_at": null, "ended_at": null,
+        "last_seq": 0, "allowed_actions": ["brake", "revoke"], "actions": [],
+        "waiting_for": [
+            {"what": "host", "on": "web-3", "since": "2023-11-14T22:13:20Z", "who": "the hosts",
+                "until": "2023-11-14T22:14:20Z", "text": "web-3 (INSTALL_RUNNING)."}
+        ]
+    }"#;
 
     #[test]
     fn a_deployment_fits_on_a_screen() {

@@ -54,7 +54,8 @@ impl Table {
         }
         let Some(most) = most else { return widths };
         let gaps = GAP.len() * widths.len().saturating_sub(1);
-        let too_long = |widths: &[usize]| (widths.iter().sum::<usize>() + gaps).saturating_sub(most);
+        let too_long =
+            |widths: &[usize]| (widths.iter().sum::<usize>() + gaps).saturating_sub(most);
         // The widest of those that may be cut gives way first, letter by letter.
         for _ in 0..too_long(&widths) {
             let cut = self.heads.iter().zip(&mut widths).filter(|((_, fit), _)| *fit == Fit::Cut);

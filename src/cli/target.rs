@@ -1,5 +1,6 @@
 //! `capstan target …`
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use capstan_core::TargetId;
@@ -58,7 +59,8 @@ pub(crate) async fn run(context: &Context, command: TargetCommand) -> Result<(),
         (deployment, group) => Some(DeploymentArgs { deployment, group }),
     };
     let id = context.client.target_id(&args.target, within.as_ref()).await?;
-    Log { context, id, offset: 0, shown: None }.run(args.follow).await
+    let mut log = Log { context, id, offset: 0, sizes: BTreeMap::new(), shown: None };
+    log.run(args.follow).await
 }
 
 /// Somebody who reads the output of a target.
@@ -67,6 +69,9 @@ struct Log<'a> {
     id: TargetId,
     /// How many bytes were read.
     offset: u64,
+    /// Bytes of each part that was seen, by its key. The text of a part does not tell: what is no
+    /// UTF-8 is replaced in it.
+    sizes: BTreeMap<String, u64>,
     /// The part that was shown last, by its key.
     shown: Option<String>,
 }
@@ -99,13 +104,15 @@ impl Log<'_> {
             self.shown = Some(String::new());
             print("No output yet.\n")?;
         }
-        let read: u64 = parts.items.iter().map(|part| part.text.len() as u64).sum();
+        self.sizes.extend(parts.items.iter().map(|part| (part.key.clone(), part.bytes)));
         if self.context.is_text() {
             let text: String = parts.items.iter().map(|part| self.told(part)).collect();
             print(&text)?;
         }
-        self.offset += read;
-        Ok(read >= CHUNK)
+        let known: u64 = self.sizes.values().sum();
+        let end = self.offset + CHUNK;
+        self.offset = end.min(known).max(self.offset);
+        Ok(self.offset == end)
     }
 
     /// A part's text, under a head if the part before was another.
@@ -123,10 +130,8 @@ impl Log<'_> {
 /// Whether no more output comes unless a person asks for it. A bastion that verified waits for
 /// `bake`, and a held target goes on by itself, so neither is the end.
 fn is_over(status: TargetStatus) -> bool {
-    let is_end = matches!(
-        status,
-        TargetStatus::Success | TargetStatus::SetAside | TargetStatus::Revoked
-    );
+    let is_end =
+        matches!(status, TargetStatus::Success | TargetStatus::SetAside | TargetStatus::Revoked);
     is_end || status.is_failure()
 }
 

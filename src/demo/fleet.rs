@@ -27,6 +27,9 @@ const END_WAIT: Duration = Duration::from_secs(5);
 /// Left behind when the demo stopped its instances: then the next start starts them again.
 const STOPPED: &str = "stopped";
 
+/// In the folder of an instance that the demo has set up: from then on Capstan alone installs on it.
+const SET_UP: &str = ".set-up-by-demo";
+
 /// The fleet of one data folder.
 #[derive(Debug)]
 pub(crate) struct Fleet {
@@ -121,7 +124,8 @@ impl Fleet {
         was_stopped: bool,
     ) -> anyhow::Result<()> {
         let root = self.root(place);
-        let installed = root.join("run/restarted").exists();
+        let set_up = root.join(SET_UP);
+        let installed = set_up.exists();
         if installed && !was_stopped {
             return Ok(());
         }
@@ -138,7 +142,7 @@ impl Fleet {
         for stage in [Stage::Download, Stage::Install] {
             self.run_script(place, stage, &version, &sha256, first).await?;
         }
-        Ok(())
+        write_file(&set_up, "", 0o644)
     }
 
     /// Runs one of Capstan's host scripts by hand, as an operator would who sets a host up.

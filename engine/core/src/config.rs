@@ -180,7 +180,7 @@ impl utoipa::PartialSchema for BatchPattern {
 impl utoipa::ToSchema for BatchPattern {}
 
 /// The longest wait between batches.
-pub const LONGEST_WAIT: Duration = Duration::from_secs(30 * 60);
+pub const LONGEST_WAIT: Duration = Duration::from_mins(30);
 
 impl DeploymentConfig {
     /// Completes a request with the defaults of `flavor` and checks every bound.
@@ -298,13 +298,13 @@ fn bounded(field: &'static str, value: u32, low: u32, high: u32) -> Result<u32, 
 mod tests {
     use super::*;
 
-    fn complete(request: ConfigRequest) -> Result<DeploymentConfig, Error> {
-        DeploymentConfig::complete(&request, Flavor::Rollout, false)
+    fn complete(request: &ConfigRequest) -> Result<DeploymentConfig, Error> {
+        DeploymentConfig::complete(request, Flavor::Rollout, false)
     }
 
     #[test]
     fn defaults_are_those_of_the_strategy_table() {
-        let config = complete(ConfigRequest::default()).expect("defaults are within bounds");
+        let config = complete(&ConfigRequest::default()).expect("defaults are within bounds");
         assert_eq!(config.max_unavailable, Share::percent(25));
         assert_eq!(config.max_failure, config.max_unavailable);
         assert_eq!(config.batch_pattern, None);
@@ -346,7 +346,7 @@ mod tests {
             ),
         ];
         for (request, expected) in cases {
-            let text = complete(request.clone()).expect_err("out of bounds").to_string();
+            let text = complete(&request).expect_err("out of bounds").to_string();
             assert!(text.contains(expected), "{request:?}: {text}");
         }
     }
@@ -354,6 +354,6 @@ mod tests {
     #[test]
     fn a_failure_limit_is_never_zero() {
         let request = ConfigRequest { max_failure: Some(0), ..Default::default() };
-        assert_eq!(complete(request).expect("0 is allowed").failure_limit(1000), 1);
+        assert_eq!(complete(&request).expect("0 is allowed").failure_limit(1000), 1);
     }
 }

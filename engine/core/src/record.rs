@@ -172,6 +172,7 @@ pub struct Running {
 }
 
 /// One instance on one host: what the CMDB says of it, and what Capstan knows.
+#[expect(clippy::struct_excessive_bools, reason = "a row: each is a fact of its own")]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Server {
     /// Its id.
@@ -496,6 +497,7 @@ impl Cause {
 }
 
 /// One server in one deployment.
+#[expect(clippy::struct_excessive_bools, reason = "a row: each is a fact of its own")]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
     /// Its id.

@@ -94,7 +94,7 @@ impl Slots {
     /// How many servers in service may be taken now.
     pub fn free(self) -> u32 {
         let by_limit = self.l.saturating_sub(self.out);
-        let spare = if self.may_take_last { 0 } else { 1 };
+        let spare = u32::from(!self.may_take_last);
         by_limit.min(self.in_service.saturating_sub(spare))
     }
 }

@@ -25,9 +25,12 @@ pub fn number(seed: &str, server: ServerId) -> [u8; 32] {
     hash.finalize().into()
 }
 
+/// The servers of one IDC and pool, each with its number.
+type Pool<'a> = Vec<([u8; 32], &'a Server)>;
+
 /// Sorts servers as the module's text says.
 pub fn spread<'a>(seed: &str, servers: impl IntoIterator<Item = &'a Server>) -> Vec<&'a Server> {
-    let mut pools: BTreeMap<(&str, &str), Vec<([u8; 32], &Server)>> = BTreeMap::new();
+    let mut pools: BTreeMap<(&str, &str), Pool<'_>> = BTreeMap::new();
     for server in servers {
         pools
             .entry((&server.idc, &server.pool))

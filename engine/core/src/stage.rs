@@ -28,9 +28,9 @@ pub enum Stage {
 /// How long a drain waits for requests under way before Markdown goes on.
 pub const DRAIN_LIMIT: Duration = Duration::from_secs(30);
 /// How old a Verify success may be when Markup starts (S5).
-pub const VERIFY_FRESH: Duration = Duration::from_secs(60);
+pub const VERIFY_FRESH: Duration = Duration::from_mins(1);
 /// How long after a stage's limit a host is still asked for a lost answer (S11).
-pub const UNKNOWN_GRACE: Duration = Duration::from_secs(120);
+pub const UNKNOWN_GRACE: Duration = Duration::from_mins(2);
 /// Waits before the automatic tries of a stage; as many tries as there are entries follow the first.
 pub const TRY_WAITS: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(8)];
 
@@ -42,9 +42,9 @@ impl Stage {
     /// How long the stage may take, from its start, all tries included.
     pub fn limit(self, startup_timeout: Duration, settle_time: Duration) -> Duration {
         match self {
-            Self::Markdown | Self::Markup => Duration::from_secs(60),
-            Self::Download => Duration::from_secs(600),
-            Self::Install => Duration::from_secs(300),
+            Self::Markdown | Self::Markup => Duration::from_mins(1),
+            Self::Download => Duration::from_mins(10),
+            Self::Install => Duration::from_mins(5),
             Self::Verify => startup_timeout.max(settle_time),
             Self::Check => settle_time + Duration::from_secs(10),
         }

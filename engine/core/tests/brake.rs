@@ -32,8 +32,8 @@ fn never(_: &World, _: &Running) -> bool {
 }
 
 fn is_normal(world: &World, stage: &Running) -> bool {
-    let state = world.of(stage.deployment);
-    !state.is_bastion(&state.targets()[state.place(stage.target).unwrap()])
+    let row = world.of(stage.deployment);
+    !row.is_bastion(&row.targets()[row.place(stage.target).unwrap()])
 }
 
 /// Bastions verify, are baked, and the first normal batch starts.
@@ -70,7 +70,10 @@ fn narrow_batches_lose_no_more_than_max_failure() {
             check::logs(&world);
             let failed = world.of(id).counts().failed();
             let limit = world.of(id).deployment.config.failure_limit(n);
-            assert_eq!(failed, limit, "{n} servers, max_failure {max_failure} %");
+            // What was started together with the one that reached the limit may fail, too.
+            let batch = (n / 100).max(1);
+            let most = limit - 1 + batch;
+            assert!((limit..=most).contains(&failed), "{n} servers, max_failure {max_failure} %");
             assert!(world.of(id).deployment.hold(HoldReason::Failures).is_some());
         }
     }
@@ -122,7 +125,8 @@ fn a_good_release_of_any_size_never_brakes_itself() {
         a_good_release(100, percent, First::In);
     }
     a_good_release(1000, 1, First::In);
-    a_good_release(1000, 25, First::In);
+    // More than one decision may start at once: the rest must not be forgotten.
+    a_good_release(1200, 25, First::In);
 }
 
 #[test]
@@ -247,7 +251,7 @@ fn servers_that_die_after_success_are_counted_and_stop_the_rollout() {
         assert_eq!(world.of(id).counts().failed(), 0, "not before the settle time");
         world.pass(Duration::from_secs(6));
         world.look();
-        world.pass(Duration::from_secs(60));
+        world.pass(Duration::from_mins(1));
         world.wake();
     }
     let state = world.of(id);

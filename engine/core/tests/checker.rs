@@ -51,7 +51,7 @@ fn rules(log: &[Event]) -> Vec<&'static str> {
 /// The log with an event put in before the last one for which `wanted` is true.
 fn with_event_before(wanted: impl Fn(&Event) -> bool, make: impl Fn(&Event) -> Event) -> Vec<Event> {
     let mut log = good_log();
-    let place = log.iter().rposition(|event| wanted(event)).expect("there is such an event");
+    let place = log.iter().rposition(wanted).expect("there is such an event");
     log.insert(place, make(&log[place]));
     for (event, seq) in log.iter_mut().zip(1..) {
         event.seq = seq;
@@ -145,9 +145,9 @@ fn keys_and_fences() {
 #[test]
 fn what_is_final_stays() {
     let mut log = good_log();
-    let end = log.iter().rfind(|event| event.kind == EventType::DeploymentStatus).unwrap();
+    let end = log.last().unwrap();
     let mut again = end.clone();
-    again.seq = log.len() as i64 + 1;
+    again.seq += 1;
     again.data.from = Some("SUCCESS".into());
     again.data.to = Some("FAILURE".into());
     log.push(again);

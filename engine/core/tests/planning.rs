@@ -202,6 +202,41 @@ fn normal_servers_are_cut_by_the_pattern() {
 }
 
 #[test]
+fn strategies_have_bounds() {
+    let complete = |request: ConfigRequest, dark| {
+        DeploymentConfig::complete(&request, Flavor::Rollout, dark).map_err(|error| error.field)
+    };
+    let base = ConfigRequest::default;
+    let share = |share| ConfigRequest { max_unavailable: Some(share), ..base() };
+    for good in [1, 25, 50] {
+        assert!(complete(share(good), false).is_ok());
+    }
+    for (bad, dark) in [(0, true), (51, true), (99, true), (100, false), (101, true)] {
+        assert_eq!(complete(share(bad), dark), Err("max_unavailable"));
+    }
+    assert!(complete(share(100), true).is_ok());
+    let waits = |first, tail| ConfigRequest {
+        batch_wait_seconds: first,
+        tail_wait_seconds: tail,
+        ..base()
+    };
+    assert_eq!(complete(waits(Some(1800), None), false).unwrap().tail_wait_seconds, 1800);
+    assert_eq!(complete(waits(Some(1801), None), false), Err("batch_wait_seconds"));
+    assert_eq!(complete(waits(None, Some(1801)), false), Err("tail_wait_seconds"));
+    let verify = |seconds| ConfigRequest { startup_timeout_seconds: Some(seconds), ..base() };
+    assert!(complete(verify(3), false).is_ok() && complete(verify(10_800), false).is_ok());
+    for bad in [2, 10_801] {
+        assert_eq!(complete(verify(bad), false), Err("startup_timeout_seconds"));
+    }
+    let pattern = |text: &str| ConfigRequest { batch_pattern: Some(text.into()), ..base() };
+    for bad in ["26%", "50%+50%", "0%", "5%+5%", "10", ""] {
+        assert_eq!(complete(pattern(bad), false), Err("batch_pattern"), "{bad}");
+    }
+    let config = complete(base(), false).unwrap();
+    assert_eq!([0, 1, 3, 4, 100].map(|total| config.failure_limit(total)), [1, 1, 1, 1, 25]);
+}
+
+#[test]
 fn a_plan_never_changes_by_accident() {
     let mut bench = bench(Setup { servers: 9, pools: 3, ..Setup::default() });
     bench.servers.iter_mut().zip(0_u8..).for_each(|(server, number)| {

@@ -71,7 +71,7 @@ fn begun(steps: Vec<Step>, config: u32) -> Vec<Step> {
 }
 
 proptest! {
-    #![proptest_config(cases(400))]
+    #![proptest_config(cases(800))]
 
     #[test]
     fn small_groups_keep_every_rule(
@@ -84,7 +84,7 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(cases(120))]
+    #![proptest_config(cases(250))]
 
     #[test]
     fn groups_of_a_dozen_keep_every_rule(
@@ -97,7 +97,7 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(cases(12))]
+    #![proptest_config(cases(20))]
 
     #[test]
     fn groups_of_forty_keep_every_rule(

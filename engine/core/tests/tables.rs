@@ -195,7 +195,7 @@ fn baking_fails_in_markup_or_before() {
 #[test]
 fn a_proof_of_sixty_seconds_is_fresh_enough() {
     let mut case = verified(4, half());
-    case.world.pass(Duration::from_secs(60));
+    case.world.pass(Duration::from_mins(1));
     case.act(Action::Bake);
     assert_eq!(case.world.stages()[0].stage, Stage::Markup);
 }
@@ -526,6 +526,109 @@ fn members_that_come_back_get_a_new_attempt() {
         assert!(case.batch(last + 1).contains(&done));
         case.run().is(Status::Success);
     }
+}
+
+#[test]
+fn who_needs_no_slot_joins_the_running_batch_that_waits_for_one() {
+    let mut case = baked(8, ConfigRequest::default());
+    let (first, later) = (case.batch(2), case.batch(4));
+    // One of a later batch dies, and so does one outside the running batch: no slot is free.
+    for server in [later[0], case.batch(3)[0]] {
+        case.world.hosts.get_mut(&server).unwrap().dead = true;
+    }
+    case.world.look();
+    case.act(Action::Rollout);
+    assert!(!case.world.of(case.id).deployment.is_braked(), "the hold is set only if none joined");
+    let joined = case.batch(2);
+    assert!(first.iter().all(|server| joined.contains(server)));
+    assert!(joined.contains(&later[0]));
+    assert_eq!(case.target(later[0]), Target::MarkdownRunning);
+    assert_eq!(case.target(first[0]), Target::Pending, "it waits for a slot");
+    for host in case.world.hosts.values_mut() {
+        host.dead = false;
+    }
+    case.run().is(Status::Success);
+}
+
+#[test]
+fn without_anyone_to_join_the_slots_hold_is_set_and_clears_itself() {
+    let mut case = baked(4, ConfigRequest::default());
+    let bastion = case.batch(1)[0];
+    case.world.hosts.get_mut(&bastion).unwrap().outside = true;
+    case.world.look();
+    case.act(Action::Rollout).is(Status::RollingOut);
+    let hold = |case: &Case| case.world.of(case.id).deployment.hold(HoldReason::Slots).is_some();
+    assert!(hold(&case));
+    assert!(case.world.act(case.id, Action::Resume).is_err(), "it clears itself");
+    case.act(Action::Brake).act(Action::Resume);
+    assert!(hold(&case));
+    case.world.hosts.get_mut(&bastion).unwrap().outside = false;
+    case.world.look();
+    assert!(!hold(&case));
+    case.run().is(Status::Success);
+}
+
+#[test]
+fn a_bastion_that_waits_moves_on_when_another_has_ended() {
+    for fails in [false, true] {
+        let mut world = World::new(Setup { servers: 8, marked: 2, ..Setup::default() });
+        let draft = world.create_input(1, ConfigRequest::default(), false);
+        let id = world.create(draft).unwrap();
+        let mut case = Case { world, id };
+        let (runs, waits) = (case.batch(1)[0], case.batch(1)[1]);
+        let other = case.batch(2)[0];
+        case.world.hosts.get_mut(&other).unwrap().dead = true;
+        case.world.look();
+        case.act(Action::Start).is(Status::Smoking);
+        assert_eq!(case.target(waits), Target::Pending, "one slot is left for two bastions");
+        if fails {
+            case.run_failing(Stage::Verify).is(Status::SmokeFailure);
+        } else {
+            case.run().is(Status::SmokeSuccess);
+        }
+        assert_eq!(case.batch(1), [runs]);
+        assert!(case.batch(2).contains(&waits));
+    }
+}
+
+#[test]
+fn a_set_aside_bastion_comes_back_in_the_last_batch_outside_smoking() {
+    let mut case = marked(8, 2, ConfigRequest::default());
+    let bad = case.batch(1)[1];
+    case.world.run_rounds(|_, stage| stage.server == bad && stage.stage == Stage::Markdown, |_| {});
+    case.is(Status::SmokeFailure);
+    case.pull(bad);
+    case.world.put_back(bad).unwrap();
+    assert!(!case.batch(1).contains(&bad));
+    case.act(Action::Retry).is(Status::SmokeSuccess);
+}
+
+#[test]
+fn a_bastion_that_waits_for_a_slot_gives_its_place_to_one_that_needs_none() {
+    let mut world = World::new(Setup { servers: 4, ..Setup::default() });
+    let draft = world.create_input(1, ConfigRequest::default(), false);
+    let id = world.create(draft).unwrap();
+    let mut case = Case { world, id };
+    let (bastion, other) = (case.batch(1)[0], case.batch(3)[0]);
+    case.world.hosts.get_mut(&other).unwrap().dead = true;
+    case.world.look();
+    case.act(Action::Start).is(Status::Smoking);
+    assert_eq!(case.batch(1), [other], "it is out, and needs no slot");
+    assert!(case.batch(3).contains(&bastion));
+    case.world.hosts.get_mut(&other).unwrap().dead = false;
+    case.run().is(Status::SmokeSuccess);
+}
+
+#[test]
+fn a_server_that_stays_out_by_others_is_success_and_relapses_when_it_dies() {
+    let mut case = verified(4, half());
+    let bastion = case.batch(1)[0];
+    case.world.hosts.get_mut(&bastion).unwrap().outside = true;
+    case.act(Action::Bake).run().is(Status::BakeSuccess);
+    let row = case.world.state.server(bastion).unwrap();
+    assert_eq!((row.service, row.out_because), (Service::Out, Some(OutBecause::Outside)));
+    case.die(bastion).is(Status::SmokeFailure);
+    assert_eq!(case.target(bastion), Target::VerifyFailure);
 }
 
 #[test]

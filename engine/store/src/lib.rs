@@ -20,8 +20,8 @@
 //! * everything else lies in files by what it is about
 
 mod access;
-mod apply;
 mod applications;
+mod apply;
 mod audit;
 mod bulk;
 mod cache;
@@ -63,8 +63,8 @@ use inner::Inner;
 
 pub use error::{Error, SubmitError, chain};
 pub use types::{
-    DeploymentFilter, Idempotency, NewAudit, NewPackage, OutputChunk, PageRequest,
-    QueueMetrics, Registered, SessionRow, Settings, TargetFilter, TokenRow,
+    DeploymentFilter, Idempotency, NewAudit, NewPackage, OutputChunk, PageRequest, QueueMetrics,
+    Registered, SessionRow, Settings, TargetFilter, TokenRow,
 };
 pub use work::{Claim, Task};
 

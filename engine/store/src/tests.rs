@@ -8,4 +8,3 @@ mod output;
 mod packages;
 mod records;
 mod schema;
-mod speed;

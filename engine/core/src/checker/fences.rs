@@ -31,12 +31,11 @@ impl Fences {
             let to = event.data.to.as_deref().and_then(TargetStatus::from_word);
             to.is_some_and(|to| to.running().is_some())
         };
-        let is_new = match event.kind {
-            EventType::TargetStatus if starts() => true,
-            EventType::TargetTry => true,
-            EventType::TargetTakenOver => false,
-            _ => return,
-        };
+        let is_new = event.kind == EventType::TargetTry
+            || event.kind == EventType::TargetStatus && starts();
+        if !is_new && event.kind != EventType::TargetTakenOver {
+            return;
+        }
         let (seq, at) = (event.seq, event.at);
         let mut say = |message: String| {
             self.violations.push(Violation { rule: "S7", deployment, seq, message });

@@ -285,6 +285,7 @@ impl Decider<'_> {
     }
 
     /// Targets between two stages go on, of all batches.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "only these four are between stages")]
     fn go_on(&mut self, id: DeploymentId, starts_left: &mut usize) -> bool {
         let places: Vec<usize> = self
             .of(id)
@@ -302,7 +303,7 @@ impl Decider<'_> {
                 TargetStatus::MarkdownSuccess => (Stage::Download, TargetEvent::StageStarted),
                 TargetStatus::DownloadSuccess => (Stage::Install, TargetEvent::StageStarted),
                 TargetStatus::InstallSuccess => (Stage::Verify, TargetEvent::StageStarted),
-                _ if fresh => (Stage::Markup, TargetEvent::StageStarted),
+                TargetStatus::VerifySuccess if fresh => (Stage::Markup, TargetEvent::StageStarted),
                 _ => (Stage::Verify, TargetEvent::ProofExpired),
             };
             self.start_stage(id, *place, stage, event);
@@ -340,12 +341,12 @@ impl Decider<'_> {
                 .state
                 .server(target.server)
                 .is_some_and(|row| check_comes_first(&self.of(id).deployment, target, row));
-            let (stage, event) = if check || baking {
+            let (first, event) = if check || baking {
                 (Stage::Check, TargetEvent::CheckStarted)
             } else {
                 (Stage::Markdown, TargetEvent::StageStarted)
             };
-            self.start_stage(id, place, stage, event);
+            self.start_stage(id, place, first, event);
             *starts_left -= 1;
             started = true;
         }
@@ -407,6 +408,7 @@ fn waits_for_person_since(state: &DeploymentState) -> Option<Timestamp> {
 }
 
 /// The row of the deployment's table whose condition is true now, if one is.
+#[expect(clippy::wildcard_enum_match_arm, reason = "no condition moves the others on")]
 fn deployment_event(state: &DeploymentState) -> Option<DeploymentEvent> {
     use DeploymentEvent as Event;
     use DeploymentStatus as Status;

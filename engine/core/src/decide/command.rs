@@ -46,6 +46,7 @@ pub(super) fn allowed(state: &GroupState, id: DeploymentId) -> Vec<Action> {
 }
 
 /// Why an action is not allowed; `None`: it is.
+#[expect(clippy::wildcard_enum_match_arm, reason = "what is not named is refused")]
 pub(super) fn refusal(
     group: &GroupState,
     state: &DeploymentState,
@@ -96,6 +97,7 @@ pub(super) fn refusal(
     }
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "what is not named is refused")]
 fn rollout_refusal(state: &DeploymentState) -> Option<String> {
     let braked = state.deployment.is_braked();
     let waiting = state.batches().iter().any(|batch| batch.status == BatchStatus::Waiting);
@@ -187,7 +189,7 @@ impl Decider<'_> {
         if row.flavor != Flavor::Scaleout {
             return Ok(());
         }
-        self.check_scaleout(&row.package, history).map_err(|refused| Refused {
+        Self::check_scaleout(&row.package, history).map_err(|refused| Refused {
             deployment: Some(id),
             allowed: allowed(self.state, id),
             ..refused

@@ -79,7 +79,7 @@ impl Decider<'_> {
             .map_err(|error| Refused::new("invalid", error.to_string()))?;
         match create.flavor {
             Flavor::Rollout => {}
-            Flavor::Scaleout => self.check_scaleout(&create.package, &create.history)?,
+            Flavor::Scaleout => Self::check_scaleout(&create.package, &create.history)?,
             Flavor::Rollback | Flavor::Adopted => {
                 return Err(Refused::new(
                     "invalid",
@@ -112,7 +112,6 @@ impl Decider<'_> {
 
     /// S4: a scale-out takes only the package that the group runs now.
     pub(super) fn check_scaleout(
-        &self,
         package: &PackageRef,
         history: &History,
     ) -> Result<(), Refused> {

@@ -277,9 +277,9 @@ impl Decider<'_> {
         &mut self,
         record: &CmdbGroup,
         confirmed: bool,
-    ) -> Result<Answer, Refused> {
+    ) -> Answer {
         if record.revision < self.state.group.cmdb_revision {
-            return Ok(Answer::Done);
+            return Answer::Done;
         }
         let gone = self.gone(record);
         let members = self.state.census().members as usize;
@@ -291,7 +291,7 @@ impl Decider<'_> {
             );
             self.state.group.refresh_held = Some(text.clone());
             self.changes.group = true;
-            return Ok(Answer::RefreshHeld(text));
+            return Answer::RefreshHeld(text);
         }
         let is_first = self.state.servers().is_empty();
         self.state.group.take_record(record, self.now);
@@ -311,7 +311,7 @@ impl Decider<'_> {
                 None => self.new_server(record, entry, is_first),
             }
         }
-        Ok(Answer::Done)
+        Answer::Done
     }
 
     /// Members that the record no longer has.

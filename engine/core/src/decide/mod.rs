@@ -37,9 +37,9 @@ pub use view::view;
 /// The name under which the engine itself acts.
 pub const CAPSTAN: &str = "capstan";
 /// After this long a deployment that waits for a person is called stale, once.
-pub const STALE_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
+pub const STALE_AFTER: Duration = Duration::from_hours(24);
 /// After this long a draft that nobody started is revoked.
-pub const DRAFT_KEPT: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+pub const DRAFT_KEPT: Duration = Duration::from_hours(7 * 24);
 /// At most so many stages start in one decision, so that no transaction grows with the group. The
 /// rest follows in the next one ([`Decision::more`]).
 pub const STARTS_AT_ONCE: usize = 256;
@@ -114,7 +114,7 @@ impl Decider<'_> {
             Input::ServerReturned { server, report, sight, current } => {
                 Ok(self.server_returned(*server, report.as_ref(), *sight, current.as_ref()))
             }
-            Input::Synced { record, confirmed } => self.synced(record, *confirmed),
+            Input::Synced { record, confirmed } => Ok(self.synced(record, *confirmed)),
         }
     }
 }

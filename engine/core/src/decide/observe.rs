@@ -52,28 +52,26 @@ impl Decider<'_> {
 
     fn see(&mut self, id: ServerId, sight: Sight, can_drain: bool) {
         let Some(server) = self.state.server(id).filter(|server| !server.retired) else { return };
-        let (service, because) = (server.service, server.out_because);
+        let (is_out, was_dead) = (server.service == Service::Out, server.dead_since.is_some());
         match sight {
-            Sight::Unknown => {}
             Sight::Serving => self.see_serving(id, can_drain),
             Sight::Dead => self.see_dead(id),
-            Sight::Drained | Sight::TakenOut if service != Service::Out => {
+            Sight::Drained | Sight::TakenOut if !is_out => {
                 self.server_out(id, OutBecause::Outside, "the load balancer does not send traffic");
             }
-            Sight::Drained | Sight::TakenOut if because == Some(OutBecause::Dead) => {
-                self.change_server(id, |server| {
+            Sight::Drained | Sight::TakenOut if was_dead => self.change_server(id, |server| {
+                server.dead_since = None;
+                if server.out_because == Some(OutBecause::Dead) {
                     server.out_because = Some(OutBecause::Outside);
-                    server.dead_since = None;
-                });
-            }
-            Sight::Drained | Sight::TakenOut => {}
+                }
+            }),
+            Sight::Drained | Sight::TakenOut | Sight::Unknown => {}
         }
     }
 
     fn see_serving(&mut self, id: ServerId, can_drain: bool) {
         let Some(server) = self.state.server(id) else { return };
         match (server.service, server.out_because) {
-            (Service::In, _) => {}
             (Service::Unknown, _) => self.server_in(id, "it serves"),
             (Service::Out, Some(OutBecause::Dead)) => self.server_in(id, "it answers again"),
             (Service::Out, Some(OutBecause::Outside)) if can_drain => {
@@ -84,7 +82,7 @@ impl Decider<'_> {
             {
                 self.drain_again(id);
             }
-            (Service::Out, _) => {}
+            (Service::In | Service::Out, _) => {}
         }
     }
 
@@ -143,7 +141,10 @@ impl Decider<'_> {
                 self.change_server(id, |server| server.dead_since = Some(now));
                 self.server_out(id, OutBecause::Dead, "it does not answer");
             }
-            (Service::Out, Some(OutBecause::Dead), Some(since)) => {
+            (Service::Out, Some(OutBecause::Outside), None) => {
+                self.change_server(id, |server| server.dead_since = Some(now));
+            }
+            (Service::Out, Some(OutBecause::Dead | OutBecause::Outside), Some(since)) => {
                 self.dead_for_good(id, since);
             }
             (Service::Out, ..) => {}

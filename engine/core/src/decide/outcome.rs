@@ -50,12 +50,10 @@ impl Decider<'_> {
     /// `ignore_verify` forgives a bad health answer of the right package, and nothing else (S5).
     fn forgive(&mut self, id: DeploymentId, stage: Stage, result: StageResult) -> StageResult {
         let forgives = self.of(id).deployment.config.ignore_verify && stage == Stage::Verify;
-        match result {
-            StageResult::Unhealthy if !forgives => {
-                StageResult::Failed { cause: Cause::Failed, again: Again::WillNot }
-            }
-            other => other,
+        if result == StageResult::Unhealthy && !forgives {
+            return StageResult::Failed { cause: Cause::Failed, again: Again::WillNot };
         }
+        result
     }
 
     /// What the outcome says of the server. Returns whether it does: a later act on the server has
@@ -102,6 +100,7 @@ impl Decider<'_> {
                 }
                 (Stage::Markup, StageResult::StillOut) => {
                     server.drained = false;
+                    server.dead_since = None;
                     server.service = Service::Out;
                     server.out_because = Some(OutBecause::Outside);
                     server.observed_at = Some(now);

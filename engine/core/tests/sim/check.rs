@@ -36,6 +36,17 @@ pub fn after_input(world: &World) {
     }
 }
 
+/// S1: a decision that takes a server in service leaves another one in service.
+pub fn took(world: &World, events: &[event::Event]) {
+    for event in events.iter().filter(|event| event.data.already_out == Some(false)) {
+        let state = world.state.deployment(event.deployment.unwrap()).unwrap();
+        let slots = world.state.slots(state);
+        let alone = slots.total <= 1 || state.deployment.frozen.may_go_dark;
+        assert!(slots.out <= slots.l, "S1: {slots:?}");
+        assert!(alone || world.in_service() > 0, "S1: the last server in service was taken");
+    }
+}
+
 fn has_effect(world: &World, kind: EffectKind) -> bool {
     world.shadow.effects.contains_key(&(kind.number(), kind.subject()))
 }

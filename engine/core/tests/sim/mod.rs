@@ -1,6 +1,7 @@
 //! A small world around `decide`: a database that is written only through `Changes`, hosts that do
 //! what a scenario says, and checks of the safety rules after every step.
 #![allow(dead_code, clippy::unwrap_used, missing_docs, unreachable_pub)]
+#![allow(clippy::needless_pass_by_value, reason = "an input is given away")]
 
 pub mod check;
 pub mod scenario;
@@ -317,6 +318,7 @@ impl World {
             let wake = self.shadow.effects.get(&key).map(|effect| effect.due_at);
             assert_eq!(wake, Some(self.now), "what was left to start must not be forgotten");
         }
+        check::took(self, &decision.changes.events);
         if self.careful {
             check::after_input(self);
         }
@@ -366,10 +368,9 @@ impl World {
     }
 
     pub fn create(&mut self, create: Create) -> Result<DeploymentId, Refused> {
-        match self.give(Input::Create(Box::new(create)))? {
-            Answer::Created(id) => Ok(id),
-            other => panic!("create answers {other:?}"),
-        }
+        let answer = self.give(Input::Create(Box::new(create)))?;
+        let Answer::Created(id) = answer else { panic!("create answers {answer:?}") };
+        Ok(id)
     }
 
     /// A started rollout of a package.
@@ -487,13 +488,12 @@ impl World {
                 host.mark = true;
                 StageResult::Succeeded
             }
-            Stage::Download => StageResult::Succeeded,
             Stage::Install => {
                 host.package = Some(wanted);
                 StageResult::Succeeded
             }
             Stage::Verify if host.dead || host.package != Some(wanted) => failed(Again::WillNot),
-            Stage::Verify => StageResult::Succeeded,
+            Stage::Download | Stage::Verify => StageResult::Succeeded,
             Stage::Markup if host.dead => failed(Again::May),
             Stage::Markup => {
                 host.mark = false;
@@ -599,10 +599,8 @@ impl World {
             .effects
             .values()
             .filter(|effect| effect.due_at <= self.now)
-            .filter_map(|effect| match effect.kind {
-                EffectKind::WakeDeployment(id) => Some(id),
-                _ => None,
-            })
+            .filter(|effect| matches!(effect.kind, EffectKind::WakeDeployment(_)))
+            .filter_map(|effect| effect.kind.deployment())
             .collect();
         for deployment in &due {
             self.give(Input::Woken { deployment: *deployment }).unwrap();

@@ -10,7 +10,7 @@ use capstan_core::record::{Cause, Flavor, HoldReason};
 use capstan_core::stage::Stage;
 use capstan_core::DeploymentId;
 
-use super::{First, Running, Setup, World, check, config, package};
+use super::{First, Running, Setup, World, check, config};
 
 /// One step: a word and two numbers, whose meaning depends on the word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -159,15 +159,16 @@ pub fn apply(world: &mut World, step: &Step) {
             let mut create = world.create_input(number, config(b), word != "draft");
             if word == "scaleout" {
                 create.flavor = Flavor::Scaleout;
-                create.start = b % 2 == 0;
+                create.start = b.is_multiple_of(2);
             }
             drop(world.create(create));
         }
         "start" => {
-            let draft = world.state.deployments().find(|state| {
-                state.deployment.status == DeploymentStatus::Pending
-            });
-            click(world, draft.map(|state| state.deployment.id), Action::Start);
+            let is_draft = |row: &&capstan_core::state::DeploymentState| {
+                row.deployment.status == DeploymentStatus::Pending
+            };
+            let draft = world.state.deployments().find(is_draft).map(|row| row.deployment.id);
+            click(world, draft, Action::Start);
         }
         "rollback" => drop(world.roll_back(None, capstan_core::config::ConfigRequest::default())),
         "rollback_to" => {
@@ -187,30 +188,30 @@ pub fn apply(world: &mut World, step: &Step) {
     }
 }
 
-fn on_stage(world: &mut World, word: &str, stage: &Running) {
+fn on_stage(sim: &mut World, word: &str, stage: &Running) {
     let failed = |cause, again| StageResult::Failed { cause, again };
     match word {
-        "ok" => world.succeed(stage),
-        "may" => world.end(stage, failed(Cause::Timeout, Again::May)),
-        "wont" => world.end(stage, failed(Cause::Failed, Again::WillNot)),
-        "unhealthy" if stage.stage == Stage::Verify => world.end(stage, StageResult::Unhealthy),
-        "lose" => world.lose(stage),
-        "find" => world.find(stage),
+        "ok" => sim.succeed(stage),
+        "may" => sim.end(stage, failed(Cause::Timeout, Again::May)),
+        "wont" => sim.end(stage, failed(Cause::Failed, Again::WillNot)),
+        "unhealthy" if stage.stage == Stage::Verify => sim.end(stage, StageResult::Unhealthy),
+        "lose" => sim.lose(stage),
+        "find" => sim.find(stage),
         "unreachable" if stage.unknown => {
-            world.end(stage, failed(Cause::Unreachable, Again::WillNot));
+            sim.end(stage, failed(Cause::Unreachable, Again::WillNot));
         }
         "take_over" => {
             let Running { deployment, target, .. } = *stage;
-            world.give(capstan_core::input::Input::TakenOver { deployment, target }).unwrap();
+            sim.give(capstan_core::input::Input::TakenOver { deployment, target }).unwrap();
         }
         _ => {}
     }
 }
 
-fn on_server(world: &mut World, word: &str, number: u32) {
-    let Some(server) = world.server_at(number) else { return };
-    let retired = world.state.server(server).unwrap().retired;
-    let host = world.hosts.entry(server).or_default();
+fn on_server(sim: &mut World, word: &str, number: u32) {
+    let Some(server) = sim.server_at(number) else { return };
+    let retired = sim.state.server(server).unwrap().retired;
+    let host = sim.hosts.entry(server).or_default();
     match word {
         "die" => host.dead = true,
         "revive" => {
@@ -219,15 +220,15 @@ fn on_server(world: &mut World, word: &str, number: u32) {
         }
         "outside" => host.outside = true,
         "unmark" => host.mark = false,
-        "pull" => drop(world.pull_out(server)),
+        "pull" => drop(sim.pull_out(server)),
         "back" => {
-            drop(world.put_back(server));
-            if number % 2 == 0 {
-                world.return_servers();
+            drop(sim.put_back(server));
+            if number.is_multiple_of(2) {
+                sim.return_servers();
             }
         }
-        "remove" if !retired => drop(world.remove_server(server, number % 2 == 0)),
-        "restore" if retired => world.restore_server(server),
+        "remove" if !retired => drop(sim.remove_server(server, number.is_multiple_of(2))),
+        "restore" if retired => sim.restore_server(server),
         _ => {}
     }
 }
@@ -287,9 +288,4 @@ fn help(world: &mut World, id: DeploymentId) -> bool {
         }
     }
     false
-}
-
-/// For failures that name no package.
-pub fn version(number: u32) -> String {
-    package(number).version
 }
