@@ -16,8 +16,8 @@ use capstan_core::config::ConfigRequest;
 use capstan_core::deployment_status::DeploymentStatus;
 use capstan_core::input::{Act, Answer, Create, Input};
 use capstan_core::ports::{
-    Call, CmdbGroup, DriverError, Endpoint, Executor, LoadBalancer, Look, Order, OrderState, Report,
-    Script, ScriptSource, Seen, Sight,
+    Call, CmdbGroup, DriverError, Endpoint, Executor, LoadBalancer, Look, Order, OrderState,
+    Report, Script, ScriptSource, Seen, Sight,
 };
 use capstan_core::record::{Flavor, PackageRef};
 use capstan_core::rollback::History;

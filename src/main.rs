@@ -1,7 +1,10 @@
 //! `capstan`: the one binary. Configuration, roles and the command line; nothing else.
 
+mod cli;
+mod config;
 mod demo;
 mod node;
+mod serve;
 
 use std::process::ExitCode;
 
@@ -11,8 +14,10 @@ use tracing_subscriber::EnvFilter;
 /// A release engine: puts a built package on a fleet of servers, batch by batch, and stops by
 /// itself before a bad release can hurt.
 #[derive(Debug, Parser)]
-#[command(name = "capstan", version)]
+#[command(name = "capstan", version, after_long_help = cli::EXIT_CODES)]
 struct Arguments {
+    #[command(flatten)]
+    options: cli::Options,
     #[command(subcommand)]
     command: Command,
 }
@@ -20,14 +25,28 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     Demo(demo::Demo),
+    Serve(serve::Serve),
+    #[command(flatten)]
+    Client(cli::Command),
     /// One instance of the demo's application.
     #[command(hide = true)]
     DemoApp(demo::app::DemoApp),
 }
 
+/// Exit code of a wrong command line; 1 and 2 say how a deployment ended.
+const USAGE: u8 = 64;
+
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    match run(arguments.command) {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            let code = if error.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS };
+            // Nobody is left to tell when even this cannot be printed.
+            drop(error.print());
+            return code;
+        }
+    };
+    match run(arguments) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("capstan: {error:#}");
@@ -36,21 +55,30 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(command: Command) -> anyhow::Result<ExitCode> {
-    match command {
+fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    match arguments.command {
         Command::Demo(demo) => {
             log();
-            let runtime = tokio::runtime::Runtime::new()?;
-            runtime.block_on(demo::run(demo)).map(|()| ExitCode::SUCCESS)
+            tokio::runtime::Runtime::new()?.block_on(demo::run(demo)).map(|()| ExitCode::SUCCESS)
+        }
+        Command::Serve(serve) => {
+            tokio::runtime::Runtime::new()?.block_on(serve::run(serve)).map(|()| ExitCode::SUCCESS)
+        }
+        Command::Client(command) => {
+            let code = small_runtime()?.block_on(cli::run(&arguments.options, command));
+            Ok(code)
         }
         Command::DemoApp(app) => {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            runtime.block_on(demo::app::run(app)).map(|()| ExitCode::SUCCESS)
+            small_runtime()?.block_on(demo::app::run(app)).map(|()| ExitCode::SUCCESS)
         }
     }
 }
 
-/// Logs go to standard error; `RUST_LOG` chooses what.
+fn small_runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()
+}
+
+/// The demo's log goes to standard error; `RUST_LOG` chooses what.
 fn log() {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();

@@ -1,8 +1,10 @@
 //! One process with every role: store, drivers, engine, controller and portal put together.
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +21,7 @@ use capstan_runner::Engine;
 use capstan_store::Store;
 use metrics_exporter_prometheus::PrometheusBuilder;
 use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -38,8 +41,12 @@ pub(crate) struct Settings {
     /// Folders below which instances may lie on this machine.
     pub(crate) roots: Vec<PathBuf>,
     pub(crate) processes: usize,
+    /// How long a server has to answer its health URL when it is looked at.
+    pub(crate) health_timeout: Duration,
     pub(crate) engine: capstan_runner::Settings,
     pub(crate) secure_cookies: bool,
+    /// How long a browser stays signed in.
+    pub(crate) session: Duration,
 }
 
 /// A node that runs.
@@ -118,7 +125,8 @@ struct Drivers {
 }
 
 fn drivers(settings: &Settings) -> anyhow::Result<Drivers> {
-    let none: Arc<dyn LoadBalancer> = Arc::new(NoLoadBalancer::new()?);
+    let none: Arc<dyn LoadBalancer> =
+        Arc::new(NoLoadBalancer::with_timeout(settings.health_timeout)?);
     let none: Arc<dyn LoadBalancer> = Arc::new(Guard::load_balancer("none", none));
     let local = LocalExecutor::new(settings.data_dir.join("executor"), settings.roots.clone())?;
     let local: Arc<dyn Executor> = Arc::new(local.with_processes(settings.processes));
@@ -157,9 +165,38 @@ fn controller(
     let settings = capstan_controller::Settings {
         max_package_bytes: settings.max_package_bytes,
         secure_cookies: settings.secure_cookies,
+        session: settings.session,
         allowed_hosts: settings.allowed_hosts.clone(),
         metrics: Some(metrics),
         ..capstan_controller::Settings::default()
     };
     Ok(Controller::new(store, ports, settings))
+}
+
+/// Waits for Ctrl-C or SIGTERM.
+pub(crate) async fn wait_for_the_end() -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
+    tokio::select! {
+        interrupted = tokio::signal::ctrl_c() => interrupted.context("listening for Ctrl-C"),
+        _ = terminate.recv() => Ok(()),
+    }
+}
+
+/// Writes a file that only this user may read: beside its place, then renamed.
+pub(crate) fn write_secret(path: &Path, text: &str) -> std::io::Result<()> {
+    write_file(path, text, 0o600)
+}
+
+/// Writes a file beside its place and renames it, so that nobody ever reads half of it.
+pub(crate) fn write_file(path: &Path, text: &str, mode: u32) -> std::io::Result<()> {
+    let fresh = path.with_extension("new");
+    let mut file = std::fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(mode)
+        .open(&fresh)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    std::fs::rename(&fresh, path)
 }

@@ -24,8 +24,6 @@ use crate::problem::Problem;
 
 /// Name of the session cookie.
 pub(crate) const SESSION_COOKIE: &str = "capstan_session";
-/// How long a session lasts.
-pub(crate) const SESSION_AGE: Duration = Duration::from_hours(12);
 /// How long a one-time link can be used.
 pub(crate) const LOGIN_LINK_AGE: Duration = Duration::from_hours(24);
 /// Header that proves that a write with a session cookie comes from our own pages.

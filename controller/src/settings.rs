@@ -47,6 +47,8 @@ pub struct Settings {
     /// Marks cookies as `Secure`: they are then sent over HTTPS alone. Off, since the default
     /// listens on this machine without TLS.
     pub secure_cookies: bool,
+    /// How long a browser stays signed in; 12 hours.
+    pub session: Duration,
     /// Hosts that are answered for, with or without port; empty: every one.
     pub allowed_hosts: Vec<String>,
     /// Gives the numbers for `/metrics`; none: the call answers 501.
@@ -62,6 +64,7 @@ impl Default for Settings {
             max_streams: 1024,
             sync_every: Duration::from_mins(5),
             secure_cookies: false,
+            session: Duration::from_hours(12),
             allowed_hosts: Vec::new(),
             metrics: None,
         }
@@ -77,6 +80,7 @@ impl std::fmt::Debug for Settings {
             .field("max_streams", &self.max_streams)
             .field("sync_every", &self.sync_every)
             .field("secure_cookies", &self.secure_cookies)
+            .field("session", &self.session)
             .field("allowed_hosts", &self.allowed_hosts)
             .finish_non_exhaustive()
     }

@@ -6,6 +6,7 @@ mod facts;
 mod phases;
 mod timeline;
 
+use capstan_core::Timestamp;
 use capstan_core::event::Event;
 use capstan_core::record::{Flavor, HoldReason};
 use capstan_core::target_status::TargetStatus;
@@ -121,6 +122,12 @@ fn tone(view: &DeploymentView) -> Tone {
     if view.holds.is_empty() { Tone::of_deployment(view.status) } else { Tone::Warning }
 }
 
+/// Since when it is in the status that is shown: a brake is a status of its own.
+fn shown_since(view: &DeploymentView) -> Timestamp {
+    let braked = view.holds.iter().map(|hold| hold.since).min();
+    braked.map_or(view.status_since, |since| since.max(view.status_since))
+}
+
 fn announcement(view: &DeploymentView) -> Markup {
     html! {
         (heading(view)) ": " (view.shown_status) "."
@@ -149,7 +156,7 @@ fn head(chrome: &Chrome<'_>, view: &DeploymentView) -> Markup {
                     (Some(started), None) => {
                         "Started " (moment::ago(chrome.now, started)) ", "
                         (view.shown_status) " for "
-                        (moment::lasting(chrome.now, view.status_since)) "."
+                        (moment::lasting(chrome.now, shown_since(view))) "."
                     }
                     (None, None) => "Not started yet.",
                 }
@@ -212,11 +219,15 @@ fn progress(view: &DeploymentView) -> Markup {
 }
 
 fn waiting(chrome: &Chrome<'_>, view: &DeploymentView) -> Markup {
+    // Time starts nothing while the brake is on.
+    let matters = |wait: &&WaitingFor| wait.what != WaitKind::Timer || view.holds.is_empty();
     html! {
         h2 id="next-title" { @if view.waiting_for.is_empty() { "Actions" } @else { "Waits for" } }
         @if !view.waiting_for.is_empty() {
             ul.waits {
-                @for wait in &view.waiting_for { li { (wait_item(chrome, wait)) } }
+                @for wait in view.waiting_for.iter().filter(matters) {
+                    li { (wait_item(chrome, wait)) }
+                }
             }
         }
     }
@@ -234,10 +245,18 @@ fn wait_item(chrome: &Chrome<'_>, wait: &WaitingFor) -> Markup {
     html! {
         (badge(tone, word))
         div {
-            p { (wait.text) }
+            p {
+                @match wait.until.filter(|_| wait.what == WaitKind::Timer) {
+                    Some(until) => {
+                        "The next batch starts " (moment::until(chrome.now, until)) "; "
+                        strong { "Roll out" } " starts it now."
+                    }
+                    None => (wait.text),
+                }
+            }
             p.fine {
                 (wait.on) ", for " (moment::lasting(chrome.now, wait.since))
-                @if let Some(until) = wait.until {
+                @if let Some(until) = wait.until.filter(|_| wait.what != WaitKind::Timer) {
                     "; by itself " (moment::until(chrome.now, until))
                 }
                 "; cleared by " (wait.who)

@@ -16,6 +16,8 @@ pub fn sign_in(csrf: &str, error: Option<&str>) -> Markup {
                 @if let Some(error) = error {
                     p.banner.bad role="alert" id="token-error" { (error) }
                 }
+                // Tells the browser's password store whose token it is; it is not sent.
+                input hidden type="text" autocomplete="username" value="capstan" readonly;
                 div.field {
                     label for="token" { "Access token" }
                     input id="token" name="token" type="password" required autofocus

@@ -12,19 +12,20 @@ use super::error::Error;
 
 /// Which Capstan, as whom, and how answers are shown.
 #[derive(Debug, Clone, clap::Args)]
-#[command(next_help_heading = "Options of the client")]
 pub(crate) struct Options {
-    #[arg(long, global = true, value_name = "URL", help = SERVER_HELP)]
+    #[arg(long, global = true, value_name = "URL", help = SERVER_HELP, help_heading = HEADING)]
     server: Option<String>,
-    #[arg(long, global = true, value_name = "TOKEN", help = TOKEN_HELP)]
+    #[arg(long, global = true, value_name = "TOKEN", help = TOKEN_HELP, help_heading = HEADING)]
     token: Option<Token>,
-    #[arg(long, global = true, value_name = "FILE", help = TOKEN_FILE_HELP)]
+    #[arg(long, global = true, value_name = "FILE", help = TOKEN_FILE_HELP, help_heading = HEADING)]
     token_file: Option<PathBuf>,
     /// Text for people, or the answer of the API unchanged.
-    #[arg(long, global = true, value_enum, default_value_t = Format::Text)]
+    #[arg(long, global = true, value_enum, default_value_t = Format::Text, help_heading = HEADING)]
     output: Format,
 }
 
+/// Where the help lists these options.
+const HEADING: &str = "Options of the client";
 const SERVER_HELP: &str = "URL of Capstan [env: CAPSTAN_SERVER] [default: http://127.0.0.1:7070]";
 const TOKEN_HELP: &str = "Access token; others on this machine can see it in the list of processes, a \
                           file is safer [env: CAPSTAN_TOKEN]";

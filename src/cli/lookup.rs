@@ -241,8 +241,9 @@ fn one<T>(
             Err(Error::Named(text))
         }
         (None, _) => {
-            let shown: Vec<String> = others.iter().take(MOST_NAMES).map(|it| clean(it)).collect();
             let more = if others.len() > MOST_NAMES { ", …" } else { "" };
+            let others = others.into_iter().take(MOST_NAMES);
+            let shown: Vec<String> = others.map(|other| clean(&other)).collect();
             let there = if shown.is_empty() { String::new() } else { "; there are: ".to_owned() };
             let list = shown.join(", ");
             Err(Error::Named(format!("there is no {what} {named}{there}{list}{more}")))

@@ -52,8 +52,10 @@ pub(crate) enum ServerCommand {
 /// Which server.
 #[derive(Debug, clap::Args)]
 pub(crate) struct ServerArgs {
+    // Not named `server`: under that name clap would give it the value of the global --server.
     /// Host name (with /instance if the host has several), or id.
-    server: String,
+    #[arg(value_name = "SERVER")]
+    named: String,
     /// The group to look in; needed where there are many.
     #[arg(long, value_name = "GROUP")]
     group: Option<String>,
@@ -68,7 +70,7 @@ pub(crate) async fn run(context: &Context, command: ServerCommand) -> Result<(),
         ServerCommand::PutBack { server } => (server, Some(json!({"pulled_out": false}))),
         ServerCommand::Show { server } => (server, None),
     };
-    let server = context.client.server(&args.server, args.group.as_deref()).await?;
+    let server = context.client.server(&args.named, args.group.as_deref()).await?;
     let id = server.id.to_string();
     let answer = match change {
         Some(body) => context.client.patch(&["servers", &id], body).await?,

@@ -2,34 +2,36 @@
 
 use capstan_core::config::{ConfigRequest, Mode};
 
+/// Where the help lists these options.
+pub(crate) const HEADING: &str = "Strategy";
+
 /// How a deployment goes; what is left out takes its default.
 #[derive(Debug, Clone, Default, clap::Args)]
-#[command(next_help_heading = "Strategy")]
 pub(crate) struct StrategyArgs {
     /// Share of the group that may be out of service at once, in percent: 1 to 50, or 100 for a group
     /// that may go dark [default: 25; rollback: 50].
-    #[arg(long, value_name = "PERCENT", value_parser = percent)]
+    #[arg(long, value_name = "PERCENT", value_parser = percent, help_heading = HEADING)]
     max_unavailable: Option<u8>,
     /// How the servers are cut into batches: a sum of 100 (`5%+20%+75%`) or one share repeated
     /// (`10%`) [default: parts of what may be out; rollback: `50%+50%`].
-    #[arg(long, value_name = "SHARES")]
+    #[arg(long, value_name = "SHARES", help_heading = HEADING)]
     batch_pattern: Option<String>,
     /// Share of the group whose failure brakes, in percent; 0 brakes at the first failure [default:
     /// as --max-unavailable].
-    #[arg(long, value_name = "PERCENT", value_parser = percent)]
+    #[arg(long, value_name = "PERCENT", value_parser = percent, help_heading = HEADING)]
     max_failure: Option<u8>,
     /// `auto`: batches follow each other; `manual`: each waits for `deployment rollout` [default:
     /// auto].
-    #[arg(long, value_name = "MODE", value_parser = mode)]
+    #[arg(long, value_name = "MODE", value_parser = mode, help_heading = HEADING)]
     mode: Option<Mode>,
     /// Wait before the second normal batch, up to 30m [default: 0s].
-    #[arg(long, value_name = "TIME", value_parser = seconds)]
+    #[arg(long, value_name = "TIME", value_parser = seconds, help_heading = HEADING)]
     batch_wait: Option<u32>,
     /// Wait before the third and later ones [default: as --batch-wait].
-    #[arg(long, value_name = "TIME", value_parser = seconds)]
+    #[arg(long, value_name = "TIME", value_parser = seconds, help_heading = HEADING)]
     tail_wait: Option<u32>,
     /// How long a server may take to start and verify, 3s to 3h [default: 3m].
-    #[arg(long, value_name = "TIME", value_parser = seconds)]
+    #[arg(long, value_name = "TIME", value_parser = seconds, help_heading = HEADING)]
     startup_timeout: Option<u32>,
 }
 

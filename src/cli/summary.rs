@@ -116,7 +116,7 @@ pub(crate) fn lines(view: &DeploymentView, now: Timestamp) -> Vec<String> {
     lines.extend(batch_lines(&view.batches));
     for hold in &view.holds {
         let (reason, by) = (word(&hold.reason), &hold.by);
-        let text = format!("{reason}, by {by}: {} Cleared by: {}.", hold.detail, hold.clears);
+        let text = format!("{reason}, by {by}: {}; cleared by {}", hold.detail, hold.clears);
         lines.push(field("braked", &text));
     }
     lines.extend(view.waiting_for.iter().map(|wait| field("waits for", &waiting(wait, now))));
@@ -130,8 +130,8 @@ pub(crate) fn lines(view: &DeploymentView, now: Timestamp) -> Vec<String> {
 /// What a deployment waits for, as one line.
 pub(crate) fn waiting(wait: &WaitingFor, now: Timestamp) -> String {
     let until = match wait.until {
-        Some(until) => format!(" ({} left)", moment::duration(until.since(now))),
-        None => String::new(),
+        Some(until) if until > now => format!(" ({} left)", moment::duration(until.since(now))),
+        Some(_) | None => String::new(),
     };
     format!("{}: {}{until}", word(&wait.what), wait.text)
 }

@@ -32,7 +32,7 @@ impl Table {
     /// Adds a row.
     pub(crate) fn row<const N: usize>(&mut self, cells: [String; N]) {
         assert_eq!(N, self.heads.len(), "a row has a cell for each column");
-        self.rows.push(cells.iter().map(|cell| clean(cell)).collect());
+        self.rows.push(cells.into_iter().map(|cell| clean(&cell)).collect());
     }
 
     /// The table as lines, each with its end; `empty` if it has no row. No width: nothing is cut.

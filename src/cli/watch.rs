@@ -33,9 +33,9 @@ const CLICK: u8 = 3;
 /// How long a deployment is followed.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub(crate) struct WatchArgs {
-    /// While following: stops with exit code 3 as soon as a person must decide.
+    /// Follows no longer than until a person must decide; exit code 3 then.
     #[arg(long)]
-    until_click: bool,
+    pub(crate) until_click: bool,
 }
 
 /// With which event a watch begins.
@@ -43,6 +43,8 @@ pub(crate) struct WatchArgs {
 pub(crate) enum Begin {
     /// With the first of the deployment.
     WithTheFirst,
+    /// With the one after this.
+    After(i64),
     /// With what happens from now on.
     Now,
 }
@@ -62,6 +64,7 @@ pub(crate) async fn run(
     };
     let last = match begin {
         Begin::WithTheFirst => 0,
+        Begin::After(seq) => seq,
         Begin::Now => view.last_seq,
     };
     let mut watch = Watch {

@@ -52,7 +52,10 @@ pub(crate) struct Fault {
 
 impl std::fmt::Display for Fault {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}: ", self.origin)?;
+        match &self.origin {
+            Origin::Default => f.write_str("not set: ")?,
+            origin @ (Origin::File(..) | Origin::Variable(_)) => write!(f, "{origin}: ")?,
+        }
         match (&self.key, &self.value) {
             (Some(key), Some(value)) => write!(f, "{key} = {value}: ")?,
             (Some(key), None) => write!(f, "{key}: ")?,

@@ -86,13 +86,13 @@ impl File<'_> {
         for (key, value) in table {
             let line = self.line(key.span().start);
             let name = join(section, key.get_ref());
-            match value.get_ref() {
-                _ if self.broken.contains(&line) => {}
-                DeValue::Table(inner) if is_section(&name) => self.section(&name, inner),
-                _ => match Key::find(&name) {
-                    Some(key) => self.take(key, line, value),
-                    None => self.unknown(section, &name, line),
-                },
+            if self.broken.contains(&line) {
+                continue;
+            }
+            match (Key::find(&name), value.get_ref()) {
+                (None, DeValue::Table(inner)) if is_section(&name) => self.section(&name, inner),
+                (Some(key), _) => self.take(key, line, value),
+                (None, _) => self.unknown(section, &name, line),
             }
         }
     }

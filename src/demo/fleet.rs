@@ -2,9 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::Write;
 use std::net::TcpListener;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -313,14 +311,5 @@ fn free_ports(count: u16, first: u16) -> anyhow::Result<Vec<u16>> {
 }
 
 fn write_file(path: &Path, text: &str, mode: u32) -> anyhow::Result<()> {
-    let fresh = path.with_extension("new");
-    fs::OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(mode)
-        .open(&fresh)
-        .and_then(|mut file| file.write_all(text.as_bytes()).and_then(|()| file.sync_all()))
-        .and_then(|()| fs::rename(&fresh, path))
-        .with_context(|| format!("writing {}", path.display()))
+    crate::node::write_file(path, text, mode).with_context(|| format!("writing {}", path.display()))
 }

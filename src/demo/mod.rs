@@ -13,7 +13,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::Args;
 
-use crate::node::{Node, Settings};
+use crate::node::{Node, Settings, wait_for_the_end};
 use fleet::Fleet;
 
 /// `capstan demo`: everything in one process, with a fleet of real processes to release to.
@@ -107,18 +107,9 @@ fn settings(data: &std::path::Path, fleet: &Fleet, listen: SocketAddr) -> Settin
         max_package_bytes: 512 * 1024 * 1024,
         roots: vec![fleet.hosts_dir()],
         processes: 64,
+        health_timeout: Duration::from_secs(1),
         engine: capstan_runner::Settings::default(),
         secure_cookies: false,
-    }
-}
-
-/// Waits for Ctrl-C or SIGTERM.
-pub(crate) async fn wait_for_the_end() -> anyhow::Result<()> {
-    let mut terminate =
-        tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
-            .context("listening for SIGTERM")?;
-    tokio::select! {
-        interrupted = tokio::signal::ctrl_c() => interrupted.context("listening for Ctrl-C"),
-        _ = terminate.recv() => Ok(()),
+        session: Duration::from_hours(12),
     }
 }

@@ -46,9 +46,7 @@ fn archive(config: &AppConfig, program: &Path) -> anyhow::Result<Vec<u8>> {
     let app = toml::to_string(config).context("writing app.toml")?;
     let restart = RESTART.replace("@PROGRAM@", &program.display().to_string());
     let mut tar = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::default()));
-    for (name, mode, text) in
-        [("app.toml", 0o644, &app), ("capstan/restart", 0o755, &restart)]
-    {
+    for (name, mode, text) in [("app.toml", 0o644, &app), ("capstan/restart", 0o755, &restart)] {
         let mut header = tar::Header::new_gnu();
         header.set_size(text.len() as u64);
         header.set_mode(mode);

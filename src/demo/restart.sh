@@ -17,6 +17,9 @@ if [ -s "$run/pid" ]; then
     fi
 fi
 
+# One line per restart: an order that ran twice would show here.
+echo "$CAPSTAN_KEY $CAPSTAN_VERSION" >> "$CAPSTAN_ROOT/shared/restarts.log"
+
 setsid '@PROGRAM@' demo-app --release "$PWD" --port "$CAPSTAN_PORT" \
     < /dev/null >> "$CAPSTAN_ROOT/shared/app.log" 2>&1 &
 echo "$!" > "$run/pid.new"

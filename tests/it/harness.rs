@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::mpsc;
@@ -137,23 +137,17 @@ impl Demo {
 
     /// Processes that belong to this demo's fleet.
     pub(crate) fn fleet_processes(&self) -> Vec<u32> {
-        let mark = format!("CAPSTAN_ROOT={}/", self.data().join("host").display());
-        std::fs::read_dir("/proc")
-            .unwrap()
-            .flatten()
-            .filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok())
-            .filter(|pid| {
-                let environment = std::fs::read(format!("/proc/{pid}/environ"));
-                environment.is_ok_and(|text| {
-                    text.split(|byte| *byte == 0).any(|entry| entry.starts_with(mark.as_bytes()))
-                })
-            })
-            .collect()
+        processes_with(&format!("CAPSTAN_ROOT={}/", self.data().join("host").display()))
     }
 
     // The API.
 
-    pub(crate) async fn call(&self, method: Method, path: &str, body: Option<Value>) -> (StatusCode, Value) {
+    pub(crate) async fn call(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<Value>,
+    ) -> (StatusCode, Value) {
         let mut request = self
             .client
             .request(method, format!("{}/api/v1/{path}", self.url))
@@ -253,8 +247,7 @@ impl Demo {
     }
 
     pub(crate) async fn targets(&self, id: &str) -> Vec<TargetView> {
-        let page: Page<TargetView> =
-            self.get(&format!("deployments/{id}/targets?limit=500")).await;
+        let page: Page<TargetView> = self.get(&format!("deployments/{id}/targets?limit=500")).await;
         page.items
     }
 
@@ -354,4 +347,19 @@ fn read_told(lines: &mpsc::Receiver<String>) -> Option<(String, String)> {
         }
     }
     portal.zip(token)
+}
+
+/// Processes whose environment has an entry that begins like this.
+pub(crate) fn processes_with(mark: &str) -> Vec<u32> {
+    std::fs::read_dir("/proc")
+        .unwrap()
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok())
+        .filter(|pid| {
+            let environment = std::fs::read(format!("/proc/{pid}/environ"));
+            environment.is_ok_and(|text| {
+                text.split(|byte| *byte == 0).any(|entry| entry.starts_with(mark.as_bytes()))
+            })
+        })
+        .collect()
 }

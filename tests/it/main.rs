@@ -2,6 +2,7 @@
 #![allow(missing_docs, clippy::unwrap_used, reason = "a test says what is wrong by failing")]
 
 mod arrows;
+mod browser;
 mod crash;
 mod harness;
 mod story;

@@ -13,7 +13,7 @@ use capstan_store::TokenRow;
 
 use crate::app::App;
 use crate::audit::Deed;
-use crate::auth::{SESSION_AGE, SESSION_COOKIE, cookie, hash, new_secret, same_secret, session};
+use crate::auth::{SESSION_COOKIE, cookie, hash, new_secret, same_secret, session};
 use crate::extract::Segments;
 use crate::portal::posted::{Posted, unreadable};
 use crate::portal::{Visitor, html};
@@ -95,7 +95,7 @@ pub(super) async fn once(
 /// Opens a session.
 async fn open(app: &App, token: TokenRow) -> Result<Response, Problem> {
     let (secret, csrf) = (new_secret(), new_secret());
-    let expires_at = app.store.now() + SESSION_AGE;
+    let expires_at = app.store.now() + app.settings.session;
     app.store.session_create(&hash(&secret), token.id, &csrf, expires_at).await?;
     let deed = Deed {
         actor: &token.name,
@@ -107,7 +107,7 @@ async fn open(app: &App, token: TokenRow) -> Result<Response, Problem> {
     };
     app.note(deed, "accepted").await;
     let mut response = Redirect::to("/").into_response();
-    set_cookie(app, &mut response, SESSION_COOKIE, &secret, SESSION_AGE);
+    set_cookie(app, &mut response, SESSION_COOKIE, &secret, app.settings.session);
     set_cookie(app, &mut response, DOOR_COOKIE, "", Duration::ZERO);
     Ok(response)
 }

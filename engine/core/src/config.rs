@@ -9,9 +9,7 @@ use crate::record::Flavor;
 use crate::share::Share;
 
 /// Whether batches follow each other by themselves.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, ToSchema,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Mode {
     /// Each batch follows the one before, after its wait.
@@ -116,11 +114,8 @@ impl std::str::FromStr for BatchPattern {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
-        let refuse = |allowed: String| Error {
-            field: "batch_pattern",
-            value: format!("{text:?}"),
-            allowed,
-        };
+        let refuse =
+            |allowed: String| Error { field: "batch_pattern", value: format!("{text:?}"), allowed };
         let mut shares = Vec::new();
         for part in text.split('+') {
             let share = part

@@ -100,8 +100,7 @@ pub fn endpoint(binding: &Binding, server: &Server) -> Endpoint {
 pub fn work(deployment: &Deployment, target: &Target, server: &Server) -> Option<Work> {
     let stage = target.status.running()?;
     let key = target.order.filter(|_| server.order == target.order)?;
-    let limit = stage
-        .limit(deployment.config.startup_timeout(), deployment.frozen.settle_time());
+    let limit = stage.limit(deployment.config.startup_timeout(), deployment.frozen.settle_time());
     Some(Work {
         deployment: deployment.id,
         target: target.id,

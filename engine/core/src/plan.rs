@@ -175,10 +175,7 @@ fn out(server: &Server) -> Named {
     named(server, why)
 }
 
-fn leave_out<'a>(
-    input: &PlanInput<'_>,
-    members: &[&'a Server],
-) -> (Vec<Named>, Vec<&'a Server>) {
+fn leave_out<'a>(input: &PlanInput<'_>, members: &[&'a Server]) -> (Vec<Named>, Vec<&'a Server>) {
     let mut left_out = Vec::new();
     let mut visited = Vec::new();
     for server in members.iter().copied() {
@@ -199,11 +196,7 @@ fn leave_out<'a>(
     (left_out, visited)
 }
 
-fn bastions<'a>(
-    visited: &[&'a Server],
-    slots: Slots,
-    notes: &mut Vec<String>,
-) -> Vec<&'a Server> {
+fn bastions<'a>(visited: &[&'a Server], slots: Slots, notes: &mut Vec<String>) -> Vec<&'a Server> {
     let mut by_name: Vec<&Server> = visited.to_vec();
     by_name.sort_by_key(|server| (&server.hostname, &server.instance, server.id));
     let free = slots.free() as usize;

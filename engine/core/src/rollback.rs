@@ -58,9 +58,9 @@ impl History {
 
     /// Whether a deployment of this package reached SUCCESS in the group (S4).
     pub fn is_proven(&self, package: &PackageRef) -> bool {
-        self.0.iter().any(|past| {
-            past.status == DeploymentStatus::Success && past.package.id == package.id
-        })
+        self.0
+            .iter()
+            .any(|past| past.status == DeploymentStatus::Success && past.package.id == package.id)
     }
 
     /// The deployment itself, or for a rollback the one that it restored.

@@ -384,7 +384,8 @@ impl DeploymentState {
         let batch = self.tally.batches.entry(target.batch).or_default();
         batch.counts.shift(target.status, 1);
         if target.status == TargetStatus::Pending {
-            let needs_slot = server.is_some_and(|server| needs_slot(&self.deployment, target, server));
+            let needs_slot =
+                server.is_some_and(|server| needs_slot(&self.deployment, target, server));
             let list = if needs_slot { &mut batch.need_slot } else { &mut batch.ready };
             list.insert(place);
         }

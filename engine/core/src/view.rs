@@ -14,9 +14,7 @@ use crate::record::{
     Service,
 };
 use crate::target_status::TargetStatus;
-use crate::{
-    ApplicationId, DeploymentId, GroupId, PackageId, ServerId, TargetId, Timestamp,
-};
+use crate::{ApplicationId, DeploymentId, GroupId, PackageId, ServerId, TargetId, Timestamp};
 
 /// One page of a list.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

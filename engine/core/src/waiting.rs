@@ -115,10 +115,9 @@ fn batches(state: &DeploymentState) -> Vec<WaitingFor> {
         who: if batch.wait_until.is_some() { "time" } else { "a person" }.to_owned(),
         until: batch.wait_until,
         text: match batch.wait_until {
-            Some(until) => format!(
-                "Batch {} starts by itself at {until}; rollout starts it now.",
-                batch.index
-            ),
+            Some(until) => {
+                format!("Batch {} starts by itself at {until}; rollout starts it now.", batch.index)
+            }
             None => format!("Batch {} waits for a click: rollout.", batch.index),
         },
     };

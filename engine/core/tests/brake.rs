@@ -5,6 +5,7 @@ mod sim;
 
 use std::time::Duration;
 
+use capstan_core::DeploymentId;
 use capstan_core::action::Action;
 use capstan_core::config::ConfigRequest;
 use capstan_core::deployment_status::DeploymentStatus as Status;
@@ -13,7 +14,6 @@ use capstan_core::input::Answer;
 use capstan_core::record::{Cause, Flavor, HoldReason};
 use capstan_core::stage::Stage;
 use capstan_core::target_status::TargetStatus;
-use capstan_core::DeploymentId;
 
 use sim::{First, Running, Setup, World, check, package};
 

@@ -49,7 +49,10 @@ fn rules(log: &[Event]) -> Vec<&'static str> {
 }
 
 /// The log with an event put in before the last one for which `wanted` is true.
-fn with_event_before(wanted: impl Fn(&Event) -> bool, make: impl Fn(&Event) -> Event) -> Vec<Event> {
+fn with_event_before(
+    wanted: impl Fn(&Event) -> bool,
+    make: impl Fn(&Event) -> Event,
+) -> Vec<Event> {
     let mut log = good_log();
     let place = log.iter().rposition(wanted).expect("there is such an event");
     log.insert(place, make(&log[place]));

@@ -288,7 +288,8 @@ fn pools_lie_as_far_apart_as_can_be() {
             }
             // Every window of one round holds every pool once.
             for round in order.chunks_exact(pools as usize) {
-                let kinds: BTreeSet<&str> = round.iter().map(|server| server.pool.as_str()).collect();
+                let kinds: BTreeSet<&str> =
+                    round.iter().map(|server| server.pool.as_str()).collect();
                 if n % pools == 0 {
                     assert_eq!(kinds.len(), pools as usize);
                 }
@@ -336,11 +337,8 @@ fn create_refuses_what_the_rules_forbid() {
     let bad = capstan_core::input::Create { bad: Some("leaks".into()), ..base.clone() };
     assert_eq!(refused(&mut world, bad), "package_bad");
     let config = ConfigRequest { ignore_verify: Some(true), ..ConfigRequest::default() };
-    let silent = capstan_core::input::Create {
-        config,
-        ignore_verify_reason: Some("  ".into()),
-        ..base
-    };
+    let silent =
+        capstan_core::input::Create { config, ignore_verify_reason: Some("  ".into()), ..base };
     assert_eq!(refused(&mut world, silent), "invalid", "ignore_verify needs a reason");
     let forgiving = ConfigRequest { ignore_verify: Some(true), ..ConfigRequest::default() };
     assert_eq!(world.roll_back(None, forgiving).unwrap_err().code, "invalid");

@@ -37,6 +37,20 @@ const SCENARIOS: &[(&str, &str)] = &[
          brake 0 0",
     ),
     (
+        "a batch that waited for a click beside one that was retried was not called stale",
+        "group servers=8 marked=0 pools=1 dark=true bastion=false adopted=false first=In
+         create 1 2
+         ok 0 0
+         ok 0 0
+         lose 0 0
+         remove 9 0
+         may 6 0
+         ok 0 0
+         retry 0 0
+         pass 7 0
+         wake 0 0",
+    ),
+    (
         "a rollback at the instant of the release that it undoes overlaps with nothing (S6)",
         "group servers=1 marked=0 pools=1 dark=true bastion=false adopted=true first=In
          create 1 0

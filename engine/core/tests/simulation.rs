@@ -27,7 +27,8 @@ fn a_step() -> impl Strategy<Value = Step> {
 }
 
 fn a_setup(servers: impl Strategy<Value = u32>) -> impl Strategy<Value = Setup> {
-    let first = select(vec![First::In, First::In, First::In, First::Unknown, First::Out, First::New]);
+    let first =
+        select(vec![First::In, First::In, First::In, First::Unknown, First::Out, First::New]);
     (servers, 0..4_u32, 1..4_u32, 0..6_u32, 0..4_u32, any::<bool>(), first).prop_map(
         |(servers, marked, pools, dark, bastion, adopted, first)| Setup {
             servers,

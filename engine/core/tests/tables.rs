@@ -220,10 +220,8 @@ fn bake_failure_goes_on_when_the_failed_bastion_is_set_aside() {
         assert_eq!(case.batch(1).len(), 2);
         case.run().is(Status::SmokeSuccess).act(Action::Bake);
         let bad = case.batch(1)[1];
-        case.world.run_rounds(
-            |_, stage| stage.stage == Stage::Markup && stage.server == bad,
-            |_| {},
-        );
+        case.world
+            .run_rounds(|_, stage| stage.stage == Stage::Markup && stage.server == bad, |_| {});
         case.is(Status::BakeFailure);
         case.pull(bad).is(expected);
     }
@@ -262,10 +260,7 @@ fn a_rollout_ends_as_its_targets_do() {
     let mut case = baked(4, lenient);
     let bad = *case.batch(2).last().unwrap();
     case.act(Action::Rollout);
-    case.world.run_rounds(
-        |_, stage| stage.stage == Stage::Install && stage.server == bad,
-        |_| {},
-    );
+    case.world.run_rounds(|_, stage| stage.stage == Stage::Install && stage.server == bad, |_| {});
     case.is(Status::RolloutFailure);
     assert_eq!(case.target(bad), Target::InstallFailure);
     assert_eq!(case.batch_status(2), BatchStatus::Failure);
@@ -282,10 +277,8 @@ fn rollout_failure_is_retried_or_finished() {
         let mut case = baked(4, lenient.clone());
         let bad = *case.batch(2).last().unwrap();
         case.act(Action::Rollout);
-        case.world.run_rounds(
-            |_, stage| stage.stage == Stage::Download && stage.server == bad,
-            |_| {},
-        );
+        case.world
+            .run_rounds(|_, stage| stage.stage == Stage::Download && stage.server == bad, |_| {});
         case.is(Status::RolloutFailure);
         (case, bad)
     };
@@ -499,9 +492,8 @@ fn a_repeat_checks_and_installs_nothing() {
     let mut case = Case { world, id };
     case.run().act(Action::Bake).run().act(Action::Rollout).run().is(Status::Success);
     assert!(case.world.of(id).targets().iter().all(|target| target.skipped));
-    let out = case.world.events_of(id).any(|event| {
-        event.data.to.as_deref() == Some("MARKDOWN_RUNNING")
-    });
+    let out =
+        case.world.events_of(id).any(|event| event.data.to.as_deref() == Some("MARKDOWN_RUNNING"));
     assert!(!out, "no server was taken");
 }
 
@@ -719,7 +711,8 @@ fn a_drained_server_in_traffic_is_drained_again_and_the_second_time_holds() {
         case.world.hosts.get_mut(&bastion).unwrap().mark = false;
         case.world.look();
     };
-    let hold = |case: &Case| case.world.of(case.id).deployment.hold(HoldReason::Dependency).is_some();
+    let hold =
+        |case: &Case| case.world.of(case.id).deployment.hold(HoldReason::Dependency).is_some();
     unmark(&mut case);
     assert!(!hold(&case));
     case.world.drain();

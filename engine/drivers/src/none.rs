@@ -42,10 +42,15 @@ pub struct NoLoadBalancer {
 }
 
 impl NoLoadBalancer {
-    /// A driver with its own HTTP client.
+    /// A driver with its own HTTP client; a server has a second to answer.
     pub fn new() -> Result<Self, Error> {
+        Self::with_timeout(ANSWER)
+    }
+
+    /// The same with another time to answer.
+    pub fn with_timeout(answer: Duration) -> Result<Self, Error> {
         let client = Client::builder()
-            .timeout(ANSWER)
+            .timeout(answer)
             .redirect(Policy::limited(REDIRECTS))
             .no_proxy()
             // A connection that is kept would hide that a server takes no new ones.

@@ -26,15 +26,8 @@ fn an_order_runs_once_with_a_clean_environment() {
     let script = "env | cut -d= -f1 | sort | tr '\\n' ' '; pwd; echo once >>runs; exit 3";
     assert_eq!(host.start(1, script), "accepted");
     assert_eq!(host.end_of(1), "ended 3");
-    assert_eq!(
-        host.start(1, script),
-        "ended 3",
-        "a known key answers its state"
-    );
-    assert_eq!(
-        fs::read_to_string(host.root().join("runs")).expect("runs"),
-        "once\n"
-    );
+    assert_eq!(host.start(1, script), "ended 3", "a known key answers its state");
+    assert_eq!(fs::read_to_string(host.root().join("runs")).expect("runs"), "once\n");
     let log = String::from_utf8(host.log(1)).expect("text");
     let expected = "CAPSTAN_FENCE CAPSTAN_KEY CAPSTAN_ROOT CAPSTAN_SCRIPT_SHA256 CAPSTAN_TIMEOUT_SECONDS HOME LANG PATH PWD ";
     assert_eq!(log, format!("{expected}{}\n", host.root().display()));
@@ -78,19 +71,13 @@ fn an_older_order_is_gone_before_the_newer_starts() {
         1,
         "trap '' TERM; echo $$ >old; timeout 90 sleep 90 & echo $! >old2; sleep 91; sleep 92",
     );
-    until("the old script is there", || {
-        host.root().join("old2").exists()
-    });
+    until("the old script is there", || host.root().join("old2").exists());
     let old = [host.pid_in("old"), host.pid_in("old2")];
     assert!(old.iter().all(|pid| is_alive(*pid)));
     let begun = Instant::now();
     let look = "for f in old old2; do read -r state 2>/dev/null <\"/proc/$(cat $f)/status\" && grep State /proc/$(cat $f)/status | grep -v Z; done; echo alone; sleep 60";
     assert_eq!(host.start(2, look), "accepted");
-    assert!(
-        begun.elapsed() < Duration::from_secs(2),
-        "accepted after {:?}",
-        begun.elapsed()
-    );
+    assert!(begun.elapsed() < Duration::from_secs(2), "accepted after {:?}", begun.elapsed());
     assert_eq!(host.status(1), "cancelled");
     assert!(old.iter().all(|pid| !is_alive(*pid)));
     until("the new script has looked", || !host.log(2).is_empty());
@@ -107,10 +94,7 @@ fn the_time_limit_holds_when_nobody_asks() {
     host.start_with(
         1,
         script,
-        &[
-            ("CAPSTAN_TIMEOUT_SECONDS", "30"),
-            ("CAPSTAN_ORDER_TIMEOUT_SECONDS", "1"),
-        ],
+        &[("CAPSTAN_TIMEOUT_SECONDS", "30"), ("CAPSTAN_ORDER_TIMEOUT_SECONDS", "1")],
     );
     until("the script is there", || host.root().join("pid").exists());
     let pid = host.pid_in("pid");
@@ -124,11 +108,7 @@ fn much_output_is_cut_and_never_blocks() {
     let begun = Instant::now();
     host.start(1, "yes capstan | head -c 100000000; echo end >&2; exit 4");
     assert_eq!(host.end_of(1), "ended 4");
-    assert!(
-        begun.elapsed() < Duration::from_secs(10),
-        "{:?}",
-        begun.elapsed()
-    );
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
     let log = host.log(1);
     assert!(log.ends_with(b"\n[capstan: output cut after 1048576 bytes]\n"));
     assert_eq!(log.len(), 1_048_576 + 43);
@@ -141,22 +121,17 @@ fn much_output_is_cut_and_never_blocks() {
 #[test]
 fn output_is_bytes_and_whole_when_the_end_is_seen() {
     let host = Host::new();
-    let bytes: Vec<u8> = (0..300_000_u32)
-        .map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()[3])
-        .collect();
+    let bytes: Vec<u8> =
+        (0..300_000_u32).map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()[3]).collect();
     host.put("bytes", &bytes);
     for round in 1..=5 {
         host.start(round, "cat bytes");
         let mut seen = Vec::new();
         let mut ended = false;
         until("the output ends", || {
-            let answer = host
-                .order(&["look", &key(round), &seen.len().to_string()], &[], b"")
-                .stdout;
-            let split = answer
-                .iter()
-                .position(|byte| *byte == b'\n')
-                .expect("a line");
+            let answer =
+                host.order(&["look", &key(round), &seen.len().to_string()], &[], b"").stdout;
+            let split = answer.iter().position(|byte| *byte == b'\n').expect("a line");
             ended = ended || answer.starts_with(b"ended 0\n");
             seen.extend_from_slice(&answer[split + 1..]);
             ended && answer.len() == split + 1
@@ -196,29 +171,15 @@ fn what_dies_without_a_code_is_lost() {
 fn a_reboot_makes_orders_lost_and_numbers_are_not_trusted() {
     let host = Host::new();
     host.start(1, "sleep 60");
-    until("the runner is there", || {
-        host.order_file(1, "runner").exists()
-    });
-    for (name, field) in [
-        ("supervisor", 2),
-        ("runner", 2),
-        ("supervisor", 1),
-        ("runner", 1),
-    ] {
+    until("the runner is there", || host.order_file(1, "runner").exists());
+    for (name, field) in [("supervisor", 2), ("runner", 2), ("supervisor", 1), ("runner", 1)] {
         let path = host.order_file(1, name);
         let line = fs::read_to_string(&path).expect("a record");
         let mut fields: Vec<&str> = line.split_whitespace().collect();
         fields[field] = "1";
         fs::write(&path, format!("{}\n", fields.join(" "))).expect("write");
         let both = name == "runner";
-        assert_eq!(
-            host.status(1),
-            if both || field == 1 {
-                "lost"
-            } else {
-                "running"
-            }
-        );
+        assert_eq!(host.status(1), if both || field == 1 { "lost" } else { "running" });
     }
     let session = host.recorded(1, "runner");
     kill("KILL", &format!("-{session}"));
@@ -242,19 +203,14 @@ echo $$ >holder; echo $CAPSTAN_KEY >>runs; sleep 0.03";
         );
     }
     host.end_of(60);
-    assert!(
-        !host.root().join("overlap").exists(),
-        "two scripts were under way"
-    );
+    assert!(!host.root().join("overlap").exists(), "two scripts were under way");
     let runs = fs::read_to_string(host.root().join("runs")).expect("runs");
     let distinct: BTreeSet<&str> = runs.lines().collect();
     assert_eq!(distinct.len(), runs.lines().count(), "a key ran twice");
     assert_eq!(host.fence(), "60\n");
     assert_eq!(host.start(100, "exit 5"), "accepted");
     assert_eq!(host.end_of(100), "ended 5");
-    let leftovers = fs::read_dir(host.root().join(".capstan/orders"))
-        .expect("orders")
-        .count();
+    let leftovers = fs::read_dir(host.root().join(".capstan/orders")).expect("orders").count();
     assert!(leftovers <= 24, "{leftovers} orders are kept");
 }
 
@@ -265,14 +221,8 @@ fn a_caller_is_never_held_and_a_service_survives() {
     let script = format!("setsid sh -c '{service}' & echo $! >service; echo started");
     let begun = Instant::now();
     // Descriptors that an executor may leak: the pipe must close all the same.
-    let command = format!(
-        "exec 3>&1 5>&1 8>&1; exec {} start",
-        scripts().join("order").display()
-    );
-    let output = run(
-        host.command("sh", 1, &script, &[]).args(["-c", &command]),
-        script.as_bytes(),
-    );
+    let command = format!("exec 3>&1 5>&1 8>&1; exec {} start", scripts().join("order").display());
+    let output = run(host.command("sh", 1, &script, &[]).args(["-c", &command]), script.as_bytes());
     assert_eq!(output.stdout, b"accepted\n");
     assert!(begun.elapsed() < Duration::from_secs(2));
     assert_eq!(
@@ -285,18 +235,11 @@ fn a_caller_is_never_held_and_a_service_survives() {
     let beats = || fs::metadata(host.root().join("beats")).map_or(0, |file| file.len());
     let before = beats();
     until("the service goes on", || beats() > before + 50);
-    assert_eq!(
-        host.log(1),
-        log,
-        "the log of an ended order does not change"
-    );
+    assert_eq!(host.log(1), log, "the log of an ended order does not change");
     host.start(2, "exit 0");
     host.end_of(2);
     let service = host.pid_in("service");
-    assert!(
-        is_alive(service),
-        "neither the end nor a newer order touches the service"
-    );
+    assert!(is_alive(service), "neither the end nor a newer order touches the service");
     kill("KILL", &format!("-{service}"));
 }
 
@@ -316,13 +259,7 @@ fn a_held_lock_is_busy_and_a_wrong_digest_refused() {
         .spawn()
         .expect("flock");
     let taken = || {
-        !Command::new("flock")
-            .arg("-n")
-            .arg(&lock)
-            .arg("true")
-            .status()
-            .expect("flock")
-            .success()
+        !Command::new("flock").arg("-n").arg(&lock).arg("true").status().expect("flock").success()
     };
     until("the lock is taken", taken);
     let begun = Instant::now();
@@ -356,15 +293,8 @@ fn wrong_use_is_told_with_code_64() {
     for (arguments, environment) in bad {
         let output = host.order(arguments, environment, b"true");
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!(
-            output.status.code(),
-            Some(64),
-            "{arguments:?} {environment:?}: {said}"
-        );
-        assert!(
-            said.starts_with("order: ") && output.stdout.is_empty(),
-            "{said}"
-        );
+        assert_eq!(output.status.code(), Some(64), "{arguments:?} {environment:?}: {said}");
+        assert!(said.starts_with("order: ") && output.stdout.is_empty(), "{said}");
     }
 }
 
@@ -376,11 +306,8 @@ type Wrong<'a> = (&'a [&'a str], &'a [(&'a str, &'a str)]);
 #[test]
 fn download_resumes_moves_on_to_mirrors_and_checks_the_digest() {
     let host = Host::new();
-    let package: Arc<Vec<u8>> = Arc::new(
-        (0..200_000_u32)
-            .map(|n| n.to_le_bytes()[0] ^ n.to_le_bytes()[1])
-            .collect(),
-    );
+    let package: Arc<Vec<u8>> =
+        Arc::new((0..200_000_u32).map(|n| n.to_le_bytes()[0] ^ n.to_le_bytes()[1]).collect());
     let sha = digest(&package);
     let body = Arc::clone(&package);
     let server = Server::start(move |request| match request.path.as_str() {
@@ -415,27 +342,18 @@ fn download_resumes_moves_on_to_mirrors_and_checks_the_digest() {
         assert!(fs::read(&place).expect("package") == *package);
         assert!(!part.exists());
     }
-    assert!(
-        server.saw("Range: bytes=150000-"),
-        "it went on where it had stopped"
-    );
+    assert!(server.saw("Range: bytes=150000-"), "it went on where it had stopped");
 
     fs::write(&place, b"rotten").expect("write");
     assert_eq!(get(&format!("{} {}", at("cut"), at("good"))).code, 0);
-    assert!(
-        server.saw("Range: bytes=1000-"),
-        "the next place goes on where the first broke off"
-    );
+    assert!(server.saw("Range: bytes=1000-"), "the next place goes on where the first broke off");
     fs::remove_file(&place).expect("remove");
 
     get(&at("wrong")).expect(20, "another digest");
     get(&at("huge")).expect(20, "MiB free");
     get(&at("missing")).expect(1, "404");
     get("").expect(20, "no address");
-    let refused = TcpListener::bind("127.0.0.1:0")
-        .expect("bind")
-        .local_addr()
-        .expect("address");
+    let refused = TcpListener::bind("127.0.0.1:0").expect("bind").local_addr().expect("address");
     get(&format!("http://{refused}/x")).expect(1, "cannot be fetched");
     let file = host.root().join("local.tar.gz");
     fs::write(&file, &*package).expect("write");
@@ -454,21 +372,14 @@ fn install_restarts_once_and_again_when_the_process_died() {
         Path::new("releases/1.0")
     );
     let hooks = fs::read_to_string(host.root().join("shared/hooks")).expect("hooks");
-    assert_eq!(
-        hooks,
-        "pre-install\npost-install\npre-restart\nrestart\npost-restart\n"
-    );
+    assert_eq!(hooks, "pre-install\npost-install\npre-restart\nrestart\npost-restart\n");
     let first = host.pid_in("run/pid");
     assert_eq!(host.install("1.0", &one).code, 10);
     assert_eq!(host.report(), (0, format!("1.0 {one}\n")));
     kill("KILL", &format!("-{first}"));
     until("the service is gone", || !is_alive(first));
     assert_eq!(host.report(), (3, String::new()));
-    assert_eq!(
-        host.install("1.0", &one).code,
-        0,
-        "from the release, without a package"
-    );
+    assert_eq!(host.install("1.0", &one).code, 0, "from the release, without a package");
     assert_ne!(host.pid_in("run/pid"), first);
 
     // The same version with another content takes the place of the first.
@@ -488,40 +399,18 @@ fn install_keeps_the_last_used_and_the_previous_release() {
     for version in ["1", "2", "3", "4"] {
         host.put("work/version", version.as_bytes());
         digests.push(host.release(version, ""));
-        assert_eq!(
-            host.install_keeping(version, digests.last().expect("one"), "2")
-                .code,
-            0
-        );
+        assert_eq!(host.install_keeping(version, digests.last().expect("one"), "2").code, 0);
     }
     let releases = || {
         let entries = fs::read_dir(host.root().join("releases")).expect("releases");
         entries
-            .map(|entry| {
-                entry
-                    .expect("entry")
-                    .file_name()
-                    .into_string()
-                    .expect("name")
-            })
+            .map(|entry| entry.expect("entry").file_name().into_string().expect("name"))
             .collect::<BTreeSet<_>>()
     };
     assert_eq!(releases(), BTreeSet::from(["3".into(), "4".into()]));
-    assert_eq!(
-        host.install_keeping("3", &digests[2], "1").code,
-        0,
-        "a switch, no package"
-    );
-    assert_eq!(
-        releases(),
-        BTreeSet::from(["3".into(), "4".into()]),
-        "4 is the previous one"
-    );
-    assert_eq!(
-        host.install("5", &digests[0]).code,
-        20,
-        "its package is not on the host"
-    );
+    assert_eq!(host.install_keeping("3", &digests[2], "1").code, 0, "a switch, no package");
+    assert_eq!(releases(), BTreeSet::from(["3".into(), "4".into()]), "4 is the previous one");
+    assert_eq!(host.install("5", &digests[0]).code, 20, "its package is not on the host");
     for version in ["../x", ".hidden", "", "a/b", "-rf"] {
         assert_eq!(host.install(version, &digests[0]).code, 20, "{version}");
     }
@@ -533,8 +422,7 @@ fn a_failing_hook_is_told_and_20_is_passed_on() {
     host.release("1", "");
     host.hook("restart", "exit 7");
     let sha = host.pack("1");
-    host.install("1", &sha)
-        .expect(1, "hook restart ended with code 7");
+    host.install("1", &sha).expect(1, "hook restart ended with code 7");
     assert_eq!(host.report().0, 3, "what runs is not known");
     host.hook("restart", "exit 20");
     let sha = host.pack("2");
@@ -544,25 +432,10 @@ fn a_failing_hook_is_told_and_20_is_passed_on() {
 #[test]
 fn install_refuses_archives_that_reach_out() {
     let cases: [(&str, &str, &[&str], &str); 11] = [
-        (
-            "absolute",
-            "echo x >f",
-            &["--transform=flags=r;s,^./f$,/tmp/capstan-evil,"],
-            "absolute",
-        ),
-        (
-            "parent",
-            "echo x >f",
-            &["--transform=flags=r;s,^./f$,a/../../evil,"],
-            "leads out",
-        ),
+        ("absolute", "echo x >f", &["--transform=flags=r;s,^./f$,/tmp/capstan-evil,"], "absolute"),
+        ("parent", "echo x >f", &["--transform=flags=r;s,^./f$,a/../../evil,"], "leads out"),
         ("absolute link", "ln -s /etc l", &[], "out of the release"),
-        (
-            "climbing link",
-            "mkdir d; ln -s ../../x d/l",
-            &[],
-            "out of the release",
-        ),
+        ("climbing link", "mkdir d; ln -s ../../x d/l", &[], "out of the release"),
         (
             "link over a link",
             "mkdir -p a/b; ln -s ../.. a/b/s; ln -s a/b/s/../x l",
@@ -582,12 +455,7 @@ fn install_refuses_archives_that_reach_out() {
             "below the link",
         ),
         ("pipe", "mkfifo p", &[], "neither a file"),
-        (
-            "device",
-            "mknod d c 1 3 2>/dev/null || mkfifo d",
-            &[],
-            "neither a file",
-        ),
+        ("device", "mknod d c 1 3 2>/dev/null || mkfifo d", &[], "neither a file"),
         ("marker", "echo 1 2 >.capstan-release", &[], "of its own"),
         ("arrow", "ln -s /etc 'a -> b'", &[], "out of the release"),
     ];
@@ -597,12 +465,7 @@ fn install_refuses_archives_that_reach_out() {
         shell(&host.root().join("work"), make);
         let sha = host.pack_with("1", arguments);
         let done = host.install("1", &sha);
-        assert!(
-            done.message.contains(sentence),
-            "{name}: {} {}",
-            done.code,
-            done.message
-        );
+        assert!(done.message.contains(sentence), "{name}: {} {}", done.code, done.message);
         assert_eq!(done.code, 20, "{name}");
         assert!(
             !Path::new("/tmp/capstan-evil").exists() && !host.root().join("releases/1").exists()
@@ -651,10 +514,8 @@ fn install_killed_anywhere_comes_to_the_same_end() {
     for n in 0..30_u64 {
         let version = if n % 3 == 0 { "a" } else { "b" };
         host.put("work/round", n.to_string().as_bytes());
-        let sha = host.release(
-            version,
-            "echo $CAPSTAN_VERSION $CAPSTAN_PACKAGE_SHA256 >../../shared/runs",
-        );
+        let sha = host
+            .release(version, "echo $CAPSTAN_VERSION $CAPSTAN_PACKAGE_SHA256 >../../shared/runs");
         let mut child = host
             .stage_command("install", version, &sha, &[])
             .process_group(0)
@@ -670,25 +531,13 @@ fn install_killed_anywhere_comes_to_the_same_end() {
             assert_eq!(reported.1, runs, "round {n}: what is reported is what runs");
         }
         let done = host.install(version, &sha);
-        assert!(
-            done.code == 0 || done.code == 10,
-            "round {n}: {} {}",
-            done.code,
-            done.message
-        );
+        assert!(done.code == 0 || done.code == 10, "round {n}: {} {}", done.code, done.message);
         let runs = fs::read_to_string(host.root().join("shared/runs")).expect("runs");
         assert_eq!(runs, format!("{version} {sha}\n"), "round {n}");
         assert_eq!(host.report(), (0, runs));
-        assert_eq!(
-            fs::read(host.root().join("current/data"))
-                .expect("data")
-                .len(),
-            400_000
-        );
+        assert_eq!(fs::read(host.root().join("current/data")).expect("data").len(), 400_000);
     }
-    let hidden = fs::read_dir(host.root().join("releases"))
-        .expect("releases")
-        .count();
+    let hidden = fs::read_dir(host.root().join("releases")).expect("releases").count();
     assert_eq!(hidden, 2, "nothing half-done is left");
 }
 
@@ -732,39 +581,21 @@ fn verify_takes_only_the_right_healthy_release() {
                 begun.elapsed()
             })
         });
-        waits
-            .into_iter()
-            .map(|wait| wait.join().expect("verify"))
-            .collect()
+        waits.into_iter().map(|wait| wait.join().expect("verify")).collect()
     });
     assert!(
-        checks
-            .iter()
-            .all(|took| *took < Duration::from_millis(3900)),
+        checks.iter().all(|took| *took < Duration::from_millis(3900)),
         "{checks:?}: within the limit of 4 s"
     );
     let begun = Instant::now();
     verify("/bad", &[("CAPSTAN_STAGE", "CHECK")]).expect(21, "500");
     verify("/old", &[("CAPSTAN_STAGE", "CHECK")]).expect(20, "1.9");
-    assert!(
-        begun.elapsed() < Duration::from_secs(2),
-        "a check does not wait"
-    );
-    let closed = TcpListener::bind("127.0.0.1:0")
-        .expect("bind")
-        .local_addr()
-        .expect("address");
-    host.verify(
-        "2.0",
-        &sha,
-        &format!("http://{closed}/"),
-        &[("CAPSTAN_STAGE", "CHECK")],
-    )
-    .expect(21, "refuses connections");
-    host.verify("2.1", &sha, &at("/ok"), &[])
-        .expect(20, "not 2.1");
-    host.verify("2.0", &"0".repeat(64), &at("/ok"), &[])
-        .expect(20, "digest");
+    assert!(begun.elapsed() < Duration::from_secs(2), "a check does not wait");
+    let closed = TcpListener::bind("127.0.0.1:0").expect("bind").local_addr().expect("address");
+    host.verify("2.0", &sha, &format!("http://{closed}/"), &[("CAPSTAN_STAGE", "CHECK")])
+        .expect(21, "refuses connections");
+    host.verify("2.1", &sha, &at("/ok"), &[]).expect(20, "not 2.1");
+    host.verify("2.0", &"0".repeat(64), &at("/ok"), &[]).expect(20, "digest");
 
     host.put("fault", b"");
     verify("/ok", &[]).expect(21, "a file named fault is in the root");
@@ -792,10 +623,7 @@ fn verify_watches_the_settle_time() {
             Reply::status(500)
         }
     });
-    let settle = [
-        ("CAPSTAN_SETTLE_SECONDS", "3"),
-        ("CAPSTAN_TIMEOUT_SECONDS", "10"),
-    ];
+    let settle = [("CAPSTAN_SETTLE_SECONDS", "3"), ("CAPSTAN_TIMEOUT_SECONDS", "10")];
     let done = host.verify("1", &sha, &format!("http://{}/", server.address), &settle);
     done.expect(21, "healthy and is no longer");
 
@@ -816,10 +644,7 @@ fn a_stage_runs_as_an_order() {
     let host = Host::new();
     let sha = host.release("1", SERVICE);
     let script = rendered("install");
-    let environment = [
-        ("CAPSTAN_VERSION", "1"),
-        ("CAPSTAN_PACKAGE_SHA256", sha.as_str()),
-    ];
+    let environment = [("CAPSTAN_VERSION", "1"), ("CAPSTAN_PACKAGE_SHA256", sha.as_str())];
     assert_eq!(host.start_with(1, &script, &environment), "accepted");
     assert_eq!(host.end_of(1), "ended 0");
     assert!(host.log(1).ends_with(b"1 is installed\n"));
@@ -861,9 +686,7 @@ impl Done {
 
 impl Host {
     fn new() -> Self {
-        Self {
-            folder: tempfile::tempdir().expect("a temporary folder"),
-        }
+        Self { folder: tempfile::tempdir().expect("a temporary folder") }
     }
 
     fn root(&self) -> PathBuf {
@@ -914,11 +737,7 @@ impl Host {
     }
 
     fn order(&self, arguments: &[&str], environment: &[(&str, &str)], input: &[u8]) -> Output {
-        run(
-            self.command(scripts().join("order"), 1, "true", environment)
-                .args(arguments),
-            input,
-        )
+        run(self.command(scripts().join("order"), 1, "true", environment).args(arguments), input)
     }
 
     fn ask(&self, arguments: &[&str]) -> String {
@@ -935,26 +754,16 @@ impl Host {
 
     fn start_with(&self, n: u64, script: &str, more: &[(&str, &str)]) -> String {
         answer(&run(
-            self.command(scripts().join("order"), n, script, more)
-                .arg("start"),
+            self.command(scripts().join("order"), n, script, more).arg("start"),
             script.as_bytes(),
         ))
     }
 
     fn spawn_start(&self, n: u64, script: &str) -> Child {
         let mut command = self.command(scripts().join("order"), n, script, &[]);
-        command
-            .arg("start")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
+        command.arg("start").stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
         let mut child = command.spawn().expect("order");
-        child
-            .stdin
-            .take()
-            .expect("stdin")
-            .write_all(script.as_bytes())
-            .expect("a script");
+        child.stdin.take().expect("stdin").write_all(script.as_bytes()).expect("a script");
         child
     }
 
@@ -970,9 +779,7 @@ impl Host {
     fn log(&self, n: u64) -> Vec<u8> {
         let mut log = Vec::new();
         loop {
-            let part = self
-                .order(&["log", &key(n), &log.len().to_string()], &[], b"")
-                .stdout;
+            let part = self.order(&["log", &key(n), &log.len().to_string()], &[], b"").stdout;
             if part.is_empty() {
                 return log;
             }
@@ -984,11 +791,8 @@ impl Host {
     fn hook(&self, name: &str, body: &str) {
         let path = self.root().join("work/capstan").join(name);
         fs::create_dir_all(path.parent().expect("a parent")).expect("folders");
-        fs::write(
-            &path,
-            format!("#!/bin/sh\necho {name} >>../../shared/hooks\n{body}\n"),
-        )
-        .expect("write");
+        fs::write(&path, format!("#!/bin/sh\necho {name} >>../../shared/hooks\n{body}\n"))
+            .expect("write");
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("mode");
     }
 
@@ -1091,10 +895,7 @@ impl Host {
             .stdout(Stdio::piped())
             .output()
             .expect("report");
-        (
-            output.status.code().unwrap_or(-1),
-            String::from_utf8(output.stdout).expect("text"),
-        )
+        (output.status.code().unwrap_or(-1), String::from_utf8(output.stdout).expect("text"))
     }
 }
 
@@ -1116,9 +917,7 @@ fn key(n: u64) -> String {
 }
 
 fn digest(bytes: &[u8]) -> String {
-    Sha256::digest(bytes)
-        .iter()
-        .fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
+    Sha256::digest(bytes).iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
 }
 
 fn run(command: &mut Command, input: &[u8]) -> Output {
@@ -1136,15 +935,8 @@ fn run(command: &mut Command, input: &[u8]) -> Output {
 }
 
 fn answer(output: &Output) -> String {
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    String::from_utf8(output.stdout.clone())
-        .expect("text")
-        .trim_end()
-        .to_owned()
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout.clone()).expect("text").trim_end().to_owned()
 }
 
 fn shell(folder: &Path, commands: &str) {
@@ -1160,18 +952,13 @@ fn shell(folder: &Path, commands: &str) {
 }
 
 fn kill(signal: &str, process: &str) {
-    let sent = Command::new("sh")
-        .arg("-c")
-        .arg(format!("kill -s {signal} -- {process}"))
-        .status();
+    let sent = Command::new("sh").arg("-c").arg(format!("kill -s {signal} -- {process}")).status();
     assert!(sent.is_ok());
 }
 
 fn is_alive(pid: u32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit(") ")
-        .next()
-        .is_some_and(|rest| !rest.is_empty() && !rest.starts_with('Z'))
+    stat.rsplit(") ").next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with('Z'))
 }
 
 #[track_caller]
@@ -1206,27 +993,15 @@ struct Reply {
 
 impl Reply {
     fn status(status: u16) -> Self {
-        Self {
-            status,
-            headers: Vec::new(),
-            body: Vec::new(),
-            sent: usize::MAX,
-            hangs: false,
-        }
+        Self { status, headers: Vec::new(), body: Vec::new(), sent: usize::MAX, hangs: false }
     }
 
     fn body(bytes: &[u8]) -> Self {
-        Self {
-            body: bytes.to_vec(),
-            ..Self::status(200)
-        }
+        Self { body: bytes.to_vec(), ..Self::status(200) }
     }
 
     fn hang() -> Self {
-        Self {
-            hangs: true,
-            ..Self::status(200)
-        }
+        Self { hangs: true, ..Self::status(200) }
     }
 
     fn header(mut self, name: &'static str, value: &str) -> Self {
@@ -1235,10 +1010,7 @@ impl Reply {
     }
 
     fn cut_after(self, bytes: usize) -> Self {
-        Self {
-            sent: bytes,
-            ..self
-        }
+        Self { sent: bytes, ..self }
     }
 
     fn part(mut self, from: usize) -> Self {
@@ -1250,14 +1022,8 @@ impl Reply {
             return Self::status(416).header("Content-Range", &format!("bytes */{total}"));
         }
         self.body.drain(..from);
-        Self {
-            status: 206,
-            ..self
-        }
-        .header(
-            "Content-Range",
-            &format!("bytes {from}-{}/{total}", total - 1),
-        )
+        Self { status: 206, ..self }
+            .header("Content-Range", &format!("bytes {from}-{}/{total}", total - 1))
     }
 }
 
@@ -1287,11 +1053,7 @@ fn serve(stream: TcpStream, reply: &dyn Fn(&Request) -> Reply, log: &Mutex<Strin
     let mut lines = BufReader::new(stream.try_clone().ok()?).lines();
     let first = lines.next()?.ok()?;
     let mut words = first.split(' ').map(str::to_owned);
-    let mut request = Request {
-        method: words.next()?,
-        path: words.next()?,
-        range: 0,
-    };
+    let mut request = Request { method: words.next()?, path: words.next()?, range: 0 };
     let mut text = format!("{first}\n");
     for line in lines {
         let line = line.ok()?;
@@ -1310,30 +1072,16 @@ fn serve(stream: TcpStream, reply: &dyn Fn(&Request) -> Reply, log: &Mutex<Strin
         thread::sleep(Duration::from_secs(30));
         return None;
     }
-    let mut head = vec![format!(
-        "HTTP/1.1 {} Some Reason\r\nConnection: close\r\n",
-        answer.status
-    )];
-    head.extend(
-        answer
-            .headers
-            .iter()
-            .map(|(name, value)| format!("{name}: {value}\r\n")),
-    );
-    if !answer
-        .headers
-        .iter()
-        .any(|(name, _)| *name == "Content-Length")
-    {
+    let mut head = vec![format!("HTTP/1.1 {} Some Reason\r\nConnection: close\r\n", answer.status)];
+    head.extend(answer.headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")));
+    if !answer.headers.iter().any(|(name, _)| *name == "Content-Length") {
         head.push(format!("Content-Length: {}\r\n", answer.body.len()));
     }
     let mut stream = stream;
     stream.write_all(head.concat().as_bytes()).ok()?;
     stream.write_all(b"\r\n").ok()?;
     if request.method != "HEAD" {
-        stream
-            .write_all(&answer.body[..answer.body.len().min(answer.sent)])
-            .ok()?;
+        stream.write_all(&answer.body[..answer.body.len().min(answer.sent)]).ok()?;
     }
     Some(())
 }

@@ -69,22 +69,30 @@ impl Default for Settings {
 pub struct Engine {
     stop: watch::Sender<bool>,
     supervisor: JoinHandle<()>,
+    stop_wait: Duration,
 }
 
 impl Engine {
     /// Starts the engine: every deployment under way is looked at, and due work is taken.
     pub fn start(store: Store, ports: Ports, settings: Settings) -> Self {
         let (stop, stopped) = watch::channel(false);
+        let stop_wait = settings.stop_wait;
         let context = Arc::new(job::Context::new(store, ports, settings, stopped.clone()));
         let supervisor = tokio::spawn(supervise::run(context, stopped));
-        Self { stop, supervisor }
+        Self { stop, supervisor, stop_wait }
     }
 
-    /// Stops taking work, waits for driver calls under way, and gives back what was claimed.
-    pub async fn stop(self) {
+    /// Stops taking work, waits for driver calls under way, and gives back what was claimed. What
+    /// takes longer than `stop_wait` is left as it is after a kill: the next start finds it by key.
+    pub async fn stop(mut self) {
         self.stop.send_replace(true);
-        if let Err(error) = self.supervisor.await {
-            tracing::error!(%error, "the engine's supervisor ended badly");
+        match tokio::time::timeout(self.stop_wait, &mut self.supervisor).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(%error, "the engine's supervisor ended badly"),
+            Err(_) => {
+                tracing::warn!(wait = ?self.stop_wait, "driver calls under way did not end in time");
+                self.supervisor.abort();
+            }
         }
     }
 }

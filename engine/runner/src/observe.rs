@@ -71,9 +71,10 @@ pub(crate) async fn bring_back(
         }
     };
     let report = report(names, server, context).await;
-    let is_right = wanted.as_ref().zip(report.as_ref()).is_some_and(|(wanted, report)| {
-        wanted.sha256 == report.sha256
-    });
+    let is_right = wanted
+        .as_ref()
+        .zip(report.as_ref())
+        .is_some_and(|(wanted, report)| wanted.sha256 == report.sha256);
     let sight = match context.load_balancer(&names.load_balancer) {
         Ok(balancer) if is_right => admit(balancer.as_ref(), server).await,
         Ok(_) | Err(_) => Sight::Unknown,

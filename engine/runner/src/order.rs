@@ -118,7 +118,7 @@ async fn state_step(
         // The host does not know the key: the order never came, so it is given again.
         OrderState::Unknown => {
             job.is_begun = false;
-            wait_or_give_up(work, context, "the host does not know the order", Cause::Unreachable)
+            lost(job, work, context, "the host does not know the order")
         }
         OrderState::Lost => {
             let result = StageResult::Failed { cause: Cause::Failed, again: Again::May };
@@ -212,12 +212,7 @@ pub(crate) fn refused(work: &Work, message: &str) -> Step {
 }
 
 /// The other side did nothing: it is asked again until the stage's limit.
-pub(crate) fn wait_or_give_up(
-    work: &Work,
-    context: &Context,
-    message: &str,
-    cause: Cause,
-) -> Step {
+pub(crate) fn wait_or_give_up(work: &Work, context: &Context, message: &str, cause: Cause) -> Step {
     if context.store.now() > work.deadline_at {
         let result = StageResult::Failed { cause, again: Again::WillNot };
         return ended(work, result, Some(message.to_owned()));
@@ -227,16 +222,19 @@ pub(crate) fn wait_or_give_up(
 
 /// A lost answer is not an answer: it is asked for until the limit and the grace have passed (S11).
 pub(crate) fn lost(job: &mut Job, work: &Work, context: &Context, message: &str) -> Step {
+    // It is told as lost before it is told as failed, also when an engine finds it past its time.
+    if !std::mem::replace(&mut job.is_unknown, true) {
+        let tell = Input::AnswerLost {
+            deployment: work.deployment,
+            target: work.target,
+            key: work.key,
+            message: message.to_owned(),
+        };
+        return Step::LookAgain { tell: Some(tell) };
+    }
     if context.store.now() > work.deadline_at + UNKNOWN_GRACE {
         let result = StageResult::Failed { cause: Cause::Unreachable, again: Again::WillNot };
         return ended(work, result, Some(message.to_owned()));
     }
-    let is_new = !std::mem::replace(&mut job.is_unknown, true);
-    let tell = is_new.then(|| Input::AnswerLost {
-        deployment: work.deployment,
-        target: work.target,
-        key: work.key,
-        message: message.to_owned(),
-    });
-    Step::LookAgain { tell }
+    Step::LookAgain { tell: None }
 }

@@ -43,10 +43,8 @@ pub(crate) async fn run_worker(context: Arc<Context>, number: u64) -> Result<(),
     let (jobs, received) = mpsc::channel(context.settings.slots);
     context.jobs.send_replace(Some(jobs.clone()));
     let backend = Effects { received, feeder: None, closing: None, context: Arc::clone(&context) };
-    let worker = WorkerBuilder::new(name)
-        .backend(backend)
-        .data(Arc::clone(&context))
-        .build(run_job);
+    let worker =
+        WorkerBuilder::new(name).backend(backend).data(Arc::clone(&context)).build(run_job);
     let ended = worker.run_until(stop_signal(context)).await;
     drop(jobs);
     ended

@@ -12,7 +12,7 @@ use capstan_core::{DeploymentId, GroupId};
 use sea_orm::ConnectionTrait;
 use tokio::sync::OwnedMutexGuard;
 
-use crate::{Error, load};
+use crate::{Error, claims, load};
 
 /// Groups kept at once; more are kept only while they are in use.
 const GROUPS_KEPT: usize = 256;
@@ -83,6 +83,12 @@ pub(crate) async fn fill<C: ConnectionTrait>(
         let Some(mut state) = load::group(conn, group).await? else { return Ok(false) };
         if let Some(running) = load::running_deployment(conn, group).await? {
             load::deployment(conn, &mut state, running).await?;
+        }
+        // One that has ended and still has stages under way: a newer order on its servers ends them.
+        for id in claims::deployments_with_stages(conn, group).await? {
+            if state.deployment(id).is_none() {
+                load::deployment(conn, &mut state, id).await?;
+            }
         }
         *copy = Some(state);
     }

@@ -5,7 +5,7 @@
 //! process ids left behind.
 
 use capstan_core::effect::{Effect, EffectKind};
-use capstan_core::{GroupId, Timestamp};
+use capstan_core::{DeploymentId, GroupId, Timestamp};
 use sea_orm::{ConnectionTrait, DbBackend, FromQueryResult};
 use uuid::Uuid;
 
@@ -65,6 +65,24 @@ fn effect(row: &EffectRow) -> Result<(Effect, i32), Error> {
     })?;
     let due_at = Timestamp::from_micros(row.due_at);
     Ok((Effect { kind, group: GroupId(row.group_id), due_at }, row.claims - 1))
+}
+
+/// Deployments of a group that have stages under way, also those that have ended.
+pub(crate) async fn deployments_with_stages(
+    conn: &impl ConnectionTrait,
+    group: GroupId,
+) -> Result<Vec<DeploymentId>, Error> {
+    let what = "find stages under way";
+    let text = "SELECT DISTINCT deployment_id FROM effects \
+                WHERE group_id = ? AND kind = 1 AND deployment_id IS NOT NULL";
+    let rows = conn
+        .query_all_raw(sql(conn, text, [group.0.into()]))
+        .await
+        .map_err(Error::database(what))?;
+    rows.iter()
+        .map(|row| row.try_get("", "deployment_id").map(DeploymentId))
+        .collect::<Result<_, _>>()
+        .map_err(Error::database(what))
 }
 
 /// When the next effect that nobody has is due.

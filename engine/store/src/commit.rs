@@ -32,9 +32,11 @@ use crate::work::{Claim, Cursors, claim_of};
 use crate::{Error, Inner, SubmitError, crash};
 
 /// Inputs in one transaction at most.
-pub(crate) const GROUP_COMMIT: usize = 64;
+pub(crate) const GROUP_COMMIT: usize = 128;
 /// How often due effects of other processes are looked for, and the wait after a failed commit.
 const POLL: Duration = Duration::from_millis(500);
+/// After so many full rounds the committer's own work is done though more outcomes wait.
+const ROUNDS_PASSED: u32 = 16;
 /// How often an input is decided again after lost comparisons of versions.
 const LOST_AT_MOST: u32 = 20;
 
@@ -74,8 +76,11 @@ pub(crate) struct Committer {
     inner: Arc<Inner>,
     requests: mpsc::Receiver<Request>,
     waiting: VecDeque<ClaimRequest>,
-    /// Work that the committer gives itself.
+    /// Work that the committer gives itself. What hosts have answered comes first, so that a large
+    /// batch is begun no faster than its outcomes can be written.
     own: VecDeque<Submit>,
+    /// Full rounds since the committer's own work was done.
+    rounds_passed: u32,
     /// The earliest unclaimed effect, as far as this process knows.
     next_due: Option<Timestamp>,
     cursors: Cursors,
@@ -94,6 +99,7 @@ impl Committer {
             requests,
             waiting: VecDeque::new(),
             own: VecDeque::new(),
+            rounds_passed: 0,
             next_due: Some(Timestamp::from_micros(0)),
             cursors: Cursors::default(),
         }
@@ -134,7 +140,12 @@ impl Committer {
     }
 
     fn sort(&mut self, buffer: &mut Vec<Request>) -> Vec<Submit> {
-        let mut submits: Vec<Submit> = self.own.drain(..).collect();
+        let mut submits: Vec<Submit> = Vec::with_capacity(buffer.len());
+        self.rounds_passed += 1;
+        if buffer.len() < GROUP_COMMIT || self.rounds_passed >= ROUNDS_PASSED {
+            submits.extend(self.own.drain(..));
+            self.rounds_passed = 0;
+        }
         for request in buffer.drain(..) {
             match request {
                 Request::Submit { group, input, reply } => {
@@ -244,7 +255,8 @@ impl Committer {
         }
         crash::point("commit.begin");
         let started = std::time::Instant::now();
-        let txn = self.inner.writer.begin().await.map_err(Error::database("begin a transaction"))?;
+        let txn =
+            self.inner.writer.begin().await.map_err(Error::database("begin a transaction"))?;
         for part in parts.values().filter(|part| !part.changes.is_empty()) {
             let left = capacity - written.claimed.len();
             let claimed = due_now(&part.changes, now, left);
@@ -267,8 +279,7 @@ impl Committer {
         metrics::histogram!("commit_seconds").record(started.elapsed().as_secs_f64());
         if look {
             let all = written.taken_over.len() + written.claimed.len() < capacity;
-            self.next_due =
-                if all { next_due(&self.inner.reader).await? } else { Some(now) };
+            self.next_due = if all { next_due(&self.inner.reader).await? } else { Some(now) };
         }
         Ok(Some(written))
     }
@@ -364,9 +375,7 @@ impl Committer {
                 Ok(Err(SubmitError::Refused(_) | SubmitError::GroupUnknown)) => {
                     inner.delete_effect(effect.kind).await
                 }
-                Ok(Err(SubmitError::Store(_))) | Err(_) => {
-                    inner.release(&[effect.kind]).await
-                }
+                Ok(Err(SubmitError::Store(_))) | Err(_) => inner.release(&[effect.kind]).await,
             };
             if let Err(error) = done {
                 tracing::error!(error = %crate::chain(&error), "a take-over could not be written");

@@ -39,9 +39,7 @@ impl Store {
             0_i64.into(),
             0_i64.into(),
         ];
-        txn.execute_raw(sql(&txn, text, values))
-            .await
-            .map_err(Error::database("make a group"))?;
+        txn.execute_raw(sql(&txn, text, values)).await.map_err(Error::database("make a group"))?;
         txn.commit().await.map_err(Error::database("commit a transaction"))?;
         // Another call may have made it at the same time; its id counts.
         Ok(self.group_id_by_external(&record.id).await?.unwrap_or(id))
@@ -81,8 +79,6 @@ async fn application_put(
         .map(|row| row.try_get("", "id"))
         .transpose()
         .map_err(Error::database("read an application"))?;
-    id.map(ApplicationId).ok_or_else(|| Error::Missing {
-        what: "application",
-        id: hex(application.name.as_bytes()),
-    })
+    id.map(ApplicationId)
+        .ok_or_else(|| Error::Missing { what: "application", id: hex(application.name.as_bytes()) })
 }

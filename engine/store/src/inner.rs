@@ -107,8 +107,7 @@ impl Inner {
     }
 
     async fn change_effect(&self, text: &str, effect: EffectKind) -> Result<(), Error> {
-        let values =
-            [(*self.process).into(), effect.number().into(), effect.subject().into()];
+        let values = [(*self.process).into(), effect.number().into(), effect.subject().into()];
         self.writer
             .execute_raw(sql(&self.writer, text, values))
             .await

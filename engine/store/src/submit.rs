@@ -59,9 +59,8 @@ impl Store {
         }
         let Some(state) = copy.as_ref() else { return Err(SubmitError::GroupUnknown) };
         let dark = state.group.binding.may_go_dark;
-        let config = DeploymentConfig::complete(&config, flavor, dark).map_err(|error| {
-            SubmitError::Refused(Refused::new("invalid", error.to_string()))
-        })?;
+        let config = DeploymentConfig::complete(&config, flavor, dark)
+            .map_err(|error| SubmitError::Refused(Refused::new("invalid", error.to_string())))?;
         let input = PlanInput {
             group: &state.group,
             servers: state.servers(),
@@ -99,9 +98,8 @@ impl Store {
         let current = history.current().map(|past| past.package.clone());
         let mut copy = self.inner.cache.lock(group).await;
         fill(&mut copy, &self.inner.reader, group, []).await?;
-        let wanted = copy
-            .as_ref()
-            .and_then(|state| decide::return_package(state, server, current.as_ref()));
+        let wanted =
+            copy.as_ref().and_then(|state| decide::return_package(state, server, current.as_ref()));
         Ok((wanted, current))
     }
 

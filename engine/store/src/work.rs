@@ -81,20 +81,20 @@ pub(crate) fn claim_of(state: &GroupState, effect: Effect, cursors: &mut Cursors
         }
         EffectKind::WakeDeployment(deployment) => Task::Wake(deployment),
         EffectKind::ObserveServers(deployment) => observe(state, deployment, cursors),
-        EffectKind::DrainServer(server) => with_server(state, server, |binding, server| {
-            Task::Drain {
+        EffectKind::DrainServer(server) => {
+            with_server(state, server, |binding, server| Task::Drain {
                 load_balancer: binding.load_balancer.clone(),
                 server: order::endpoint(binding, server),
-            }
-        }),
-        EffectKind::ReturnServer(server) => with_server(state, server, |binding, server| {
-            Task::Return {
+            })
+        }
+        EffectKind::ReturnServer(server) => {
+            with_server(state, server, |binding, server| Task::Return {
                 load_balancer: binding.load_balancer.clone(),
                 executor: binding.executor.clone(),
                 kind: binding.kind.clone(),
                 server: order::endpoint(binding, server),
-            }
-        }),
+            })
+        }
     };
     Claim { kind: effect.kind, group: effect.group, task }
 }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::super::context::Context;
 use super::super::error::Error;
 use super::super::preview;
-use super::super::strategy::StrategyArgs;
+use super::super::strategy::{HEADING, StrategyArgs};
 use super::super::watch::{self, Begin, WatchArgs};
 use super::text;
 
@@ -27,10 +27,10 @@ pub(crate) struct PlanArgs {
     strategy: StrategyArgs,
     /// Chooses the order of servers; the same seed gives the same order [default: made from group,
     /// package and CMDB revision].
-    #[arg(long, value_name = "TEXT", help_heading = "Strategy")]
+    #[arg(long, value_name = "TEXT", help_heading = HEADING)]
     seed: Option<String>,
     /// Forgives a failed health answer, for this reason; never a wrong version or a dead process.
-    #[arg(long, value_name = "REASON", help_heading = "Strategy")]
+    #[arg(long, value_name = "REASON", help_heading = HEADING)]
     ignore_verify: Option<String>,
 }
 
@@ -43,7 +43,7 @@ pub(crate) struct CreateArgs {
     #[arg(long, value_name = "HASH")]
     plan_hash: Option<String>,
     /// Plans it and does not start it: look at it, then `deployment start`.
-    #[arg(long, conflicts_with = "watch")]
+    #[arg(long, conflicts_with_all = ["watch", "until_click"])]
     draft: bool,
     /// Follows the deployment until it ends, as `deployment watch`.
     #[arg(long)]
@@ -95,7 +95,7 @@ pub(super) async fn create(context: &Context, args: &CreateArgs) -> Result<u8, E
     let group = context.client.group(&args.plan.group).await?;
     let answer = context.client.post(&["deployments"], Some(request(args, group.id.0))).await?;
     let view: DeploymentView = answer.read()?;
-    if args.watch {
+    if args.watch || args.options.until_click {
         return watch::run(context, view.id, Begin::WithTheFirst, &args.options).await;
     }
     context.show(&answer, |view: DeploymentView| {

@@ -173,7 +173,7 @@ pub(crate) struct ListArgs {
     /// Only those of this group.
     #[arg(long, value_name = "GROUP")]
     group: Option<String>,
-    /// Only those with this status, like ROLLING_OUT.
+    /// Only those with this status, like `ROLLING_OUT`.
     #[arg(long, value_name = "STATUS", value_parser = status)]
     status: Option<DeploymentStatus>,
     /// Only those that hold their group: started and not ended.
@@ -188,7 +188,7 @@ pub(crate) struct ListArgs {
 pub(crate) struct TargetsArgs {
     #[command(flatten)]
     deployment: DeploymentArgs,
-    /// Only those with this status, like VERIFY_FAILURE.
+    /// Only those with this status, like `VERIFY_FAILURE`.
     #[arg(long, value_name = "STATUS")]
     status: Option<String>,
     /// Only those of this batch.
@@ -265,8 +265,9 @@ async fn act(
     let path = ["deployments", &id.to_string(), action.word()];
     let body = batch.map(|batch| json!({"batch": batch}));
     let answer = context.client.post(&path, body).await?;
-    if args.watch {
-        return watch::run(context, id, Begin::Now, &args.options).await;
+    if args.watch || args.options.until_click {
+        let begin = Begin::After(answer.read::<DeploymentView>()?.last_seq);
+        return watch::run(context, id, begin, &args.options).await;
     }
     context.show(&answer, |view| text(&view))?;
     Ok(0)

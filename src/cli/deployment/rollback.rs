@@ -56,7 +56,8 @@ pub(crate) async fn roll_back(
     }
     let path = ["groups", &group.to_string(), "rollback"];
     let answer = context.client.post(&path, Some(body)).await?;
-    if let (true, Answered::Created(view)) = (args.watch, answer.read()?) {
+    let follows = args.watch || args.options.until_click;
+    if let (true, Answered::Created(view)) = (follows, answer.read()?) {
         return watch::run(context, view.id, Begin::WithTheFirst, &args.options).await;
     }
     context.show(&answer, told)?;

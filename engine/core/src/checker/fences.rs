@@ -31,8 +31,8 @@ impl Fences {
             let to = event.data.to.as_deref().and_then(TargetStatus::from_word);
             to.is_some_and(|to| to.running().is_some())
         };
-        let is_new = event.kind == EventType::TargetTry
-            || event.kind == EventType::TargetStatus && starts();
+        let is_new =
+            event.kind == EventType::TargetTry || event.kind == EventType::TargetStatus && starts();
         if !is_new && event.kind != EventType::TargetTakenOver {
             return;
         }

@@ -191,9 +191,7 @@ impl<'a> Log<'a> {
             self.targets.values().filter(|target| wanted(target.status)).count()
         };
         let good = count(|status| status == TargetStatus::Success);
-        let bad = count(|status| {
-            !matches!(status, TargetStatus::Success | TargetStatus::SetAside)
-        });
+        let bad = count(|status| !matches!(status, TargetStatus::Success | TargetStatus::SetAside));
         if good == 0 || bad > 0 {
             let message = format!("SUCCESS with {good} targets that succeeded and {bad} others");
             self.say("S10", event, message);
@@ -256,7 +254,11 @@ impl<'a> Log<'a> {
         let is_edge = TargetStatus::EDGES.iter().any(|edge| (edge.0, edge.2) == (from, to));
         if target.status != from || !is_edge {
             let last = target.status;
-            self.say("table", event, format!("a target: no row leads from {last} by {from} to {to}"));
+            self.say(
+                "table",
+                event,
+                format!("a target: no row leads from {last} by {from} to {to}"),
+            );
         }
         self.check_attempt(event, &mut target, from, to);
         if to.is_failure() && event.cause == Some(Cause::Unreachable) && !target.was_unknown {
@@ -340,7 +342,11 @@ impl<'a> Log<'a> {
             self.say("S1", event, format!("{out} out, limit {limit}, total {total} cannot be"));
         }
         if !already_out && out > limit {
-            self.say("S1", event, format!("a server is taken: {out} are out, the limit is {limit}"));
+            self.say(
+                "S1",
+                event,
+                format!("a server is taken: {out} are out, the limit is {limit}"),
+            );
         }
     }
 
@@ -372,8 +378,7 @@ impl<'a> Log<'a> {
             return;
         };
         let runs = self.status.is_some_and(DeploymentStatus::is_running);
-        let changed =
-            if is_set { self.holds.insert(reason) } else { self.holds.remove(&reason) };
+        let changed = if is_set { self.holds.insert(reason) } else { self.holds.remove(&reason) };
         if !changed || !runs {
             self.say("table", event, format!("the hold {reason:?} cannot change now"));
         }

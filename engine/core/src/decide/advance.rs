@@ -92,9 +92,9 @@ impl Decider<'_> {
     fn say_stale(&mut self, id: DeploymentId) {
         let state = self.of(id);
         let row = &state.deployment;
-        let Some(since) = waits_for_person_since(state).filter(|since| {
-            !row.stale && self.now.since(*since) >= STALE_AFTER
-        }) else {
+        let Some(since) = waits_for_person_since(state)
+            .filter(|since| !row.stale && self.now.since(*since) >= STALE_AFTER)
+        else {
             return;
         };
         let choices: Vec<&str> =
@@ -119,9 +119,8 @@ impl Decider<'_> {
     fn next_wake(&self, id: DeploymentId) -> Option<Timestamp> {
         let state = self.of(id);
         let row = &state.deployment;
-        let said = waits_for_person_since(state)
-            .filter(|_| !row.stale)
-            .map(|since| since + STALE_AFTER);
+        let said =
+            waits_for_person_since(state).filter(|_| !row.stale).map(|since| since + STALE_AFTER);
         let wait = state
             .batches()
             .iter()
@@ -274,8 +273,7 @@ impl Decider<'_> {
             return false;
         }
         let braked = self.of(id).deployment.is_braked();
-        let queued =
-            status == Status::RollingOut && self.queue_next_batch(id, braked);
+        let queued = status == Status::RollingOut && self.queue_next_batch(id, braked);
         if braked {
             return queued;
         }
@@ -297,8 +295,7 @@ impl Decider<'_> {
             .collect();
         for place in &places {
             let target = self.target(id, *place);
-            let fresh =
-                target.verified_at.is_some_and(|at| self.now.since(at) <= VERIFY_FRESH);
+            let fresh = target.verified_at.is_some_and(|at| self.now.since(at) <= VERIFY_FRESH);
             let (stage, event) = match target.status {
                 TargetStatus::MarkdownSuccess => (Stage::Download, TargetEvent::StageStarted),
                 TargetStatus::DownloadSuccess => (Stage::Install, TargetEvent::StageStarted),
@@ -398,10 +395,8 @@ fn waits_for_person_since(state: &DeploymentState) -> Option<Timestamp> {
         return Some(row.status_since);
     }
     let holds = row.holds.iter().filter(|hold| hold.reason != HoldReason::Dependency);
-    let click = |batch: &&Batch| {
-        batch.status == BatchStatus::Waiting && batch.wait_until.is_none()
-    };
-    let batch = state.batches().iter().find(click).filter(|_| state.running_batch().is_none());
+    let click = |batch: &&Batch| batch.status == BatchStatus::Waiting && batch.wait_until.is_none();
+    let batch = state.batches().iter().find(click);
     let ended = || state.batches().iter().filter_map(|batch| batch.ended_at).max();
     let batch_since = batch.map(|_| ended().unwrap_or(row.status_since));
     holds.map(|hold| hold.since).chain(batch_since).max().filter(|_| row.status.is_running())

@@ -1,5 +1,6 @@
 //! What a person asks of a deployment, and whether it is allowed now.
 
+use crate::DeploymentId;
 use crate::action::Action;
 use crate::batch_status::{BatchEvent, BatchStatus};
 use crate::deployment_status::{DeploymentEvent, DeploymentStatus};
@@ -9,10 +10,9 @@ use crate::record::{Flavor, HoldReason};
 use crate::rollback::History;
 use crate::state::{DeploymentState, GroupState};
 use crate::target_status::{TargetEvent, TargetStatus};
-use crate::DeploymentId;
 
-use super::write::About;
 use super::Decider;
+use super::write::About;
 
 /// Whether a person may do this now. The portal asks this for each button; `decide` asks it first.
 ///
@@ -316,10 +316,7 @@ impl Decider<'_> {
             return;
         }
         let bastion = state.batches().iter().find(|batch| batch.is_bastion).map(|row| row.index);
-        let next = state
-            .targets()
-            .iter()
-            .position(|target| target.status == TargetStatus::Pending);
+        let next = state.targets().iter().position(|target| target.status == TargetStatus::Pending);
         if let (Some(bastion), Some(place)) = (bastion, next) {
             self.move_to_batch(id, place, bastion);
         }

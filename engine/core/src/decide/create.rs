@@ -1,15 +1,13 @@
 //! New deployments, rollbacks and adoption.
 
+use crate::batch_status::BatchStatus;
 use crate::config::DeploymentConfig;
 use crate::deployment_status::{DeploymentEvent, DeploymentStatus};
 use crate::event::{EventData, EventType};
 use crate::input::{Answer, Create, Refused, RollBack};
 use crate::order::ScriptSet;
 use crate::plan::{Plan, PlanInput, plan};
-use crate::record::{
-    Batch, Deployment, Flavor, PackageRef, Running, Target,
-};
-use crate::batch_status::BatchStatus;
+use crate::record::{Batch, Deployment, Flavor, PackageRef, Running, Target};
 use crate::rollback::History;
 use crate::target_status::TargetStatus;
 use crate::{DeploymentId, ServerId, TargetId, Timestamp};
@@ -111,10 +109,7 @@ impl Decider<'_> {
     }
 
     /// S4: a scale-out takes only the package that the group runs now.
-    pub(super) fn check_scaleout(
-        package: &PackageRef,
-        history: &History,
-    ) -> Result<(), Refused> {
+    pub(super) fn check_scaleout(package: &PackageRef, history: &History) -> Result<(), Refused> {
         match history.current() {
             Some(current) if current.package.id == package.id => Ok(()),
             Some(current) => Err(Refused::new(

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::batch_status::BatchStatus;
+use crate::deployment_status::DeploymentStatus;
 use crate::effect::{Effect, EffectKind};
 use crate::event::{EventData, EventType};
 use crate::input::{Answer, Refused};
@@ -9,14 +11,12 @@ use crate::ports::{CmdbGroup, CmdbServer, Report, Sight};
 use crate::record::{
     Batch, Binding, Flavor, OutBecause, PackageRef, PulledOut, Running, Server, Service, Target,
 };
-use crate::batch_status::BatchStatus;
-use crate::deployment_status::DeploymentStatus;
 use crate::target_status::{TargetEvent, TargetStatus};
 use crate::{DeploymentId, ServerId, TargetId};
 
+use super::Decider;
 use super::observe::return_package;
 use super::write::About;
-use super::Decider;
 
 impl Decider<'_> {
     pub(super) fn pull_out(
@@ -33,8 +33,7 @@ impl Decider<'_> {
             ));
         }
         actor.clone_into(&mut self.actor);
-        let pulled =
-            PulledOut { by: actor.to_owned(), reason: reason.to_owned(), since: self.now };
+        let pulled = PulledOut { by: actor.to_owned(), reason: reason.to_owned(), since: self.now };
         self.change_server(id, |server| {
             server.pulled_out = Some(pulled);
             server.drained = true;
@@ -199,7 +198,10 @@ impl Decider<'_> {
         let smoking = state.deployment.status == DeploymentStatus::Smoking;
         let moves = match state.batch(target.batch) {
             Some(batch) if batch.is_bastion => !smoking,
-            Some(batch) => !matches!(batch.status, BatchStatus::Pending | BatchStatus::Waiting | BatchStatus::Deploying),
+            Some(batch) => !matches!(
+                batch.status,
+                BatchStatus::Pending | BatchStatus::Waiting | BatchStatus::Deploying
+            ),
             None => true,
         };
         let batch = if moves { self.last_open_batch(id) } else { target.batch };
@@ -273,11 +275,7 @@ impl Decider<'_> {
         index
     }
 
-    pub(super) fn synced(
-        &mut self,
-        record: &CmdbGroup,
-        confirmed: bool,
-    ) -> Answer {
+    pub(super) fn synced(&mut self, record: &CmdbGroup, confirmed: bool) -> Answer {
         if record.revision < self.state.group.cmdb_revision {
             return Answer::Done;
         }
@@ -413,11 +411,8 @@ impl Binding {
 
 impl Server {
     fn from_record(id: ServerId, group: &CmdbGroup, entry: &CmdbServer, is_first: bool) -> Self {
-        let (service, out_because) = if is_first {
-            (Service::Unknown, None)
-        } else {
-            (Service::Out, Some(OutBecause::New))
-        };
+        let (service, out_because) =
+            if is_first { (Service::Unknown, None) } else { (Service::Out, Some(OutBecause::New)) };
         let mut server = Self {
             id,
             external_id: entry.id.clone(),

@@ -60,11 +60,7 @@ pub struct Decision {
 ///
 /// # Errors
 /// [`Refused`] when the input is not allowed; the state is as it was.
-pub fn decide(
-    state: &mut GroupState,
-    input: &Input,
-    now: Timestamp,
-) -> Result<Decision, Refused> {
+pub fn decide(state: &mut GroupState, input: &Input, now: Timestamp) -> Result<Decision, Refused> {
     let mut decider = Decider {
         state,
         now,

@@ -125,9 +125,11 @@ impl Decider<'_> {
                     && matches!(sight, Sight::Drained | Sight::TakenOut | Sight::Dead)
             })
         };
-        let mut doubted = self.state.servers().iter().filter(|server| {
-            !server.retired && server.drained && server.drained_again
-        });
+        let mut doubted = self
+            .state
+            .servers()
+            .iter()
+            .filter(|server| !server.retired && server.drained && server.drained_again);
         if doubted.all(stays_out) {
             self.clear_hold(id, HoldReason::Dependency);
         }

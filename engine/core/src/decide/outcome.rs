@@ -8,8 +8,8 @@ use crate::stage::{Stage, TRY_WAITS};
 use crate::target_status::TargetEvent;
 use crate::{DeploymentId, OrderKey, TargetId};
 
-use super::write::About;
 use super::Decider;
+use super::write::About;
 use crate::deployment_status::DeploymentStatus;
 
 impl Decider<'_> {
@@ -197,11 +197,9 @@ impl Decider<'_> {
         let event = match stage {
             Stage::Check if baking => TargetEvent::CheckFailed,
             Stage::Check => TargetEvent::CheckedNothing,
-            Stage::Markdown
-            | Stage::Download
-            | Stage::Install
-            | Stage::Verify
-            | Stage::Markup => TargetEvent::StageFailed,
+            Stage::Markdown | Stage::Download | Stage::Install | Stage::Verify | Stage::Markup => {
+                TargetEvent::StageFailed
+            }
         };
         self.move_target(id, place, event, None, |target| {
             if event == TargetEvent::CheckedNothing {
@@ -241,11 +239,8 @@ impl Decider<'_> {
         if self.target(id, place).unknown_since.is_none() {
             let now = self.now;
             self.change_target(id, place, |target| target.unknown_since = Some(now));
-            let data = EventData {
-                key: Some(key),
-                message: Some(message.to_owned()),
-                ..self.figures(id)
-            };
+            let data =
+                EventData { key: Some(key), message: Some(message.to_owned()), ..self.figures(id) };
             let about = About { place: Some(place), ..About::default() };
             self.event(id, EventType::TargetUnknown, &about, data);
         }
@@ -283,12 +278,7 @@ impl Decider<'_> {
         Answer::Done
     }
 
-    fn place_under_way(
-        &self,
-        id: DeploymentId,
-        target: TargetId,
-        key: OrderKey,
-    ) -> Option<usize> {
+    fn place_under_way(&self, id: DeploymentId, target: TargetId, key: OrderKey) -> Option<usize> {
         let place = self.of(id).place(target)?;
         let target = self.target(id, place);
         (target.status.running().is_some() && target.order == Some(key)).then_some(place)

@@ -45,12 +45,7 @@ impl Decider<'_> {
     }
 
     /// Starts another try of the stage under way, after `wait`.
-    pub(super) fn start_try(
-        &mut self,
-        id: DeploymentId,
-        place: usize,
-        wait: Duration,
-    ) -> OrderKey {
+    pub(super) fn start_try(&mut self, id: DeploymentId, place: usize, wait: Duration) -> OrderKey {
         let stage = self.target(id, place).status.running().unwrap_or(Stage::Check);
         let (key, limit) = (self.next_key(id, place), self.limit(id, stage));
         self.give_order(id, place, key);

@@ -4,9 +4,7 @@ use crate::batch_status::BatchEvent;
 use crate::deployment_status::{DeploymentEvent, DeploymentStatus};
 use crate::effect::{Effect, EffectKind};
 use crate::event::{Event, EventData, EventType};
-use crate::record::{
-    Cause, Deployment, Hold, HoldReason, OutBecause, Server, Service, Target,
-};
+use crate::record::{Cause, Deployment, Hold, HoldReason, OutBecause, Server, Service, Target};
 use crate::slots::Slots;
 use crate::state::DeploymentState;
 use crate::target_status::{TargetEvent, TargetStatus};

@@ -91,15 +91,15 @@ fn check_deployment(world: &World, state: &DeploymentState) {
     }
 }
 
-fn check_target(
-    world: &World,
-    state: &DeploymentState,
-    target: &capstan_core::record::Target,
-) {
+fn check_target(world: &World, state: &DeploymentState, target: &capstan_core::record::Target) {
     let id = state.deployment.id;
     let server = world.state.server(target.server).expect("targets have servers");
     let is_running = target.status.running().is_some();
-    assert_eq!(is_running, has_effect(world, EffectKind::RunStage(id, target.id)), "S8: {target:?}");
+    assert_eq!(
+        is_running,
+        has_effect(world, EffectKind::RunStage(id, target.id)),
+        "S8: {target:?}"
+    );
     if is_running {
         assert_eq!(server.order, target.order, "S7: one order per server at a time");
         let work = order::work(&state.deployment, target, server).expect("it can be done");

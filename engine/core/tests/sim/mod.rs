@@ -214,11 +214,7 @@ pub fn config(number: u32) -> ConfigRequest {
         1 => ConfigRequest { max_unavailable: Some(50), batch_pattern: pattern("10%"), ..base },
         2 => ConfigRequest { mode: Some(Mode::Manual), ..base },
         3 => ConfigRequest { max_unavailable: Some(10), max_failure: Some(0), ..base },
-        4 => ConfigRequest {
-            batch_wait_seconds: Some(30),
-            tail_wait_seconds: Some(10),
-            ..base
-        },
+        4 => ConfigRequest { batch_wait_seconds: Some(30), tail_wait_seconds: Some(10), ..base },
         5 => ConfigRequest { ignore_verify: Some(true), ..base },
         6 => ConfigRequest {
             max_unavailable: Some(50),
@@ -281,7 +277,8 @@ impl World {
             for host in self.hosts.values_mut() {
                 host.package = Some(package(0).id);
             }
-            let input = Input::Adopt { package: package(0), scripts: scripts(), servers: ids.clone() };
+            let input =
+                Input::Adopt { package: package(0), scripts: scripts(), servers: ids.clone() };
             self.give(input).unwrap();
         }
         if setup.first == First::Out {
@@ -677,7 +674,11 @@ impl World {
                 return;
             }
             for stage in stages {
-                if fails(self, &stage) { self.fail(&stage) } else { self.succeed(&stage) }
+                if fails(self, &stage) {
+                    self.fail(&stage)
+                } else {
+                    self.succeed(&stage)
+                }
                 watch(self);
             }
         }

@@ -3,12 +3,12 @@
 use std::fmt::Write;
 use std::time::Duration;
 
+use capstan_core::DeploymentId;
 use capstan_core::action::Action;
 use capstan_core::deployment_status::DeploymentStatus;
 use capstan_core::input::{Again, StageResult};
 use capstan_core::record::{Cause, Flavor, HoldReason};
 use capstan_core::stage::Stage;
-use capstan_core::DeploymentId;
 
 use super::{First, Running, Setup, World, check, config};
 
@@ -176,7 +176,9 @@ pub fn apply(world: &mut World, step: &Step) {
             let to = past.get((a as usize).checked_rem(past.len()).unwrap_or(0)).map(|it| it.id);
             drop(world.roll_back(to, config(b)));
         }
-        "pass" => world.pass(Duration::from_secs([1, 3, 5, 8, 30, 61, 4000, 90_000][a as usize % 8])),
+        "pass" => {
+            world.pass(Duration::from_secs([1, 3, 5, 8, 30, 61, 4000, 90_000][a as usize % 8]))
+        }
         "wake" => drop(world.wake()),
         "look" => world.look(),
         "crash" => world.crash(),
@@ -264,7 +266,8 @@ pub fn be_kind(world: &mut World) {
 /// One click that is allowed. Returns whether there was one.
 fn help(world: &mut World, id: DeploymentId) -> bool {
     if world.of(id).deployment.hold(HoldReason::Slots).is_some() {
-        let pulled = world.state.servers().iter().find(|row| row.pulled_out.is_some() && !row.retired);
+        let pulled =
+            world.state.servers().iter().find(|row| row.pulled_out.is_some() && !row.retired);
         if let Some(server) = pulled.map(|server| server.id) {
             world.put_back(server).unwrap();
             return true;

@@ -1,0 +1,86 @@
+//! `capstan serve`: every role in one process, as the configuration says.
+
+use anyhow::Context;
+use clap::Args;
+
+use crate::config::{Config, ConfigArgs, LogFormat, load};
+use crate::node::{Node, Settings, wait_for_the_end};
+
+/// Runs Capstan: the API, the pages and the engine, over one database.
+#[derive(Debug, Args)]
+#[command(long_about = "Runs Capstan: the API, the pages and the engine, over one database.\n\n\
+    The first start makes the administrator's token and prints it, this once; only its digest is \
+    kept. `capstan config show-default` prints every setting with its meaning.\n\n\
+    Example: capstan serve --config /etc/capstan/capstan.toml")]
+pub(crate) struct Serve {
+    #[command(flatten)]
+    config: ConfigArgs,
+}
+
+/// Serves until Ctrl-C or SIGTERM.
+pub(crate) async fn run(serve: Serve) -> anyhow::Result<()> {
+    let loaded = load(&serve.config)?;
+    let config = loaded.config;
+    log(&config)?;
+    match &loaded.file {
+        Some(file) => tracing::info!(file = %file.display(), "read the configuration"),
+        None => tracing::info!("no configuration file: the defaults and the environment count"),
+    }
+    let node = Node::start(settings(&config)).await?;
+    if let Some(token) = &node.new_token {
+        tell_token(&config, token)?;
+    }
+    println!("portal: http://{}/", node.address);
+    wait_for_the_end().await?;
+    tracing::info!("stopping");
+    node.stop().await;
+    Ok(())
+}
+
+/// The administrator's token is told once: in the file that is configured, else on standard output.
+fn tell_token(config: &Config, token: &str) -> anyhow::Result<()> {
+    let Some(path) = &config.auth.admin_token_file else {
+        println!("token: {token}");
+        return Ok(());
+    };
+    crate::node::write_secret(path, token)
+        .with_context(|| format!("[auth] admin_token_file: writing {}", path.display()))?;
+    println!("token: in {}", path.display());
+    Ok(())
+}
+
+fn settings(config: &Config) -> Settings {
+    Settings {
+        listen: config.server.listen,
+        public_url: Some(config.server.public_url.clone()),
+        allowed_hosts: config.server.allowed_hosts.clone(),
+        data_dir: config.data_dir.clone(),
+        database_url: config.database.url.expose().to_owned(),
+        stale_after: config.cmdb.stale_after,
+        inventory: config.cmdb.path.clone(),
+        packages_dir: config.packages.path.clone(),
+        max_package_bytes: config.packages.max_bytes,
+        roots: config.executor.local.roots.clone(),
+        processes: config.executor.local.processes,
+        health_timeout: config.load_balancer.none.timeout,
+        engine: capstan_runner::Settings {
+            slots: config.engine.slots,
+            under_way: config.engine.stages_under_way,
+            stop_wait: config.engine.stop_wait,
+            ..capstan_runner::Settings::default()
+        },
+        secure_cookies: config.auth.secure_cookies,
+        session: config.auth.session,
+    }
+}
+
+fn log(config: &Config) -> anyhow::Result<()> {
+    let filter =
+        tracing_subscriber::EnvFilter::try_new(&config.log.level).context("[log] level")?;
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match config.log.format {
+        LogFormat::Text => lines.init(),
+        LogFormat::Json => lines.json().init(),
+    }
+    Ok(())
+}
