@@ -1,4 +1,4 @@
-//! How fast the engine drives a rollout: the real store on SQLite with `synchronous=FULL`, the real
+//! How fast the engine drives a rollout: the real store on `SQLite` with `synchronous=FULL`, the real
 //! engine, and drivers that do nothing but note when they were called.
 //!
 //! `cargo bench --bench rollout` prints one row per size: stage jobs per second, the time per target,
@@ -22,16 +22,18 @@ use capstan_core::ports::{
 use capstan_core::record::{Flavor, PackageRef};
 use capstan_core::rollback::History;
 use capstan_core::{DeploymentId, GroupId, OrderKey, ServerId};
+use capstan_drivers::file_cmdb::{FileCmdb, Names};
+use capstan_drivers::packages::FilePackageStore;
 use capstan_drivers::scripts::Scripts;
 use capstan_runner::{Engine, Ports, Settings};
 use capstan_store::{NewPackage, Store};
 
-const SIZES: [usize; 3] = [1000, 4000, 10_000];
-const STAGES: usize = 5;
-const PATIENCE: Duration = Duration::from_secs(300);
+const SIZES: [u32; 3] = [1000, 4000, 10_000];
+const STAGES: f64 = 5.0;
+const PATIENCE: Duration = Duration::from_mins(5);
 
 fn main() -> anyhow::Result<()> {
-    let given: Vec<usize> =
+    let given: Vec<u32> =
         std::env::args().skip(1).filter_map(|argument| argument.parse().ok()).collect();
     let sizes = if given.is_empty() { SIZES.to_vec() } else { given };
     println!("targets  stages/s  µs/target  result→next p50  p99       resident");
@@ -40,11 +42,13 @@ fn main() -> anyhow::Result<()> {
         runtime.block_on(rollout(size))?;
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(brake(4000))
+    runtime.block_on(brake(4000))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(answers(10_000))
 }
 
 /// One rollout of `size` targets in four batches of 25 %.
-async fn rollout(size: usize) -> anyhow::Result<()> {
+async fn rollout(size: u32) -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     let recorder = Arc::new(Recorder::default());
     let (store, group) = fleet(folder.path(), size).await?;
@@ -52,7 +56,8 @@ async fn rollout(size: usize) -> anyhow::Result<()> {
     let engine = engine(&store, &recorder);
     let started = Instant::now();
     act(&store, group, deployment, Action::Start).await?;
-    wait_until(&store, deployment, |status| status.is_final()).await?;
+    wait_until(&store, deployment, capstan_core::deployment_status::DeploymentStatus::is_final)
+        .await?;
     let took = started.elapsed();
     let view = store.deployment_view(deployment).await?.context("the deployment")?;
     if view.status != DeploymentStatus::Success {
@@ -61,8 +66,8 @@ async fn rollout(size: usize) -> anyhow::Result<()> {
     let (p50, p99) = recorder.gaps();
     println!(
         "{size:7}  {:8.0}  {:9.1}  {:>15}  {:>8}  {:>8} MiB",
-        (size * STAGES) as f64 / took.as_secs_f64(),
-        took.as_secs_f64() * 1e6 / size as f64,
+        f64::from(size) * STAGES / took.as_secs_f64(),
+        took.as_secs_f64() * 1e6 / f64::from(size),
         format!("{:.1} ms", p50.as_secs_f64() * 1e3),
         format!("{:.1} ms", p99.as_secs_f64() * 1e3),
         resident_mib()?
@@ -72,14 +77,14 @@ async fn rollout(size: usize) -> anyhow::Result<()> {
 }
 
 /// Brake → last stage started, in a rollout at full speed.
-async fn brake(size: usize) -> anyhow::Result<()> {
+async fn brake(size: u32) -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     let recorder = Arc::new(Recorder::default());
     let (store, group) = fleet(folder.path(), size).await?;
     let deployment = create(&store, group).await?;
     let engine = engine(&store, &recorder);
     act(&store, group, deployment, Action::Start).await?;
-    wait_for_calls(&recorder, size).await?;
+    wait_for_calls(&recorder, size as usize).await?;
     let asked = Instant::now();
     act(&store, group, deployment, Action::Brake).await?;
     let mut watch = store.watch(deployment);
@@ -105,10 +110,80 @@ async fn brake(size: usize) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn fleet(folder: &Path, size: usize) -> anyhow::Result<(Store, GroupId)> {
+/// `GET /deployments/{id}` and the deployment's page, over loopback, with the rollout braked halfway.
+async fn answers(size: u32) -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let recorder = Arc::new(Recorder::default());
+    let (store, group) = fleet(folder.path(), size).await?;
+    let deployment = create(&store, group).await?;
+    let engine = engine(&store, &recorder);
+    act(&store, group, deployment, Action::Start).await?;
+    wait_for_calls(&recorder, size as usize).await?;
+    act(&store, group, deployment, Action::Brake).await?;
+    let (url, token, link) = serve(&store, folder.path()).await?;
+    let client = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build()?;
+    let signed_in = client.get(format!("{url}{link}")).send().await?;
+    let cookies: Vec<&str> = signed_in
+        .headers()
+        .get_all("set-cookie")
+        .iter()
+        .filter_map(|cookie| cookie.to_str().ok()?.split(';').next())
+        .collect();
+    let cookies = cookies.join("; ");
+    for path in [format!("api/v1/deployments/{deployment}"), format!("deployments/{deployment}")] {
+        let mut took = Vec::new();
+        for _ in 0..200 {
+            let request = client.get(format!("{url}/{path}"));
+            let request = if path.starts_with("api") {
+                request.bearer_auth(&token)
+            } else {
+                request.header("cookie", &cookies)
+            };
+            let started = Instant::now();
+            let body = request.send().await?.error_for_status()?.bytes().await?;
+            took.push(started.elapsed());
+            anyhow::ensure!(
+                body.windows(11).any(|text| text == b"ROLLOUT_BRA"),
+                "{path}: another page"
+            );
+        }
+        took.sort_unstable();
+        println!(
+            "GET /{}, {size} targets: p50 {:.1} ms, p99 {:.1} ms",
+            path.replace(&deployment.to_string(), "{id}"),
+            took[100].as_secs_f64() * 1e3,
+            took[198].as_secs_f64() * 1e3
+        );
+    }
+    engine.stop().await;
+    Ok(())
+}
+
+/// A controller on a free port; gives its URL, the administrator's token and a link that signs in.
+async fn serve(store: &Store, folder: &Path) -> anyhow::Result<(String, String, String)> {
+    let names = Names { load_balancers: Vec::new(), executors: Vec::new() };
+    let ports = capstan_controller::Ports {
+        cmdb: Arc::new(FileCmdb::open(folder.join("inventory.yaml"), names).await),
+        packages: Arc::new(FilePackageStore::open(folder.join("packages"), 1024)?),
+        load_balancers: BTreeMap::new(),
+        executors: BTreeMap::new(),
+        scripts: Arc::new(Scripts::new(None)),
+    };
+    let settings = capstan_controller::Settings::default();
+    let controller = capstan_controller::Controller::new(store.clone(), ports, settings);
+    let token = controller.ensure_admin_token().await?.context("a new token")?;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+    let url = format!("http://{}", listener.local_addr()?);
+    let service = controller.router().into_make_service_with_connect_info::<std::net::SocketAddr>();
+    tokio::spawn(async move { axum::serve(listener, service).await });
+    let link = controller.login_link(&token).await?;
+    Ok((url, token, link))
+}
+
+async fn fleet(folder: &Path, size: u32) -> anyhow::Result<(Store, GroupId)> {
     let settings = capstan_store::Settings {
         url: format!("sqlite://{}", folder.join("bench.db").display()),
-        stale_after: Duration::from_secs(3600),
+        stale_after: Duration::from_hours(1),
     };
     let store = Store::open(&settings).await?;
     let servers: Vec<serde_json::Value> = (0..size)
@@ -116,7 +191,7 @@ async fn fleet(folder: &Path, size: usize) -> anyhow::Result<(Store, GroupId)> {
             serde_json::json!({
                 "id": format!("s{place}"), "hostname": format!("host-{place:05}"),
                 "ip_address": "127.0.0.1", "root": format!("/srv/{place}"),
-                "idc": (["sh", "pd"][place % 2]), "pool": "a",
+                "idc": (["sh", "pd"][place as usize % 2]), "pool": "a",
             })
         })
         .collect();
@@ -161,7 +236,9 @@ async fn create(store: &Store, group: GroupId) -> anyhow::Result<DeploymentId> {
     };
     match store.submit(group, Input::Create(Box::new(create))).await? {
         Answer::Created(id) => Ok(id),
-        other => bail!("the deployment was not created: {other:?}"),
+        answer @ (Answer::Done | Answer::NothingToRollBack { .. } | Answer::RefreshHeld(_)) => {
+            bail!("the deployment was not created: {answer:?}")
+        }
     }
 }
 
@@ -194,7 +271,7 @@ async fn wait_until(
     wanted: impl Fn(DeploymentStatus) -> bool,
 ) -> anyhow::Result<()> {
     let mut watch = store.watch(deployment);
-    let waited = tokio::time::timeout(PATIENCE, async {
+    let end = tokio::time::timeout(PATIENCE, async {
         loop {
             let filter = capstan_store::DeploymentFilter::default();
             let page = capstan_store::PageRequest { limit: 1, cursor: None };
@@ -205,7 +282,7 @@ async fn wait_until(
             watch.changed().await?;
         }
     });
-    waited.await.context("the rollout took too long")?
+    end.await.context("the rollout took too long")?
 }
 
 async fn wait_for_calls(recorder: &Recorder, count: usize) -> anyhow::Result<()> {

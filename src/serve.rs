@@ -22,9 +22,10 @@ pub(crate) async fn run(serve: Serve) -> anyhow::Result<()> {
     let loaded = load(&serve.config)?;
     let config = loaded.config;
     log(&config)?;
-    match &loaded.file {
-        Some(file) => tracing::info!(file = %file.display(), "read the configuration"),
-        None => tracing::info!("no configuration file: the defaults and the environment count"),
+    if let Some(file) = &loaded.file {
+        tracing::info!(file = %file.display(), "read the configuration");
+    } else {
+        tracing::info!("no configuration file: the defaults and the environment count");
     }
     let node = Node::start(settings(&config)).await?;
     if let Some(token) = &node.new_token {

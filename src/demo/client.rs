@@ -8,7 +8,7 @@ use capstan_core::view::{ApplicationView, DeploymentBrief, Page};
 use super::packages::Package;
 
 /// How long the first look at the fleet may take.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// Uploads the packages and waits until the fleet's version is known.

@@ -101,7 +101,7 @@ fn settings(data: &std::path::Path, fleet: &Fleet, listen: SocketAddr) -> Settin
         allowed_hosts: Vec::new(),
         data_dir: data.to_owned(),
         database_url: format!("sqlite://{}", data.join("capstan.db").display()),
-        stale_after: Duration::from_secs(15 * 60),
+        stale_after: Duration::from_mins(15),
         inventory: fleet.inventory(),
         packages_dir: data.join("packages"),
         max_package_bytes: 512 * 1024 * 1024,

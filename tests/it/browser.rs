@@ -77,7 +77,7 @@ impl Story {
         browser.wait_for("h1", "Preview: 1.1.0 to web-demo").await;
         assert!(browser.text("main").await.contains("8\nof 8 in the group"));
         self.fits("the preview").await;
-        self.picture("preview", 900).await;
+        self.picture("preview", 845).await;
         browser.press("Create and start").await;
 
         self.watch_until("SMOKE_SUCCESS").await;
@@ -87,7 +87,7 @@ impl Story {
         browser.click("#do-rollout").await;
         browser.wait_for("#batch-2 .badge", "SUCCESS").await;
         browser.wait_until("document.querySelector('.tile.running')").await;
-        self.picture("deployment", 1500).await;
+        self.picture("deployment", 1355).await;
         self.watch_until("SUCCESS").await;
         self.fits("a deployment that ended").await;
         self.demo.assert_all_run("1.1.0").await;
@@ -133,9 +133,10 @@ impl Story {
         browser.click("#do-rollout").await;
         self.watch_until("ROLLOUT_BRAKED").await;
         browser.wait_for("#holds", "Braked by failures").await;
+        browser.wait_for("#batch-3", "held by the brake").await;
         browser.wait_until("document.querySelectorAll('.tile.bad .message').length === 2").await;
         self.fits("a braked deployment").await;
-        self.picture("braked", 1500).await;
+        self.picture("braked", 1445).await;
         browser.size(NARROW, 780, 2).await;
         self.picture("narrow", 900).await;
         browser.size(WIDE, 900, 1).await;
@@ -153,9 +154,9 @@ impl Story {
         browser.click(&format!("{row}//button[normalize-space()='Pull out']")).await;
         browser.wait_for("#servers .pulled", "its disk is failing").await;
         self.fits("a group with a server pulled out").await;
-        self.picture("group", 1900).await;
+        self.picture("group", 1640).await;
         browser.open(&self.demo.url).await;
-        self.picture("groups", 900).await;
+        self.picture("groups", 845).await;
         browser.open(&deployment).await;
         browser.click("#do-retry").await;
         self.watch_until("SUCCESS").await;
@@ -173,7 +174,7 @@ impl Story {
         browser.click("//td[.//span[contains(., 'attempt 2')]]/../th/a").await;
         browser.wait_for(".log[open] pre", "1.0.0").await;
         self.fits("a target").await;
-        self.picture("target", 900).await;
+        self.picture("target", 480).await;
         browser.open(&deployment).await;
         browser.press("Who asked for what").await;
         browser.wait_for("table", "deployment.retry").await;

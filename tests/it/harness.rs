@@ -16,7 +16,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 /// How long anything may take before a test fails.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(2);
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// A demo that runs, with its data folder.
@@ -69,7 +69,7 @@ impl Demo {
         let told = self.spawn(environment);
         let lines = tokio::task::spawn_blocking(move || read_told(&told)).await.unwrap();
         let (link, token) = lines.expect("the demo tells its portal and token");
-        self.url = link.split("/login").next().unwrap().to_owned();
+        link.split("/login").next().unwrap().clone_into(&mut self.url);
         self.link = link;
         self.token = token;
     }

@@ -1,6 +1,6 @@
 //! One claimed effect on its way: what is known of it, one step at a time.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -49,6 +49,9 @@ pub(crate) enum Step {
     LookAgain { tell: Option<Input> },
 }
 
+/// A package's locations, and when they were read.
+type ReadLocations = (tokio::time::Instant, Arc<Vec<Location>>);
+
 /// What all jobs share.
 pub(crate) struct Context {
     pub(crate) store: Store,
@@ -61,9 +64,9 @@ pub(crate) struct Context {
     look_slots: Arc<Semaphore>,
     under_way: Mutex<usize>,
     room: Notify,
-    waiting: Mutex<HashMap<EffectKind, ()>>,
+    waiting: Mutex<HashSet<EffectKind>>,
     scripts: Mutex<HashMap<String, Arc<Script>>>,
-    locations: Mutex<HashMap<String, (tokio::time::Instant, Arc<Vec<Location>>)>>,
+    locations: Mutex<HashMap<String, ReadLocations>>,
 }
 
 impl Job {
@@ -154,7 +157,7 @@ impl Context {
         self.jobs.send_replace(None);
         let kinds: Vec<EffectKind> = {
             let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-            waiting.drain().map(|(kind, ())| kind).collect()
+            waiting.drain().collect()
         };
         if let Err(error) = self.store.give_back(&kinds).await {
             tracing::warn!(error = %chain(&error), "work could not be given back");
@@ -296,14 +299,14 @@ fn look_wait(looks: u32) -> Duration {
 /// Brings a job back to the worker after a while. It stays claimed and holds no slot meanwhile.
 fn later(context: Arc<Context>, mut job: Job, wait: Duration) {
     let kind = job.claim.kind;
-    context.waiting.lock().unwrap_or_else(PoisonError::into_inner).insert(kind, ());
+    context.waiting.lock().unwrap_or_else(PoisonError::into_inner).insert(kind);
     tokio::spawn(async move {
         tokio::time::sleep(wait).await;
         let permit = Arc::clone(&context.look_slots).acquire_owned().await;
         let was_waiting =
             context.waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&kind);
         // The engine has stopped and given the job back.
-        if was_waiting.is_none() {
+        if !was_waiting {
             return;
         }
         job.permit = permit.ok();

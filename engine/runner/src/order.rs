@@ -143,7 +143,7 @@ fn running(job: &mut Job, work: &Work, context: &Context) -> Step {
         let result = StageResult::Failed { cause: Cause::Timeout, again: Again::WillNot };
         return ended(work, result, Some("the host did not end the script in time".to_owned()));
     }
-    let tell = std::mem::take(&mut job.is_unknown).then(|| Input::AnswerFound {
+    let tell = std::mem::take(&mut job.is_unknown).then_some(Input::AnswerFound {
         deployment: work.deployment,
         target: work.target,
         key: work.key,

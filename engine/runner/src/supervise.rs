@@ -11,7 +11,7 @@ use crate::{queue, rescue};
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
 /// A worker that ran for so long starts with the first wait again.
-const HEALTHY_AFTER: Duration = Duration::from_secs(60);
+const HEALTHY_AFTER: Duration = Duration::from_mins(1);
 
 /// Runs workers one after the other until the engine stops.
 pub(crate) async fn run(context: Arc<Context>, mut stopped: watch::Receiver<bool>) {

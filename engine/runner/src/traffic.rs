@@ -108,7 +108,7 @@ fn not_yet(job: &mut Job, work: &Work, context: &Context, seen: Option<Seen>) ->
         let result = StageResult::Failed { cause: Cause::Timeout, again: Again::May };
         return ended(work, result, Some(text.to_owned()));
     }
-    let tell = std::mem::take(&mut job.is_unknown).then(|| Input::AnswerFound {
+    let tell = std::mem::take(&mut job.is_unknown).then_some(Input::AnswerFound {
         deployment: work.deployment,
         target: work.target,
         key: work.key,

@@ -40,7 +40,7 @@ pub(super) fn list(chrome: &Chrome<'_>, view: &DeploymentView, targets: &[Target
                 @let shown = shown(batch, targets, all_shown);
                 section.batch id={ "batch-" (batch.index) } data-section
                     aria-labelledby={ "batch-" (batch.index) "-title" } {
-                    (one(chrome, batch, &shown))
+                    (one(chrome, view, batch, &shown))
                 }
             }
         }
@@ -59,7 +59,12 @@ fn shown<'a>(batch: &BatchView, targets: &'a [TargetView], all_shown: bool) -> V
     shown
 }
 
-fn one(chrome: &Chrome<'_>, batch: &BatchView, targets: &[&TargetView]) -> Markup {
+fn one(
+    chrome: &Chrome<'_>,
+    view: &DeploymentView,
+    batch: &BatchView,
+    targets: &[&TargetView],
+) -> Markup {
     let tally = Tally::of(&batch.counts);
     let at_work = matches!(batch.status, BatchStatus::Deploying | BatchStatus::Failure);
     let open = at_work || tally.all() <= MOST_OPEN;
@@ -73,7 +78,9 @@ fn one(chrome: &Chrome<'_>, batch: &BatchView, targets: &[&TargetView]) -> Marku
             (tally.bar())
             p.fine {
                 (tally.sentence())
-                @if batch.status == BatchStatus::Waiting {
+                @if batch.status == BatchStatus::Waiting && !view.holds.is_empty() {
+                    "; held by the brake"
+                } @else if batch.status == BatchStatus::Waiting {
                     @match batch.wait_until {
                         Some(until) => { "; starts " (moment::until(chrome.now, until)) }
                         None => { "; waits for a click" }

@@ -1,4 +1,4 @@
-//! A small WebDriver client: what the browser test needs of the protocol, and no more.
+//! A small `WebDriver` client: what the browser test needs of the protocol, and no more.
 
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
@@ -165,7 +165,7 @@ impl Browser {
         self.call(Method::POST, "/execute/sync", Some(body)).await
     }
 
-    /// Does something with an element, named by a CSS selector or an XPath, as soon as it can be.
+    /// Does something with an element, named by a CSS selector or an `XPath`, as soon as it can be.
     async fn act(&self, place: &str, path: &str, body: &Value) {
         let deadline = Instant::now() + PATIENCE;
         let using = if place.starts_with('/') { "xpath" } else { "css selector" };

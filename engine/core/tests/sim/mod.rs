@@ -675,9 +675,9 @@ impl World {
             }
             for stage in stages {
                 if fails(self, &stage) {
-                    self.fail(&stage)
+                    self.fail(&stage);
                 } else {
-                    self.succeed(&stage)
+                    self.succeed(&stage);
                 }
                 watch(self);
             }

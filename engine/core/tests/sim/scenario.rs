@@ -177,7 +177,7 @@ pub fn apply(world: &mut World, step: &Step) {
             drop(world.roll_back(to, config(b)));
         }
         "pass" => {
-            world.pass(Duration::from_secs([1, 3, 5, 8, 30, 61, 4000, 90_000][a as usize % 8]))
+            world.pass(Duration::from_secs([1, 3, 5, 8, 30, 61, 4000, 90_000][a as usize % 8]));
         }
         "wake" => drop(world.wake()),
         "look" => world.look(),
