@@ -216,8 +216,15 @@ fn evidence(chrome: &Chrome<'_>, one: &VersionView) -> Markup {
     }
 }
 
+/// Whole percent; a half goes to the even side, so that two halves do not make 101.
 fn percent(part: u32, all: u32) -> u64 {
-    (u64::from(part) * 200 + u64::from(all)) / (u64::from(all.max(1)) * 2)
+    let (all, part) = (u64::from(all.max(1)), u64::from(part) * 100);
+    let whole = part / all;
+    match (part % all * 2).cmp(&all) {
+        std::cmp::Ordering::Less => whole,
+        std::cmp::Ordering::Equal => whole + whole % 2,
+        std::cmp::Ordering::Greater => whole + 1,
+    }
 }
 
 fn rollback(chrome: &Chrome<'_>, view: &GroupView, offer: RollbackOffer<'_>) -> Markup {

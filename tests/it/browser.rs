@@ -82,9 +82,9 @@ impl Story {
 
         self.watch_until("SMOKE_SUCCESS").await;
         self.fits("a deployment that waits").await;
-        browser.click("#do-bake").await;
+        self.ask("bake").await;
         self.watch_until("BAKE_SUCCESS").await;
-        browser.click("#do-rollout").await;
+        self.ask("rollout").await;
         browser.wait_for("#batch-2 .badge", "SUCCESS").await;
         browser.wait_until("document.querySelector('.tile.running')").await;
         self.picture("deployment", 1355).await;
@@ -95,6 +95,8 @@ impl Story {
 
     async fn release_a_bad_version_by_keyboard_and_roll_back(&self) {
         let browser = &self.browser;
+        // It fails two seconds after its start: Verify has to look for longer than that.
+        self.demo.settle_for(5).await;
         self.open_the_group().await;
         self.tab_to("Skip to content").await;
         self.tab_to("package").await;
@@ -109,6 +111,7 @@ impl Story {
 
         self.watch_until("SMOKE_FAILURE").await;
         browser.wait_for(".tile.bad .message", "health").await;
+        self.demo.settle_for(1).await;
         browser.press("Roll back…").await;
         browser.click("#do-rollback").await;
         browser.wait_for("h1", "Rollback of web-demo to 1.1.0").await;
@@ -129,8 +132,8 @@ impl Story {
         browser.write("#max_unavailable", "30").await;
         browser.press("Preview").await;
         browser.press("Create and start").await;
-        browser.click("#do-bake").await;
-        browser.click("#do-rollout").await;
+        self.ask("bake").await;
+        self.ask("rollout").await;
         self.watch_until("ROLLOUT_BRAKED").await;
         browser.wait_for("#holds", "Braked by failures").await;
         browser.wait_for("#batch-3", "held by the brake").await;
@@ -158,7 +161,7 @@ impl Story {
         browser.open(&self.demo.url).await;
         self.picture("groups", 845).await;
         browser.open(&deployment).await;
-        browser.click("#do-retry").await;
+        self.ask("retry").await;
         self.watch_until("SUCCESS").await;
         browser.wait_for("#course", "1 set aside").await;
     }
@@ -234,6 +237,13 @@ impl Story {
     async fn fill_in(&self, version: &str) {
         self.browser.click("#package").await;
         self.browser.press(version).await;
+    }
+
+    /// Clicks the button of an action, and waits for the page that answers.
+    async fn ask(&self, action: &str) {
+        self.browser.run("window.isLeft = true", json!([])).await;
+        self.browser.click(&format!("#do-{action}")).await;
+        self.browser.wait_until("!window.isLeft && document.querySelector('#live')").await;
     }
 
     /// Watches a deployment until it shows a status: live, over one stream, never loaded again.

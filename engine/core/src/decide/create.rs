@@ -4,6 +4,7 @@ use crate::batch_status::BatchStatus;
 use crate::config::DeploymentConfig;
 use crate::deployment_status::{DeploymentEvent, DeploymentStatus};
 use crate::event::{EventData, EventType};
+use crate::id::derived_in_order;
 use crate::input::{Answer, Create, Refused, RollBack};
 use crate::order::ScriptSet;
 use crate::plan::{Plan, PlanInput, plan};
@@ -343,7 +344,7 @@ impl Decider<'_> {
             .zip(0..)
             .map(|((batch, server), place)| {
                 let names: &[&[u8]] = &[id.0.as_bytes(), server.id.0.as_bytes(), b"target"];
-                let target = TargetId::derive(self.now, names);
+                let target = TargetId(derived_in_order(self.now, place, names));
                 Target::new(target, id, batch, place, server, self.now)
             })
             .collect()
