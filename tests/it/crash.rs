@@ -121,13 +121,13 @@ async fn killed_at_every_point_a_rollout_comes_to_the_same_end() {
 async fn killed_at_random_during_one_rollout_nothing_is_lost() {
     let mut demo = Demo::start(4).await;
     demo.settle_for(1).await;
-    let kills = 12;
+    let kills = 50;
     let mut seed = 0x9e37_79b9_7f4a_7c15_u64;
     for _ in 0..kills {
         seed ^= seed << 13;
         seed ^= seed >> 7;
         seed ^= seed << 17;
-        let pause = Duration::from_millis(seed % 900);
+        let pause = Duration::from_millis(seed % 500);
         let end = Instant::now() + pause;
         while Instant::now() < end {
             if let Some(view) = under_way_or_done(&demo, "1.1.0").await {

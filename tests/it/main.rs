@@ -4,5 +4,6 @@
 mod arrows;
 mod browser;
 mod crash;
+mod faults;
 mod harness;
 mod story;

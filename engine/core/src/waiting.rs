@@ -105,21 +105,35 @@ fn click(group: &GroupState, state: &DeploymentState) -> Option<WaitingFor> {
 }
 
 fn batches(state: &DeploymentState) -> Vec<WaitingFor> {
+    let braked = state.deployment.is_braked();
     let waiting = state.batches().iter().filter(|batch| batch.status == BatchStatus::Waiting);
     let ended = state.batches().iter().filter_map(|batch| batch.ended_at).max();
     let since = ended.unwrap_or(state.deployment.status_since);
-    let wait = |batch: &crate::record::Batch| WaitingFor {
-        what: if batch.wait_until.is_some() { WaitKind::Timer } else { WaitKind::Click },
-        on: format!("batch {}", batch.index),
-        since,
-        who: if batch.wait_until.is_some() { "time" } else { "a person" }.to_owned(),
-        until: batch.wait_until,
-        text: match batch.wait_until {
-            Some(until) => {
-                format!("Batch {} starts by itself at {until}; rollout starts it now.", batch.index)
+    let wait = |batch: &crate::record::Batch| {
+        let index = batch.index;
+        let (what, who, text) = match batch.wait_until {
+            _ if braked => (
+                WaitKind::Predecessor,
+                "whoever clears the brake",
+                format!("Batch {index} is held by the brake."),
+            ),
+            Some(_) => (
+                WaitKind::Timer,
+                "time",
+                format!("Batch {index} starts by itself; rollout starts it now."),
+            ),
+            None => {
+                (WaitKind::Click, "a person", format!("Batch {index} waits for a click: rollout."))
             }
-            None => format!("Batch {} waits for a click: rollout.", batch.index),
-        },
+        };
+        WaitingFor {
+            what,
+            on: format!("batch {index}"),
+            since,
+            who: who.to_owned(),
+            until: batch.wait_until.filter(|_| !braked),
+            text,
+        }
     };
     waiting.map(wait).collect()
 }

@@ -9,6 +9,7 @@ use capstan_core::input::Input;
 use capstan_core::ports::{DriverError, Executor, LoadBalancer, Script};
 use capstan_core::record::Location;
 use capstan_store::{Claim, Store, SubmitError, Task, chain, crash};
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
 use crate::{Ports, Settings, observe, order, traffic};
@@ -133,14 +134,14 @@ impl Context {
     }
 
     /// Hands a job to the worker; while there is none, or the engine stops, it is given back.
-    pub(crate) async fn enqueue(&self, job: Job) {
-        let jobs = self.jobs.borrow().clone();
-        let left = match jobs {
-            Some(jobs) => jobs.send(job).await.err().map(|error| error.0),
+    pub(crate) fn enqueue(self: &Arc<Self>, job: Job) {
+        let left = match self.jobs.borrow().as_ref() {
+            Some(jobs) => jobs.try_send(job).err().map(TrySendError::into_inner),
             None => Some(job),
         };
         if let Some(job) = left {
-            self.give_back(&job).await;
+            let context = Arc::clone(self);
+            tokio::spawn(async move { context.give_back(&job).await });
         }
     }
 
@@ -310,7 +311,7 @@ fn later(context: Arc<Context>, mut job: Job, wait: Duration) {
             return;
         }
         job.permit = permit.ok();
-        context.enqueue(job).await;
+        context.enqueue(job);
     });
 }
 

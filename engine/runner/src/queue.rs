@@ -40,7 +40,8 @@ const BACK_OFF: Duration = Duration::from_millis(200);
 /// Runs one worker until the engine stops or the worker ends by itself.
 pub(crate) async fn run_worker(context: Arc<Context>, number: u64) -> Result<(), WorkerError> {
     let name = format!("{NAME}-{}-{number}", std::process::id());
-    let (jobs, received) = mpsc::channel(context.settings.slots);
+    // Every job in the channel holds a permit, for its start or for a look: it is never full.
+    let (jobs, received) = mpsc::channel(2 * context.settings.slots);
     context.jobs.send_replace(Some(jobs.clone()));
     let backend = Effects { received, feeder: None, closing: None, context: Arc::clone(&context) };
     let worker =
@@ -158,11 +159,11 @@ async fn feed(context: Arc<Context>, worker: WorkerContext) {
         }
         let limit = permits.num_permits().min(context.room().await);
         match context.store.claim(limit).await {
-            Ok(claims) => {
-                for claim in claims {
+            Ok(mut claimed) => {
+                while let Some(claim) = claimed.take() {
                     capstan_store::crash::point("stage.claimed");
                     let job = context.new_job(claim, permits.split(1));
-                    context.enqueue(job).await;
+                    context.enqueue(job);
                 }
             }
             Err(error) => {

@@ -13,13 +13,15 @@
 //! another group's inputs.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
 use capstan_core::changes::{Changes, EffectChange};
-use capstan_core::decide::decide;
+use capstan_core::decide::{Decision, decide};
 use capstan_core::effect::{Effect, EffectKind};
 use capstan_core::input::{Answer, Input, Refused};
+use capstan_core::state::GroupState;
 use capstan_core::{DeploymentId, GroupId, Timestamp};
 use sea_orm::TransactionTrait;
 use tokio::sync::{OwnedMutexGuard, mpsc, oneshot};
@@ -28,7 +30,7 @@ use uuid::Uuid;
 use crate::apply::{Applied, apply};
 use crate::cache::{Copy, fill, forget_ended};
 use crate::claims::{claim, next_due};
-use crate::work::{Claim, Cursors, claim_of};
+use crate::work::{Claim, Claimed, Cursors, claim_of};
 use crate::{Error, Inner, SubmitError, crash};
 
 /// Inputs in one transaction at most.
@@ -47,7 +49,7 @@ pub(crate) enum Request {
     /// Decide an input and write what follows.
     Submit { group: GroupId, input: Box<Input>, reply: Option<Reply> },
     /// Give due work to an engine, at most so much at a time; answered when there is some.
-    Claim { owner: Arc<str>, limit: usize, reply: oneshot::Sender<Vec<Claim>> },
+    Claim { owner: Arc<str>, limit: usize, reply: oneshot::Sender<Claimed> },
 }
 
 struct Submit {
@@ -59,7 +61,7 @@ struct Submit {
 struct ClaimRequest {
     owner: Arc<str>,
     limit: usize,
-    reply: oneshot::Sender<Vec<Claim>>,
+    reply: oneshot::Sender<Claimed>,
 }
 
 /// One group's part of a transaction.
@@ -233,8 +235,11 @@ impl Committer {
                     continue;
                 }
             }
-            if let Some(part) = decide_group(copy, submits, now) {
-                parts.insert(group, part);
+            match decide_group(copy, submits, now) {
+                Ok(part) => {
+                    parts.insert(group, part);
+                }
+                Err(again) => self.own.extend(again),
             }
         }
         parts
@@ -384,42 +389,38 @@ impl Committer {
         sender
     }
 
-    fn give_back(&self, effects: Vec<EffectKind>) {
-        let inner = Arc::clone(&self.inner);
-        tokio::spawn(async move {
-            if let Err(error) = inner.release(&effects).await {
-                tracing::warn!(error = %crate::chain(&error), "work could not be given back");
-            }
-        });
-    }
-
+    /// Work that nobody takes any more is given back when it is dropped.
     fn hand_out(&mut self, claims: Vec<Claim>) {
         if claims.is_empty() {
             return;
         }
-        let Some(request) = self.waiting.pop_front() else { return };
-        if let Err(claims) = request.reply.send(claims) {
-            self.give_back(claims.iter().map(|claim| claim.kind).collect());
+        let claimed = Claimed::new(claims, Arc::clone(&self.inner));
+        if let Some(request) = self.waiting.pop_front() {
+            drop(request.reply.send(claimed));
         }
     }
 }
 
+/// Decides the inputs of one group on its copy. A decision that panics is answered as a failure, its
+/// copy is thrown away, and the other inputs are given back to be decided on a fresh one: a bug that
+/// one group meets stops no other.
 fn decide_group(
     mut copy: OwnedMutexGuard<Copy>,
     submits: Vec<Submit>,
     now: Timestamp,
-) -> Option<Part> {
-    let version = copy.as_ref()?.group.version;
+) -> Result<Part, Vec<Submit>> {
+    let Some(state) = copy.as_mut() else { return Err(submits) };
+    let version = state.group.version;
     let mut changes = Changes::default();
     let (mut answers, mut more) = (Vec::new(), Vec::new());
-    let state = copy.as_mut()?;
-    for submit in submits {
-        let missing = named(&submit.input).filter(|id| state.deployment(*id).is_none());
-        let decided = match missing {
-            Some(id) => {
-                Err(Refused::new("deployment_unknown", format!("no deployment {id} in this group")))
-            }
-            None => decide(state, &submit.input, now),
+    let mut submits = submits.into_iter();
+    while let Some(submit) = submits.next() {
+        let decided = catch_unwind(AssertUnwindSafe(|| decide_one(state, &submit.input, now)));
+        let Ok(decided) = decided else {
+            tracing::error!(group = %submit.group, input = ?submit.input, "a decision panicked");
+            *copy = None;
+            refuse_all(vec![submit], || SubmitError::Store(Error::Panicked));
+            return Err(answers.into_iter().map(|(submit, _)| submit).chain(submits).collect());
         };
         let answer = decided.map(|decision| {
             changes.merge(decision.changes);
@@ -430,7 +431,16 @@ fn decide_group(
     }
     more.sort_unstable();
     more.dedup();
-    Some(Part { copy, changes, version, answers, more })
+    Ok(Part { copy, changes, version, answers, more })
+}
+
+fn decide_one(state: &mut GroupState, input: &Input, now: Timestamp) -> Result<Decision, Refused> {
+    match named(input).filter(|id| state.deployment(*id).is_none()) {
+        Some(id) => {
+            Err(Refused::new("deployment_unknown", format!("no deployment {id} in this group")))
+        }
+        None => decide(state, input, now),
+    }
 }
 
 fn finish_part(part: Part) {

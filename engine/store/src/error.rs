@@ -107,6 +107,9 @@ pub enum Error {
     /// Other processes changed the group again and again while the input was decided.
     #[error("the group is changed by other processes too often; try again")]
     Contended,
+    /// The rules panicked on this input: a bug. Nothing was changed.
+    #[error("the input met a bug; nothing was changed, and the log has the input")]
+    Panicked,
     /// The committer has ended: the process stops.
     #[error("the process stops and takes no more inputs")]
     Stopping,
@@ -144,6 +147,7 @@ impl Error {
             | Self::Json { .. }
             | Self::Count { .. }
             | Self::Missing { .. }
+            | Self::Panicked
             | Self::Cursor(_) => false,
         }
     }

@@ -66,7 +66,7 @@ pub use types::{
     DeploymentFilter, Idempotency, NewAudit, NewPackage, OutputChunk, PageRequest, QueueMetrics,
     Registered, SessionRow, Settings, TargetFilter, TokenRow,
 };
-pub use work::{Claim, Task};
+pub use work::{Claim, Claimed, Task};
 
 /// The database. Cheap to clone; all clones are one.
 #[derive(Debug, Clone)]

@@ -18,7 +18,7 @@ use tokio::sync::{oneshot, watch};
 use crate::cache::fill;
 use crate::commit::Request;
 use crate::load;
-use crate::work::Claim;
+use crate::work::Claimed;
 use crate::{Error, Store, SubmitError};
 
 impl Store {
@@ -115,7 +115,7 @@ impl Store {
     }
 
     /// Waits for due work, at most `limit` pieces. Only one call at a time per process gets work.
-    pub async fn claim(&self, limit: usize) -> Result<Vec<Claim>, Error> {
+    pub async fn claim(&self, limit: usize) -> Result<Claimed, Error> {
         let (reply, claims) = oneshot::channel();
         let owner = Arc::clone(&self.inner.process);
         self.ask(Request::Claim { owner, limit, reply }).await?;

@@ -1,6 +1,7 @@
 //! Claimed effects, with everything that is needed to do them.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use capstan_core::decide::LOOK_INTERVAL;
 use capstan_core::effect::{Effect, EffectKind};
@@ -9,6 +10,9 @@ use capstan_core::ports::Endpoint;
 use capstan_core::record::{Binding, Server};
 use capstan_core::state::GroupState;
 use capstan_core::{DeploymentId, GroupId, ServerId};
+
+use crate::chain;
+use crate::inner::Inner;
 
 /// An effect that this process has claimed. It stays claimed until the input that follows from it is
 /// committed, or until it is given back.
@@ -20,6 +24,44 @@ pub struct Claim {
     pub group: GroupId,
     /// What to do.
     pub task: Task,
+}
+
+/// Claims on their way to an engine. What is not taken out is given back when this is dropped, so
+/// that no claim outlives the one who asked for it.
+#[derive(Debug)]
+pub struct Claimed {
+    claims: Vec<Claim>,
+    inner: Arc<Inner>,
+}
+
+impl Claimed {
+    pub(crate) fn new(mut claims: Vec<Claim>, inner: Arc<Inner>) -> Self {
+        claims.reverse();
+        Self { claims, inner }
+    }
+
+    /// Takes the claim that was due first; whoever does answers for it.
+    pub fn take(&mut self) -> Option<Claim> {
+        self.claims.pop()
+    }
+}
+
+impl Drop for Claimed {
+    fn drop(&mut self) {
+        let left: Vec<EffectKind> = self.claims.drain(..).map(|claim| claim.kind).collect();
+        if left.is_empty() {
+            return;
+        }
+        let inner = Arc::clone(&self.inner);
+        // Without a runtime the process ends, and the next start takes everything over.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move {
+                if let Err(error) = inner.release(&left).await {
+                    tracing::warn!(error = %chain(&error), "work could not be given back");
+                }
+            });
+        }
+    }
 }
 
 /// What to do for an effect.
