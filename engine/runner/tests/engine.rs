@@ -101,7 +101,7 @@ impl World {
         });
         match reached.await {
             Ok(view) => view,
-            Err(_) => panic!("it stands still: {:#?}", self.view().await),
+            Err(late) => panic!("it stands still ({late}): {:#?}", self.view().await),
         }
     }
 
