@@ -171,7 +171,7 @@ async fn serve(store: &Store, folder: &Path) -> anyhow::Result<(String, String, 
     };
     let settings = capstan_controller::Settings::default();
     let controller = capstan_controller::Controller::new(store.clone(), ports, settings);
-    let token = controller.ensure_admin_token().await?.context("a new token")?;
+    let token = controller.ensure_admin_token(|_| Ok(())).await?.context("a new token")?;
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     let url = format!("http://{}", listener.local_addr()?);
     let service = controller.router().into_make_service_with_connect_info::<std::net::SocketAddr>();

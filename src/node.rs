@@ -45,6 +45,8 @@ pub(crate) struct Settings {
     pub(crate) health_timeout: Duration,
     pub(crate) engine: capstan_runner::Settings,
     pub(crate) secure_cookies: bool,
+    /// Where the administrator's token is written when it is made.
+    pub(crate) token_file: Option<PathBuf>,
     /// How long a browser stays signed in.
     pub(crate) session: Duration,
 }
@@ -77,7 +79,11 @@ impl Node {
         let drivers = drivers(&settings)?;
         let cmdb = cmdb(&settings, &drivers).await;
         let controller = controller(&settings, store.clone(), &drivers, cmdb)?;
-        let new_token = controller.ensure_admin_token().await?;
+        let keep = |token: &str| match &settings.token_file {
+            Some(path) => write_file(path, token, 0o600),
+            None => Ok(()),
+        };
+        let new_token = controller.ensure_admin_token(keep).await?;
         let engine = Engine::start(
             store,
             capstan_runner::Ports {
@@ -180,11 +186,6 @@ pub(crate) async fn wait_for_the_end() -> anyhow::Result<()> {
         interrupted = tokio::signal::ctrl_c() => interrupted.context("listening for Ctrl-C"),
         _ = terminate.recv() => Ok(()),
     }
-}
-
-/// Writes a file that only this user may read: beside its place, then renamed.
-pub(crate) fn write_secret(path: &Path, text: &str) -> std::io::Result<()> {
-    write_file(path, text, 0o600)
 }
 
 /// Writes a file beside its place and renames it, so that nobody ever reads half of it.

@@ -29,7 +29,7 @@ pub(crate) async fn run(serve: Serve) -> anyhow::Result<()> {
     }
     let node = Node::start(settings(&config)).await?;
     if let Some(token) = &node.new_token {
-        tell_token(&config, token)?;
+        tell_token(&config, token);
     }
     println!("portal: http://{}/", node.address);
     wait_for_the_end().await?;
@@ -39,15 +39,11 @@ pub(crate) async fn run(serve: Serve) -> anyhow::Result<()> {
 }
 
 /// The administrator's token is told once: in the file that is configured, else on standard output.
-fn tell_token(config: &Config, token: &str) -> anyhow::Result<()> {
-    let Some(path) = &config.auth.admin_token_file else {
-        println!("token: {token}");
-        return Ok(());
-    };
-    crate::node::write_secret(path, token)
-        .with_context(|| format!("[auth] admin_token_file: writing {}", path.display()))?;
-    println!("token: in {}", path.display());
-    Ok(())
+fn tell_token(config: &Config, token: &str) {
+    match &config.auth.admin_token_file {
+        Some(path) => println!("token: in {}", path.display()),
+        None => println!("token: {token}"),
+    }
 }
 
 fn settings(config: &Config) -> Settings {
@@ -71,6 +67,7 @@ fn settings(config: &Config) -> Settings {
             ..capstan_runner::Settings::default()
         },
         secure_cookies: config.auth.secure_cookies,
+        token_file: config.auth.admin_token_file.clone(),
         session: config.auth.session,
     }
 }

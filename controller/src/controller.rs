@@ -27,6 +27,9 @@ pub enum Error {
     /// The store failed.
     #[error("the store failed")]
     Store(#[source] capstan_store::Error),
+    /// The new token could not be put where it belongs; none was made.
+    #[error("the administrator's token could not be written")]
+    Keep(#[source] std::io::Error),
     /// The token for a link is not known.
     #[error("no such token is known; give the whole token, as it was printed when it was made")]
     TokenUnknown,
@@ -78,13 +81,18 @@ impl Controller {
     }
 
     /// Makes the administrator's token when there is none yet and gives its clear text, this once:
-    /// the store keeps its SHA-256 alone.
-    pub async fn ensure_admin_token(&self) -> Result<Option<String>, Error> {
+    /// the store keeps its SHA-256 alone. `keep` puts the text where it belongs before that; if it
+    /// fails, or the process dies, no token is made, and the next start makes another.
+    pub async fn ensure_admin_token(
+        &self,
+        keep: impl FnOnce(&str) -> std::io::Result<()>,
+    ) -> Result<Option<String>, Error> {
         let store = &self.app.store;
         if store.tokens_exist().await.map_err(Error::Store)? {
             return Ok(None);
         }
         let token = format!("cap_{}", new_secret());
+        keep(&token).map_err(Error::Keep)?;
         store.token_create(ADMINISTRATOR, &hash(&token)).await.map_err(Error::Store)?;
         tracing::info!(name = ADMINISTRATOR, "made the administrator's token");
         Ok(Some(token))

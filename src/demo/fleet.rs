@@ -87,13 +87,14 @@ impl Fleet {
         program_link(&self.data).display().to_string()
     }
 
-    /// The administrator's token. The demo keeps it in its folder, so that it can be printed again.
-    pub(crate) fn token(&self, new: Option<&str>) -> anyhow::Result<String> {
-        let path = self.data.join("token");
-        if let Some(token) = new {
-            write_file(&path, token, 0o600)?;
-            return Ok(token.to_owned());
-        }
+    /// Where the administrator's token is. The demo keeps it, so that it can be printed again.
+    pub(crate) fn token_file(&self) -> PathBuf {
+        self.data.join("token")
+    }
+
+    /// The administrator's token.
+    pub(crate) fn token(&self) -> anyhow::Result<String> {
+        let path = self.token_file();
         fs::read_to_string(&path).with_context(|| {
             format!("{} is gone; start the demo with another --data", path.display())
         })

@@ -61,7 +61,7 @@ pub(crate) async fn run(demo: Demo) -> anyhow::Result<()> {
 }
 
 async fn tell(node: &Node, fleet: &Fleet, packages: &[packages::Package]) -> anyhow::Result<()> {
-    let token = fleet.token(node.new_token.as_deref())?;
+    let token = fleet.token()?;
     let url = format!("http://{}", node.address);
     client::bring_in(&url, &token, packages).await?;
     let link = node.controller.login_link(&token).await?;
@@ -110,6 +110,7 @@ fn settings(data: &std::path::Path, fleet: &Fleet, listen: SocketAddr) -> Settin
         health_timeout: Duration::from_secs(1),
         engine: capstan_runner::Settings::default(),
         secure_cookies: false,
+        token_file: Some(fleet.token_file()),
         session: Duration::from_hours(12),
     }
 }

@@ -103,7 +103,7 @@ impl World {
             scripts: Arc::new(FakeScripts),
         };
         let controller = Arc::new(Controller::new(store.clone(), ports, settings));
-        let token = controller.ensure_admin_token().await.expect("a store");
+        let token = controller.ensure_admin_token(|_| Ok(())).await.expect("a store");
         let token = token.expect("the first start makes a token");
         let router = controller.router();
         Self {

@@ -104,36 +104,25 @@ fn click(group: &GroupState, state: &DeploymentState) -> Option<WaitingFor> {
     })
 }
 
+/// The next batch, if it waits. Under a brake it waits for the holds, which stand above.
 fn batches(state: &DeploymentState) -> Vec<WaitingFor> {
-    let braked = state.deployment.is_braked();
+    if state.deployment.is_braked() {
+        return Vec::new();
+    }
     let waiting = state.batches().iter().filter(|batch| batch.status == BatchStatus::Waiting);
     let ended = state.batches().iter().filter_map(|batch| batch.ended_at).max();
     let since = ended.unwrap_or(state.deployment.status_since);
-    let wait = |batch: &crate::record::Batch| {
-        let index = batch.index;
-        let (what, who, text) = match batch.wait_until {
-            _ if braked => (
-                WaitKind::Predecessor,
-                "whoever clears the brake",
-                format!("Batch {index} is held by the brake."),
-            ),
-            Some(_) => (
-                WaitKind::Timer,
-                "time",
-                format!("Batch {index} starts by itself; rollout starts it now."),
-            ),
-            None => {
-                (WaitKind::Click, "a person", format!("Batch {index} waits for a click: rollout."))
-            }
-        };
-        WaitingFor {
-            what,
-            on: format!("batch {index}"),
-            since,
-            who: who.to_owned(),
-            until: batch.wait_until.filter(|_| !braked),
-            text,
-        }
+    let wait = |batch: &crate::record::Batch| WaitingFor {
+        what: if batch.wait_until.is_some() { WaitKind::Timer } else { WaitKind::Click },
+        on: format!("batch {}", batch.index),
+        since,
+        who: if batch.wait_until.is_some() { "time" } else { "a person" }.to_owned(),
+        until: batch.wait_until,
+        text: if batch.wait_until.is_some() {
+            format!("Batch {} starts by itself; rollout starts it now.", batch.index)
+        } else {
+            format!("Batch {} waits for a click: rollout.", batch.index)
+        },
     };
     waiting.map(wait).collect()
 }

@@ -134,23 +134,20 @@ impl Context {
     }
 
     /// Hands a job to the worker; while there is none, or the engine stops, it is given back.
-    pub(crate) fn enqueue(self: &Arc<Self>, job: Job) {
+    pub(crate) fn enqueue(&self, job: Job) {
         let left = match self.jobs.borrow().as_ref() {
             Some(jobs) => jobs.try_send(job).err().map(TrySendError::into_inner),
             None => Some(job),
         };
         if let Some(job) = left {
-            let context = Arc::clone(self);
-            tokio::spawn(async move { context.give_back(&job).await });
+            self.give_back(&job);
         }
     }
 
     /// Gives a job back to the table; the next claim begins where it was.
-    pub(crate) async fn give_back(&self, job: &Job) {
+    pub(crate) fn give_back(&self, job: &Job) {
         self.ended();
-        if let Err(error) = self.store.give_back(&[job.claim.kind]).await {
-            tracing::warn!(error = %chain(&error), "work could not be given back");
-        }
+        self.store.return_claim(job.claim.kind);
     }
 
     /// Gives back everything that waits for a look.
@@ -275,9 +272,7 @@ pub(crate) async fn run(job: Job, context: Arc<Context>) {
             let kind = job.claim.kind;
             unfinished.job = None;
             context.ended();
-            if let Err(error) = context.store.forget_effect(kind).await {
-                tracing::warn!(error = %chain(&error), "an effect could not be deleted");
-            }
+            context.store.forget_effect(kind);
         }
         Step::LookAgain { tell } => {
             if let Some(input) = tell {

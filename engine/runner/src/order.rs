@@ -33,6 +33,8 @@ pub(crate) async fn step(job: &mut Job, work: &Work, context: &Context) -> Step 
     match answer {
         Ok(state) => state_step(job, work, executor.as_ref(), context, state).await,
         Err(DriverError::Refused(message)) => refused(work, &message),
+        // The order is on the host: that it cannot be asked now says nothing of how it ended.
+        Err(DriverError::Busy(message)) if job.is_begun => lost(job, work, context, &message),
         Err(DriverError::Busy(message)) => wait_or_give_up(work, context, &message, Cause::Timeout),
         Err(DriverError::Unknown(message)) => {
             job.is_begun = true;

@@ -112,6 +112,19 @@ impl Backend for Effects {
     }
 }
 
+impl Drop for Effects {
+    /// A worker that ends without closing its backend leaves nothing claimed behind.
+    fn drop(&mut self) {
+        if let Some(feeder) = self.feeder.take() {
+            feeder.abort();
+        }
+        self.received.close();
+        while let Ok(job) = self.received.try_recv() {
+            self.context.give_back(&job);
+        }
+    }
+}
+
 impl BackendConfig for Effects {
     type Args = Job;
     type Id = String;
@@ -142,7 +155,7 @@ async fn close(
         drop(feeder.await);
     }
     while let Some(job) = received.recv().await {
-        context.give_back(&job).await;
+        context.give_back(&job);
     }
 }
 

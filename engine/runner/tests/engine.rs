@@ -26,7 +26,7 @@ use capstan_store::{NewPackage, Store};
 const PATIENCE: Duration = Duration::from_secs(20);
 
 struct World {
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
     store: Store,
     group: GroupId,
     deployment: DeploymentId,
@@ -52,7 +52,7 @@ impl World {
         store.submit(group, observed).await.unwrap();
         let deployment = draft(&store, group, config).await;
         Self {
-            _folder: folder,
+            folder,
             store,
             group,
             deployment,
@@ -262,4 +262,31 @@ async fn a_lost_answer_is_asked_for_by_key() {
     world.wait(success).await;
     world.assert_right().await;
     engine.stop().await;
+}
+
+/// A host that is set up anew under another id is the same instance, with the fence that it has seen.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_that_comes_back_under_a_new_id_keeps_its_row() {
+    let world = World::new(3, ConfigRequest::default(), |_| Outcome::exit(0)).await;
+    let before = world.store.servers(world.group).await.unwrap();
+    let mut again = record(3);
+    again.revision = 2;
+    again.servers[0].id = "s0-new".into();
+    world.store.sync_group(again, false).await.unwrap();
+    let after = world.store.servers(world.group).await.unwrap();
+    let ids = |rows: &[capstan_core::view::ServerView]| {
+        rows.iter().map(|row| row.id).collect::<std::collections::BTreeSet<_>>()
+    };
+    assert_eq!(ids(&before), ids(&after));
+    assert!(after.iter().all(|row| !row.retired), "{after:#?}");
+}
+
+/// A second process on the same file would take over what the first is doing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_is_in_use_is_not_opened_again() {
+    let world = World::new(1, ConfigRequest::default(), |_| Outcome::exit(0)).await;
+    let url = format!("sqlite://{}", world.folder.path().join("capstan.db").display());
+    let settings = capstan_store::Settings { url, stale_after: PATIENCE };
+    let refused = Store::open(&settings).await.unwrap_err().to_string();
+    assert!(refused.contains("another Capstan runs on this database"), "{refused}");
 }

@@ -30,6 +30,7 @@ use uuid::Uuid;
 use crate::apply::{Applied, apply};
 use crate::cache::{Copy, fill, forget_ended};
 use crate::claims::{claim, next_due};
+use crate::inner::Owed;
 use crate::work::{Claim, Claimed, Cursors, claim_of};
 use crate::{Error, Inner, SubmitError, crash};
 
@@ -171,6 +172,7 @@ impl Committer {
 
     /// Decides and writes inputs together. Gives back those whose comparison of versions was lost.
     async fn together(&mut self, submits: Vec<Submit>) -> Result<(), Vec<Submit>> {
+        let count = submits.len();
         let now = self.inner.now();
         let mut parts = self.decide_all(submits, now).await;
         self.waiting.retain(|request| !request.reply.is_closed());
@@ -183,13 +185,20 @@ impl Committer {
                 metrics::counter!("commit_lost_total").increment(1);
                 Err(throw_away(parts))
             }
+            // One input that cannot be written must not fail its neighbours.
+            Err(error) if count > 1 && !error.is_unavailable() => {
+                tracing::warn!(error = %crate::chain(&error), "inputs are written one by one");
+                Err(throw_away(parts))
+            }
             Err(error) => {
                 tracing::error!(error = %crate::chain(&error), "a transaction failed");
                 let error = Arc::new(error);
                 refuse_all(throw_away(parts), || {
                     SubmitError::Store(Error::Shared(Arc::clone(&error)))
                 });
-                tokio::time::sleep(POLL).await;
+                if error.is_unavailable() {
+                    tokio::time::sleep(POLL).await;
+                }
                 Ok(())
             }
         }
@@ -284,7 +293,9 @@ impl Committer {
         metrics::histogram!("commit_seconds").record(started.elapsed().as_secs_f64());
         if look {
             let all = written.taken_over.len() + written.claimed.len() < capacity;
-            self.next_due = if all { next_due(&self.inner.reader).await? } else { Some(now) };
+            // Nothing may fail after the commit: what is not known is looked for at once.
+            let due = if all { next_due(&self.inner.reader).await } else { Ok(Some(now)) };
+            self.next_due = due.unwrap_or(Some(now));
         }
         Ok(Some(written))
     }
@@ -354,9 +365,13 @@ impl Committer {
             if let Err(error) = fill(copy, &self.inner.reader, effect.group, named).await {
                 tracing::error!(error = %crate::chain(&error), "claimed work could not be read");
                 *(*copy) = None;
+                self.inner.owe(effect.kind, Owed::Release);
                 continue;
             }
-            let Some(state) = copy.as_ref() else { continue };
+            let Some(state) = copy.as_ref() else {
+                self.inner.owe(effect.kind, Owed::Release);
+                continue;
+            };
             if claims_before > 0
                 && let EffectKind::RunStage(deployment, target) = effect.kind
             {
@@ -375,16 +390,12 @@ impl Committer {
         let (sender, receiver) = oneshot::channel();
         let inner = Arc::clone(&self.inner);
         tokio::spawn(async move {
-            let done = match receiver.await {
-                Ok(Ok(_)) => inner.free(effect.kind).await,
-                Ok(Err(SubmitError::Refused(_) | SubmitError::GroupUnknown)) => {
-                    inner.delete_effect(effect.kind).await
-                }
-                Ok(Err(SubmitError::Store(_))) | Err(_) => inner.release(&[effect.kind]).await,
+            let owed = match receiver.await {
+                Ok(Ok(_)) => Owed::Free,
+                Ok(Err(SubmitError::Refused(_) | SubmitError::GroupUnknown)) => Owed::Delete,
+                Ok(Err(SubmitError::Store(_))) | Err(_) => Owed::Release,
             };
-            if let Err(error) = done {
-                tracing::error!(error = %crate::chain(&error), "a take-over could not be written");
-            }
+            inner.owe(effect.kind, owed);
         });
         sender
     }

@@ -1,6 +1,6 @@
 //! Opens the database file: the one writer and the readers.
 
-use std::fs::{DirBuilder, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -24,16 +24,44 @@ const READERS: u32 = 4;
 /// SQLite has one writer at a time, so there is one connection that writes: callers wait for it in
 /// order, in the pool, instead of running into each other's locks. Readers see the last commit and
 /// wait for nobody (WAL).
-pub(crate) async fn open(url: &str) -> Result<(DatabaseConnection, DatabaseConnection), Error> {
+pub(crate) async fn open(url: &str) -> Result<Opened, Error> {
     let path = path_of(url)?;
     create(&path)?;
+    let lock = lock(&path)?;
     let failed = |source| Error::Open { path: path.clone(), source };
     let writer = Database::connect(options(&path, 1, false)).await.map_err(failed)?;
     Migrator::up(&writer, None)
         .await
         .map_err(|source| Error::Migrate { path: path.clone(), source })?;
     let reader = Database::connect(options(&path, READERS, true)).await.map_err(failed)?;
-    Ok((writer, reader))
+    Ok(Opened { writer, reader, lock })
+}
+
+/// An open database.
+pub(crate) struct Opened {
+    pub(crate) writer: DatabaseConnection,
+    pub(crate) reader: DatabaseConnection,
+    /// Held as long as the process lives: see [`lock`].
+    pub(crate) lock: File,
+}
+
+/// One process per file: a claim lasts as long as its process, so a second process would take over
+/// what the first is doing. The kernel lets go of the lock when the process ends, however it does.
+fn lock(path: &Path) -> Result<File, Error> {
+    let path = path.with_extension("lock");
+    let failed = |source| Error::Create { path: path.clone(), source };
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&path)
+        .map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(Error::InUse { path: path.clone() }),
+        Err(TryLockError::Error(source)) => Err(failed(source)),
+    }
 }
 
 fn path_of(url: &str) -> Result<PathBuf, Error> {

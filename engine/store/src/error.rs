@@ -31,6 +31,12 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
+    /// Another process has the database open.
+    #[error("another Capstan runs on this database: it holds {path}; stop it first")]
+    InUse {
+        /// The lock file.
+        path: PathBuf,
+    },
     /// The file of the database cannot be opened.
     #[error(
         "cannot open the database {path}: check that it is a SQLite file and that the user of \
@@ -143,6 +149,7 @@ impl Error {
             | Self::Migrate { source, .. }
             | Self::Database { source, .. } => is_unavailable(source),
             Self::Url { .. }
+            | Self::InUse { .. }
             | Self::Row { .. }
             | Self::Json { .. }
             | Self::Count { .. }

@@ -1,12 +1,13 @@
 //! What all clones of a store share.
 
+use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use capstan_core::Timestamp;
 use capstan_core::effect::EffectKind;
-use sea_orm::{ConnectionTrait, DatabaseConnection, TransactionTrait};
+use sea_orm::{ConnectionTrait, DatabaseConnection, DatabaseTransaction, TransactionTrait};
 use tokio::sync::{Notify, mpsc};
 use uuid::Uuid;
 
@@ -14,11 +15,14 @@ use crate::bulk::sql;
 use crate::cache::Cache;
 use crate::claims;
 use crate::commit::{Committer, Request};
+use crate::connect::Opened;
 use crate::submit::Watches;
-use crate::{Error, Settings, Store, connect, idempotency};
+use crate::{Error, Settings, Store, chain, connect, idempotency};
 
 /// Inputs that wait for the committer; whoever comes then waits with its input.
 const REQUESTS: usize = 4096;
+/// Wait before what is owed to a claimed effect is tried again.
+const OWED_AGAIN: Duration = Duration::from_millis(500);
 
 /// The connections, the copies and the committer's mailbox.
 #[derive(Debug)]
@@ -27,6 +31,7 @@ pub(crate) struct Inner {
     pub(crate) writer: DatabaseConnection,
     /// Connections that only read.
     pub(crate) reader: DatabaseConnection,
+    _lock: File,
     /// After this long without a refresh a group is called stale.
     pub(crate) stale_after: Duration,
     pub(crate) cache: Cache,
@@ -39,17 +44,29 @@ pub(crate) struct Inner {
     latest: AtomicI64,
 }
 
+/// What must become of a claimed effect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Owed {
+    /// It is given back, as if it had not been claimed.
+    Release,
+    /// It becomes one that nobody has begun.
+    Free,
+    /// It is deleted.
+    Delete,
+}
+
 impl Store {
     /// Opens the database, brings its schema up to date, and takes over what other runs of this
     /// process left behind.
     pub async fn open(settings: &Settings) -> Result<Self, Error> {
-        let (writer, reader) = connect::open(&settings.url).await?;
+        let Opened { writer, reader, lock } = connect::open(&settings.url).await?;
         let process: Arc<str> = Uuid::now_v7().to_string().into();
         claims::release_all_but(&writer, &process).await?;
         idempotency::forget_cut_off(&writer).await?;
         let inner = Arc::new(Inner {
             writer,
             reader,
+            _lock: lock,
             stale_after: settings.stale_after,
             cache: Cache::default(),
             watches: Watches::default(),
@@ -58,7 +75,16 @@ impl Store {
             latest: AtomicI64::new(0),
         });
         let (requests, received) = mpsc::channel::<Request>(REQUESTS);
-        tokio::spawn(Committer::new(Arc::clone(&inner), received).run());
+        let committer = tokio::spawn(Committer::new(Arc::clone(&inner), received).run());
+        tokio::spawn(async move {
+            if let Err(error) = committer.await
+                && error.is_panic()
+            {
+                // Copies may hold what was never written; the next start reads the truth.
+                tracing::error!("the committer panicked: the process ends, the next start goes on");
+                std::process::abort();
+            }
+        });
         Ok(Self { inner, requests })
     }
 
@@ -76,43 +102,59 @@ impl Inner {
         Timestamp::from_micros(latest.max(now))
     }
 
-    /// Gives claimed effects back, as if they had not been claimed.
-    pub(crate) async fn release(&self, effects: &[EffectKind]) -> Result<(), Error> {
+    /// Notes what must become of a claimed effect. It is done as soon as the database can, however
+    /// often it must be tried: an effect that is forgotten here would never be done.
+    pub(crate) fn owe(self: &Arc<Self>, effect: EffectKind, owed: Owed) {
+        let inner = Arc::clone(self);
+        // Without a runtime the process ends, and the next start takes everything over.
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        runtime.spawn(async move {
+            while let Err(error) = inner.pay(&[effect], owed).await {
+                tracing::warn!(error = %chain(&error), "claimed work could not be given back yet");
+                tokio::time::sleep(OWED_AGAIN).await;
+            }
+        });
+    }
+
+    /// Does what is owed to claimed effects.
+    pub(crate) async fn pay(&self, effects: &[EffectKind], owed: Owed) -> Result<(), Error> {
         if effects.is_empty() {
             return Ok(());
         }
-        let keys: Vec<(i16, Uuid)> =
-            effects.iter().map(|kind| (kind.number(), kind.subject())).collect();
         let txn = self.writer.begin().await.map_err(Error::database("begin a transaction"))?;
-        claims::release(&txn, &self.process, &keys).await?;
+        match owed {
+            Owed::Release => {
+                let keys: Vec<(i16, Uuid)> =
+                    effects.iter().map(|kind| (kind.number(), kind.subject())).collect();
+                claims::release(&txn, &self.process, &keys).await?;
+            }
+            Owed::Free | Owed::Delete => {
+                for effect in effects {
+                    self.change_effect(&txn, owed, *effect).await?;
+                }
+            }
+        }
         txn.commit().await.map_err(Error::database("commit a transaction"))?;
         self.freed.notify_one();
         Ok(())
     }
 
-    /// Makes a claimed effect one that nobody has begun.
-    pub(crate) async fn free(&self, effect: EffectKind) -> Result<(), Error> {
-        let text = "UPDATE effects SET owner = NULL, claims = 0 \
-                    WHERE owner = ? AND kind = ? AND subject = ?";
-        self.change_effect(text, effect).await
-    }
-
-    /// Deletes a claimed effect.
-    pub(crate) async fn delete_effect(&self, effect: EffectKind) -> Result<(), Error> {
-        self.change_effect(
-            "DELETE FROM effects WHERE owner = ? AND kind = ? AND subject = ?",
-            effect,
-        )
-        .await
-    }
-
-    async fn change_effect(&self, text: &str, effect: EffectKind) -> Result<(), Error> {
+    async fn change_effect(
+        &self,
+        txn: &DatabaseTransaction,
+        owed: Owed,
+        effect: EffectKind,
+    ) -> Result<(), Error> {
+        let text = if owed == Owed::Delete {
+            "DELETE FROM effects WHERE owner = ? AND kind = ? AND subject = ?"
+        } else {
+            "UPDATE effects SET owner = NULL, claims = 0 \
+             WHERE owner = ? AND kind = ? AND subject = ?"
+        };
         let values = [(*self.process).into(), effect.number().into(), effect.subject().into()];
-        self.writer
-            .execute_raw(sql(&self.writer, text, values))
+        txn.execute_raw(sql(txn, text, values))
             .await
             .map_err(Error::database("change an effect"))?;
-        self.freed.notify_one();
         Ok(())
     }
 }

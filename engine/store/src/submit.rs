@@ -17,6 +17,7 @@ use tokio::sync::{oneshot, watch};
 
 use crate::cache::fill;
 use crate::commit::Request;
+use crate::inner::Owed;
 use crate::load;
 use crate::work::Claimed;
 use crate::{Error, Store, SubmitError};
@@ -122,14 +123,19 @@ impl Store {
         claims.await.map_err(|_| Error::Stopping)
     }
 
-    /// Gives claimed work back; another claim gets it at once.
+    /// Gives claimed work back now; another claim gets it at once.
     pub async fn give_back(&self, effects: &[EffectKind]) -> Result<(), Error> {
-        self.inner.release(effects).await
+        self.inner.pay(effects, Owed::Release).await
     }
 
-    /// Deletes an effect for which nothing is left to do.
-    pub async fn forget_effect(&self, effect: EffectKind) -> Result<(), Error> {
-        self.inner.delete_effect(effect).await
+    /// Gives claimed work back as soon as the database can.
+    pub fn return_claim(&self, effect: EffectKind) {
+        self.inner.owe(effect, Owed::Release);
+    }
+
+    /// Deletes an effect for which nothing is left to do, as soon as the database can.
+    pub fn forget_effect(&self, effect: EffectKind) {
+        self.inner.owe(effect, Owed::Delete);
     }
 
     async fn ask(&self, request: Request) -> Result<(), Error> {

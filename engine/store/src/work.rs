@@ -11,8 +11,7 @@ use capstan_core::record::{Binding, Server};
 use capstan_core::state::GroupState;
 use capstan_core::{DeploymentId, GroupId, ServerId};
 
-use crate::chain;
-use crate::inner::Inner;
+use crate::inner::{Inner, Owed};
 
 /// An effect that this process has claimed. It stays claimed until the input that follows from it is
 /// committed, or until it is given back.
@@ -48,18 +47,8 @@ impl Claimed {
 
 impl Drop for Claimed {
     fn drop(&mut self) {
-        let left: Vec<EffectKind> = self.claims.drain(..).map(|claim| claim.kind).collect();
-        if left.is_empty() {
-            return;
-        }
-        let inner = Arc::clone(&self.inner);
-        // Without a runtime the process ends, and the next start takes everything over.
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(async move {
-                if let Err(error) = inner.release(&left).await {
-                    tracing::warn!(error = %chain(&error), "work could not be given back");
-                }
-            });
+        for claim in self.claims.drain(..) {
+            self.inner.owe(claim.kind, Owed::Release);
         }
     }
 }

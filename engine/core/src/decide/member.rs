@@ -303,8 +303,18 @@ impl Decider<'_> {
             .iter()
             .map(|server| (server.external_id.clone(), server.id))
             .collect();
+        let retired: BTreeMap<(String, String), ServerId> = self
+            .state
+            .servers()
+            .iter()
+            .filter(|server| server.retired)
+            .map(|server| ((server.hostname.clone(), server.instance.clone()), server.id))
+            .collect();
         for entry in record.servers.iter().filter(|entry| !entry.retired) {
-            match known.get(&entry.id) {
+            // A host that comes back under a new id is the same instance: its row goes on, with the
+            // fence that the host has seen (S7).
+            let name = (entry.hostname.clone(), entry.instance.clone());
+            match known.get(&entry.id).or_else(|| retired.get(&name)) {
                 Some(id) => self.sync_server(*id, record, entry),
                 None => self.new_server(record, entry, is_first),
             }
@@ -441,6 +451,7 @@ impl Server {
     }
 
     fn take_record(&mut self, group: &CmdbGroup, entry: &CmdbServer) {
+        self.external_id.clone_from(&entry.id);
         self.hostname.clone_from(&entry.hostname);
         self.instance.clone_from(&entry.instance);
         self.ip_address.clone_from(&entry.ip_address);

@@ -8,7 +8,7 @@ use sea_orm::ConnectionTrait;
 use uuid::Uuid;
 
 use super::records::store;
-use crate::{Idempotency, NewAudit, PageRequest, Settings, Store};
+use crate::{Idempotency, NewAudit, PageRequest, Settings};
 
 #[tokio::test]
 async fn tokens_sessions_and_login_links_are_found_by_their_hash_until_they_end() {
@@ -86,7 +86,12 @@ async fn a_repeated_request_gets_the_first_answer() {
     store.idempotency_finish(token, "/p", "k2", 200, "text/plain", b"x").await.expect("kept");
     let url = format!("sqlite://{}", folder.path().join("data/capstan.db").display());
     let settings = Settings { url, stale_after: Duration::from_mins(1) };
-    Store::open(&settings).await.expect("the store opens again");
+    drop(store);
+    let store = super::open_again(&settings).await;
+    let begin = |key: &'static str, body: &'static str| {
+        let store = store.clone();
+        async move { store.idempotency_begin(token, "/p", key, body).await.expect("answered") }
+    };
     assert_eq!(begin("k", "other").await, Idempotency::Fresh);
     assert!(matches!(begin("k2", "b").await, Idempotency::Replay { status: 200, .. }));
 

@@ -101,7 +101,8 @@ async fn the_file_is_for_its_user_only_and_opens_again_as_it_was() {
     assert_eq!(mode(&path), 0o600);
     assert_eq!(mode(&path.with_file_name("capstan.db-wal")), 0o600);
     assert_eq!(mode(path.parent().expect("a folder")), 0o700);
-    let again = Store::open(&settings(&path)).await.expect("the store opens again");
+    drop(store);
+    let again = super::open_again(&settings(&path)).await;
     let view = again.application(shop.id).await.expect("it is read").expect("it is there");
     assert_eq!(view.name, "shop");
     again.check().await.expect("it can be read and written");
