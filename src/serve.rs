@@ -1,5 +1,7 @@
 //! `capstan serve`: every role in one process, as the configuration says.
 
+use std::io::IsTerminal;
+
 use anyhow::Context;
 use clap::Args;
 
@@ -75,7 +77,10 @@ fn settings(config: &Config) -> Settings {
 fn log(config: &Config) -> anyhow::Result<()> {
     let filter =
         tracing_subscriber::EnvFilter::try_new(&config.log.level).context("[log] level")?;
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr);
     match config.log.format {
         LogFormat::Text => lines.init(),
         LogFormat::Json => lines.json().init(),
