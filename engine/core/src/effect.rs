@@ -32,6 +32,9 @@ pub struct Effect {
 }
 
 impl EffectKind {
+    /// The highest of [`Self::number`].
+    pub const LAST_NUMBER: i16 = 5;
+
     /// Number of the kind in the database.
     pub fn number(self) -> i16 {
         match self {

@@ -34,6 +34,10 @@ pub struct DeploymentState {
     target_places: BTreeMap<TargetId, usize>,
     server_places: BTreeMap<ServerId, usize>,
     tally: Tally,
+    /// A decision had more to start than it may, and its effect to be woken is due: until then other
+    /// inputs start no PENDING target, so that outcomes are not written behind hundreds of starts.
+    /// Not a row: a copy that is read anew starts more at once, which does no harm.
+    pub(crate) starts_wait: bool,
 }
 
 /// Counts over a set of targets.
@@ -253,6 +257,7 @@ impl DeploymentState {
                 .collect(),
             targets,
             tally: Tally::default(),
+            starts_wait: false,
         };
         state.tally = state.recount_with(group);
         state

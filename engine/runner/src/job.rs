@@ -10,7 +10,7 @@ use capstan_core::ports::{DriverError, Executor, LoadBalancer, Script};
 use capstan_core::record::Location;
 use capstan_store::{Claim, Store, SubmitError, Task, chain, crash};
 use tokio::sync::mpsc::error::TrySendError;
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
 use crate::{Ports, Settings, observe, order, traffic};
 
@@ -37,7 +37,27 @@ pub(crate) struct Job {
     pub(crate) is_unknown: bool,
     /// Whether the act was done (or may have been); else it comes first again.
     pub(crate) is_begun: bool,
-    permit: Option<OwnedSemaphorePermit>,
+    /// Permits one call to the outside.
+    slot: Option<OwnedSemaphorePermit>,
+    /// Permits a stage to be under way.
+    under_way: Option<OwnedSemaphorePermit>,
+    _counted: Counted,
+}
+
+/// Counts a job in the metrics as long as it lives.
+struct Counted;
+
+impl Counted {
+    fn new() -> Self {
+        metrics::gauge!("jobs_under_way").increment(1.0);
+        Self
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        metrics::gauge!("jobs_under_way").decrement(1.0);
+    }
 }
 
 /// What follows from a step.
@@ -63,8 +83,7 @@ pub(crate) struct Context {
     pub(crate) jobs: watch::Sender<Option<mpsc::Sender<Job>>>,
     pub(crate) start_slots: Arc<Semaphore>,
     look_slots: Arc<Semaphore>,
-    under_way: Mutex<usize>,
-    room: Notify,
+    under_way: Arc<Semaphore>,
     waiting: Mutex<HashSet<EffectKind>>,
     scripts: Mutex<HashMap<String, Arc<Script>>>,
     locations: Mutex<HashMap<String, ReadLocations>>,
@@ -87,35 +106,19 @@ impl Context {
         Self {
             start_slots: Arc::new(Semaphore::new(settings.slots)),
             look_slots: Arc::new(Semaphore::new(settings.slots)),
+            under_way: Arc::new(Semaphore::new(settings.under_way)),
             store,
             ports,
             settings,
             stopped,
             jobs: watch::Sender::new(None),
-            under_way: Mutex::new(0),
-            room: Notify::new(),
             waiting: Mutex::default(),
             scripts: Mutex::default(),
             locations: Mutex::default(),
         }
     }
 
-    /// How many more stages may be under way; waits until there is room for one.
-    pub(crate) async fn room(&self) -> usize {
-        loop {
-            let changed = self.room.notified();
-            let under_way = *self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
-            let room = self.settings.under_way.saturating_sub(under_way);
-            if room > 0 {
-                return room;
-            }
-            changed.await;
-        }
-    }
-
-    pub(crate) fn new_job(&self, claim: Claim, permit: Option<OwnedSemaphorePermit>) -> Job {
-        *self.under_way.lock().unwrap_or_else(PoisonError::into_inner) += 1;
-        metrics::gauge!("stages_under_way").increment(1.0);
+    pub(crate) fn new_job(&self, claim: Claim, slot: OwnedSemaphorePermit) -> Job {
         Job {
             claim,
             looks: 0,
@@ -123,14 +126,19 @@ impl Context {
             tail: String::new(),
             is_unknown: false,
             is_begun: false,
-            permit,
+            slot: Some(slot),
+            under_way: None,
+            _counted: Counted::new(),
         }
     }
 
-    fn ended(&self) {
-        *self.under_way.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
-        self.room.notify_one();
-        metrics::gauge!("stages_under_way").decrement(1.0);
+    /// Waits until one more stage may be under way. `None`: the engine stops.
+    async fn room(&self) -> Option<OwnedSemaphorePermit> {
+        let mut stopped = self.stopped.clone();
+        tokio::select! {
+            permit = Arc::clone(&self.under_way).acquire_owned() => permit.ok(),
+            _ = stopped.wait_for(|stopped| *stopped) => None,
+        }
     }
 
     /// Hands a job to the worker; while there is none, or the engine stops, it is given back.
@@ -146,7 +154,6 @@ impl Context {
 
     /// Gives a job back to the table; the next claim begins where it was.
     pub(crate) fn give_back(&self, job: &Job) {
-        self.ended();
         self.store.return_claim(job.claim.kind);
     }
 
@@ -259,19 +266,25 @@ impl Drop for Unfinished {
 pub(crate) async fn run(job: Job, context: Arc<Context>) {
     let mut unfinished = Unfinished { job: Some(job), context: Arc::clone(&context) };
     let Some(job) = unfinished.job.as_mut() else { return };
+    if job.under_way.is_none() && matches!(job.claim.task, Task::Stage(_)) {
+        job.under_way = context.room().await;
+        if job.under_way.is_none() {
+            context.give_back(job);
+            unfinished.job = None;
+            return;
+        }
+    }
     let step = step(job, &context).await;
-    job.permit = None;
+    job.slot = None;
     match step {
         Step::Done(input) => {
             crash::point("outcome.sent");
             submit(&context, job.claim.group, input).await;
             unfinished.job = None;
-            context.ended();
         }
         Step::Forget => {
             let kind = job.claim.kind;
             unfinished.job = None;
-            context.ended();
             context.store.forget_effect(kind);
         }
         Step::LookAgain { tell } => {
@@ -305,7 +318,7 @@ fn later(context: Arc<Context>, mut job: Job, wait: Duration) {
         if !was_waiting {
             return;
         }
-        job.permit = permit.ok();
+        job.slot = permit.ok();
         context.enqueue(job);
     });
 }

@@ -34,7 +34,7 @@ use crate::job::{Context, Job};
 /// Name of the queue, in worker names and metrics.
 pub const NAME: &str = "effects";
 
-/// Wait after a claim that failed.
+/// Wait after work could not be asked for.
 const BACK_OFF: Duration = Duration::from_millis(200);
 
 /// Runs one worker until the engine stops or the worker ends by itself.
@@ -159,30 +159,31 @@ async fn close(
     }
 }
 
-/// Claims due rows as long as the worker runs: one permit per row, so that no row is claimed that
+/// Takes due rows as long as the worker runs: one permit per row, so that no row is claimed that
 /// cannot be begun at once.
 async fn feed(context: Arc<Context>, worker: WorkerContext) {
+    let mut stopped = context.stopped.clone();
     while !worker.is_shutting_down() {
-        let Ok(mut permits) = Arc::clone(&context.start_slots).acquire_owned().await else {
-            return;
-        };
-        let free = u32::try_from(context.start_slots.available_permits()).unwrap_or(u32::MAX);
-        if let Ok(more) = Arc::clone(&context.start_slots).try_acquire_many_owned(free) {
-            permits.merge(more);
-        }
-        let limit = permits.num_permits().min(context.room().await);
-        match context.store.claim(limit).await {
-            Ok(mut claimed) => {
-                while let Some(claim) = claimed.take() {
-                    capstan_store::crash::point("stage.claimed");
-                    let job = context.new_job(claim, permits.split(1));
-                    context.enqueue(job);
-                }
-            }
+        let slots = Arc::clone(&context.start_slots);
+        let mut work = match context.store.take_work(slots, context.settings.slots).await {
+            Ok(work) => work,
             Err(error) => {
-                tracing::warn!(error = %chain(&error), "due work could not be claimed");
+                tracing::warn!(error = %chain(&error), "due work cannot be taken");
                 tokio::time::sleep(BACK_OFF).await;
+                continue;
             }
+        };
+        loop {
+            let claimed = tokio::select! {
+                claimed = work.recv() => claimed,
+                // What is in the channel is given back as it is dropped. An error: nobody can stop
+                // the engine any more, so it is stopped.
+                _ = stopped.wait_for(|stopped| *stopped) => return,
+            };
+            let Some(claimed) = claimed else { break };
+            let Some((claim, slot)) = claimed.take() else { continue };
+            capstan_store::crash::point("stage.claimed");
+            context.enqueue(context.new_job(claim, slot));
         }
     }
 }

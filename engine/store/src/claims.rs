@@ -15,6 +15,9 @@ use crate::bulk::{list, sql};
 use crate::rows::{Reader, micros};
 use crate::types::QueueMetrics;
 
+/// Kinds after this one are a newer version's; they are left to it.
+const LAST_KIND: i16 = EffectKind::LAST_NUMBER;
+
 /// Takes effects that are due and that nobody has, those due longest first. With each comes how
 /// often it was taken before: more than never means that it may have been started.
 pub(crate) async fn claim(
@@ -31,7 +34,8 @@ pub(crate) async fn claim(
     };
     let text = format!(
         "UPDATE effects SET owner = ?, claims = claims + 1 WHERE (kind, subject) IN \
-         (SELECT kind, subject FROM effects WHERE owner IS NULL AND due_at <= ? \
+         (SELECT kind, subject FROM effects \
+         WHERE owner IS NULL AND due_at <= ? AND kind <= {LAST_KIND} \
          ORDER BY due_at LIMIT ? {skip}) \
          RETURNING kind, subject, group_id, deployment_id, due_at, claims"
     );
@@ -41,7 +45,15 @@ pub(crate) async fn claim(
         .all(txn)
         .await
         .map_err(Error::database("claim effects"))?;
-    let mut claimed = rows.iter().map(effect).collect::<Result<Vec<_>, _>>()?;
+    // One row that makes no sense must not keep the others from being done; it stays claimed.
+    let readable = |row| {
+        effect(row)
+            .inspect_err(
+                |error| tracing::error!(%error, "an effect cannot be read and is not done"),
+            )
+            .ok()
+    };
+    let mut claimed: Vec<(Effect, i32)> = rows.iter().filter_map(readable).collect();
     claimed.sort_by_key(|(effect, _)| effect.due_at);
     Ok(claimed)
 }
@@ -87,9 +99,12 @@ pub(crate) async fn deployments_with_stages(
 
 /// When the next effect that nobody has is due.
 pub(crate) async fn next_due(conn: &impl ConnectionTrait) -> Result<Option<Timestamp>, Error> {
-    let text = "SELECT due_at FROM effects WHERE owner IS NULL ORDER BY due_at LIMIT 1";
+    let text = format!(
+        "SELECT due_at FROM effects WHERE owner IS NULL AND kind <= {LAST_KIND} \
+         ORDER BY due_at LIMIT 1"
+    );
     let what = "find the next effect";
-    let row = conn.query_one_raw(sql(conn, text, [])).await.map_err(Error::database(what))?;
+    let row = conn.query_one_raw(sql(conn, &text, [])).await.map_err(Error::database(what))?;
     let due: Option<i64> =
         row.map(|row| row.try_get("", "due_at")).transpose().map_err(Error::database(what))?;
     Ok(due.map(Timestamp::from_micros))

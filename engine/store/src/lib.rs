@@ -14,9 +14,10 @@
 //! Where to look:
 //! * the tables, each with its doc: `capstan-migrations`
 //! * how a record becomes a row and back: `rows`
-//! * decide and write, many inputs at once: `commit`; the write itself, the hot path: `apply`, `bulk`
+//! * decide and write, many inputs at once: `commit`, `part`; the write itself, the hot path: `apply`,
+//!   `bulk`
 //! * the copies of groups that are decided on: `cache`, filled by `load`
-//! * who may do what is due: `claims`
+//! * who may do what is due: `claims`; how it gets it: `hand_out`, `work`
 //! * everything else lies in files by what it is about
 
 mod access;
@@ -36,12 +37,14 @@ mod error;
 mod events;
 mod group_put;
 mod groups;
+mod hand_out;
 mod idempotency;
 mod inner;
 mod load;
 mod operation;
 mod output;
 mod packages;
+mod part;
 mod rows;
 mod scripts;
 mod servers;

@@ -13,10 +13,11 @@ use capstan_core::record::{Flavor, PackageRef};
 use capstan_core::state::DeploymentState;
 use capstan_core::view::DeploymentView;
 use capstan_core::{DeploymentId, GroupId, ServerId};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use crate::cache::fill;
 use crate::commit::Request;
+use crate::hand_out::Taker;
 use crate::inner::Owed;
 use crate::load;
 use crate::work::Claimed;
@@ -115,12 +116,18 @@ impl Store {
         self.inner.watches.all.subscribe()
     }
 
-    /// Waits for due work, at most `limit` pieces. Only one call at a time per process gets work.
-    pub async fn claim(&self, limit: usize) -> Result<Claimed, Error> {
-        let (reply, claims) = oneshot::channel();
-        let owner = Arc::clone(&self.inner.process);
-        self.ask(Request::Claim { owner, limit, reply }).await?;
-        claims.await.map_err(|_| Error::Stopping)
+    /// Due work from now on, each piece with a permit of `slots`: as long as none is free, nothing
+    /// is claimed. `most` is how many permits there are. Only the last call per process gets work.
+    /// The channel ends with the store.
+    pub async fn take_work(
+        &self,
+        slots: Arc<Semaphore>,
+        most: usize,
+    ) -> Result<mpsc::Receiver<Claimed>, Error> {
+        // Every piece in the channel holds a permit, so there is room for each.
+        let (out, work) = mpsc::channel(most.max(1));
+        self.ask(Request::Take(Taker { slots, out })).await?;
+        Ok(work)
     }
 
     /// Gives claimed work back now; another claim gets it at once.

@@ -10,6 +10,7 @@ use capstan_core::ports::Endpoint;
 use capstan_core::record::{Binding, Server};
 use capstan_core::state::GroupState;
 use capstan_core::{DeploymentId, GroupId, ServerId};
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::inner::{Inner, Owed};
 
@@ -25,29 +26,28 @@ pub struct Claim {
     pub task: Task,
 }
 
-/// Claims on their way to an engine. What is not taken out is given back when this is dropped, so
-/// that no claim outlives the one who asked for it.
+/// A claim on its way to an engine. If it is not taken out, it is given back when this is dropped,
+/// so that no claim outlives the one who asked for it.
 #[derive(Debug)]
 pub struct Claimed {
-    claims: Vec<Claim>,
+    claim: Option<(Claim, OwnedSemaphorePermit)>,
     inner: Arc<Inner>,
 }
 
 impl Claimed {
-    pub(crate) fn new(mut claims: Vec<Claim>, inner: Arc<Inner>) -> Self {
-        claims.reverse();
-        Self { claims, inner }
+    pub(crate) fn new(claim: Claim, slot: OwnedSemaphorePermit, inner: Arc<Inner>) -> Self {
+        Self { claim: Some((claim, slot)), inner }
     }
 
-    /// Takes the claim that was due first; whoever does answers for it.
-    pub fn take(&mut self) -> Option<Claim> {
-        self.claims.pop()
+    /// Takes the claim, with the permit to begin it; whoever does answers for it.
+    pub fn take(mut self) -> Option<(Claim, OwnedSemaphorePermit)> {
+        self.claim.take()
     }
 }
 
 impl Drop for Claimed {
     fn drop(&mut self) {
-        for claim in self.claims.drain(..) {
+        if let Some((claim, _)) = self.claim.take() {
             self.inner.owe(claim.kind, Owed::Release);
         }
     }

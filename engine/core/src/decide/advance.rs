@@ -14,7 +14,7 @@ use crate::target_status::{TargetEvent, TargetStatus};
 use crate::{DeploymentId, Timestamp};
 
 use super::write::About;
-use super::{DRAFT_KEPT, Decider, STALE_AFTER, STARTS_AT_ONCE};
+use super::{DRAFT_KEPT, Decider, MORE_STARTS_WITHIN, STALE_AFTER, STARTS_AT_ONCE};
 
 /// Whether a person's click is the only way on from a status.
 pub(super) fn waits_for_click(status: DeploymentStatus) -> bool {
@@ -59,8 +59,9 @@ impl Decider<'_> {
             let held = self.apply_holds(id);
             let started = self.next_steps(id, &mut starts_left);
             if starts_left == 0 {
+                self.starts_wait(id, true);
                 self.more.push(id);
-                self.wake_at(id, self.now);
+                self.wake_at(id, self.now + MORE_STARTS_WITHIN);
                 return;
             }
             if !(moved || held || started) {
@@ -69,9 +70,16 @@ impl Decider<'_> {
         }
     }
 
+    fn starts_wait(&mut self, id: DeploymentId, wait: bool) {
+        if let Some(state) = self.state.deployment_mut(id) {
+            state.starts_wait = wait;
+        }
+    }
+
     /// Time has passed, or the engine has just started.
     pub(super) fn woken(&mut self, id: DeploymentId) -> Answer {
         self.changes.delete(EffectKind::WakeDeployment(id));
+        self.starts_wait(id, false);
         let deployment = &self.of(id).deployment;
         if deployment.status == DeploymentStatus::Pending {
             if self.now.since(deployment.created_at) >= DRAFT_KEPT {
@@ -278,7 +286,7 @@ impl Decider<'_> {
             return queued;
         }
         let went_on = self.go_on(id, starts_left);
-        let started = self.start_waiting(id, starts_left);
+        let started = !self.of(id).starts_wait && self.start_waiting(id, starts_left);
         queued || went_on || started
     }
 

@@ -43,6 +43,8 @@ pub const DRAFT_KEPT: Duration = Duration::from_hours(7 * 24);
 /// At most so many stages start in one decision, so that no transaction grows with the group. The
 /// rest follows in the next one ([`Decision::more`]).
 pub const STARTS_AT_ONCE: usize = 256;
+/// The rest of the starts is due after this time at the latest, if nobody sees to [`Decision::more`].
+pub const MORE_STARTS_WITHIN: Duration = Duration::from_secs(1);
 
 /// What follows from an input.
 #[derive(Debug, Clone, PartialEq)]
@@ -51,8 +53,9 @@ pub struct Decision {
     pub answer: Answer,
     /// What has to be written, in one transaction.
     pub changes: Changes,
-    /// Deployments with more to start than fitted in: wake them at once. Their effect to be woken is
-    /// due, too, so nothing is forgotten if that is not done.
+    /// Deployments with more to start than fitted in: wake them as soon as the outcomes that have
+    /// come are written. Their effect to be woken is due in a second, so nothing is forgotten if that
+    /// is not done.
     pub more: Vec<DeploymentId>,
 }
 
