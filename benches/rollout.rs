@@ -28,6 +28,10 @@ use capstan_drivers::scripts::Scripts;
 use capstan_runner::{Engine, Ports, Settings};
 use capstan_store::{NewPackage, Store};
 
+/// As in the binary.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const SIZES: [u32; 3] = [1000, 4000, 10_000];
 const STAGES: f64 = 5.0;
 const PATIENCE: Duration = Duration::from_mins(5);

@@ -19,7 +19,7 @@ use capstan_drivers::packages::FilePackageStore;
 use capstan_drivers::scripts::Scripts;
 use capstan_runner::Engine;
 use capstan_store::Store;
-use metrics_exporter_prometheus::PrometheusBuilder;
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
@@ -160,7 +160,7 @@ fn controller(
     cmdb: Arc<dyn Cmdb>,
 ) -> anyhow::Result<Controller> {
     let packages = FilePackageStore::open(&settings.packages_dir, settings.max_package_bytes)?;
-    let metrics = PrometheusBuilder::new().install_recorder().context("the metrics recorder")?;
+    let metrics = recorder()?;
     let ports = capstan_controller::Ports {
         cmdb,
         packages: Arc::new(packages),
@@ -177,6 +177,23 @@ fn controller(
         ..capstan_controller::Settings::default()
     };
     Ok(Controller::new(store, ports, settings))
+}
+
+/// Upper bounds of the histograms, in seconds: from a commit to a stage that takes its full limit.
+const BUCKETS: [f64; 16] = [
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0,
+    600.0,
+];
+
+fn recorder() -> anyhow::Result<PrometheusHandle> {
+    let handle = PrometheusBuilder::new()
+        .set_buckets(&BUCKETS)
+        .and_then(PrometheusBuilder::install_recorder)
+        .context("the metrics recorder")?;
+    capstan_store::describe_metrics();
+    capstan_runner::describe_metrics();
+    capstan_drivers::guard::describe_metrics();
+    Ok(handle)
 }
 
 /// Waits for Ctrl-C or SIGTERM.

@@ -21,7 +21,7 @@ pub enum EffectKind {
 }
 
 /// One thing to do; there is at most one per kind and subject, a new one replaces the old.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Effect {
     /// What.
     pub kind: EffectKind,

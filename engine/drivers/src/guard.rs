@@ -15,14 +15,14 @@ use capstan_core::ports::{
 };
 
 /// Name of the metric.
-pub const METRIC: &str = "driver_call_seconds";
+pub const METRIC: &str = "capstan_driver_call_seconds";
 /// How long a call to a load balancer or an executor may take.
 pub const LIMIT: Duration = Duration::from_secs(2);
 /// How long a call to the CMDB may take.
 pub const CMDB_LIMIT: Duration = Duration::from_secs(10);
 
-/// Tells the metrics recorder what the metric means. Called once, after the recorder is installed.
-pub fn describe() {
+/// Says what the metric means. Called once, after the recorder is installed.
+pub fn describe_metrics() {
     metrics::describe_histogram!(
         METRIC,
         metrics::Unit::Seconds,

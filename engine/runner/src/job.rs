@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use capstan_core::effect::EffectKind;
+use capstan_core::effect::Effect;
 use capstan_core::input::Input;
 use capstan_core::ports::{DriverError, Executor, LoadBalancer, Script};
 use capstan_core::record::Location;
@@ -12,10 +12,12 @@ use capstan_store::{Claim, Store, SubmitError, Task, chain, crash};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
+use crate::measure::{Counted, Slot, stage_ended};
 use crate::{Ports, Settings, observe, order, traffic};
 
-/// Wait before an outcome that could not be written is submitted again.
+/// Waits before an outcome that could not be written is submitted again.
 const SUBMIT_AGAIN: Duration = Duration::from_millis(500);
+const SUBMIT_AGAIN_AT_LAST: Duration = Duration::from_secs(30);
 /// Wait before a job whose step panicked is begun again.
 const AFTER_PANIC: Duration = Duration::from_secs(1);
 /// Waits between looks at a host that works.
@@ -37,27 +39,10 @@ pub(crate) struct Job {
     pub(crate) is_unknown: bool,
     /// Whether the act was done (or may have been); else it comes first again.
     pub(crate) is_begun: bool,
-    /// Permits one call to the outside.
-    slot: Option<OwnedSemaphorePermit>,
+    slot: Option<Slot>,
     /// Permits a stage to be under way.
     under_way: Option<OwnedSemaphorePermit>,
     _counted: Counted,
-}
-
-/// Counts a job in the metrics as long as it lives.
-struct Counted;
-
-impl Counted {
-    fn new() -> Self {
-        metrics::gauge!("jobs_under_way").increment(1.0);
-        Self
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        metrics::gauge!("jobs_under_way").decrement(1.0);
-    }
 }
 
 /// What follows from a step.
@@ -66,6 +51,8 @@ pub(crate) enum Step {
     Done(Input),
     /// Nothing is left to do; the effect is deleted.
     Forget,
+    /// A later decision has taken the job's place, and with it its effect.
+    Superseded,
     /// The host works (or does not answer): look again after a while, perhaps telling so first.
     LookAgain { tell: Option<Input> },
 }
@@ -84,15 +71,31 @@ pub(crate) struct Context {
     pub(crate) start_slots: Arc<Semaphore>,
     look_slots: Arc<Semaphore>,
     under_way: Arc<Semaphore>,
-    waiting: Mutex<HashSet<EffectKind>>,
+    waiting: Mutex<HashSet<Effect>>,
     scripts: Mutex<HashMap<String, Arc<Script>>>,
     locations: Mutex<HashMap<String, ReadLocations>>,
 }
 
 impl Job {
+    /// A claimed effect that has not been begun.
+    pub(crate) fn new(claim: Claim, slot: OwnedSemaphorePermit) -> Self {
+        Self {
+            claim,
+            looks: 0,
+            output_bytes: 0,
+            tail: String::new(),
+            is_unknown: false,
+            is_begun: false,
+            slot: Some(Slot::new(slot)),
+            under_way: None,
+            _counted: Counted::new("capstan_jobs_under_way"),
+        }
+    }
+
     /// Names the job within the process: no two at a time have the same.
     pub(crate) fn id(&self) -> String {
-        format!("{}.{}.{}", self.claim.kind.number(), self.claim.kind.subject(), self.looks)
+        let kind = self.claim.effect.kind;
+        format!("{}.{}.{}", kind.number(), kind.subject(), self.looks)
     }
 }
 
@@ -118,20 +121,6 @@ impl Context {
         }
     }
 
-    pub(crate) fn new_job(&self, claim: Claim, slot: OwnedSemaphorePermit) -> Job {
-        Job {
-            claim,
-            looks: 0,
-            output_bytes: 0,
-            tail: String::new(),
-            is_unknown: false,
-            is_begun: false,
-            slot: Some(slot),
-            under_way: None,
-            _counted: Counted::new(),
-        }
-    }
-
     /// Waits until one more stage may be under way. `None`: the engine stops.
     async fn room(&self) -> Option<OwnedSemaphorePermit> {
         let mut stopped = self.stopped.clone();
@@ -154,17 +143,17 @@ impl Context {
 
     /// Gives a job back to the table; the next claim begins where it was.
     pub(crate) fn give_back(&self, job: &Job) {
-        self.store.return_claim(job.claim.kind);
+        self.store.return_claim(job.claim.effect);
     }
 
     /// Gives back everything that waits for a look.
     pub(crate) async fn give_back_all(&self) {
         self.jobs.send_replace(None);
-        let kinds: Vec<EffectKind> = {
+        let effects: Vec<Effect> = {
             let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
             waiting.drain().collect()
         };
-        if let Err(error) = self.store.give_back(&kinds).await {
+        if let Err(error) = self.store.give_back(&effects).await {
             tracing::warn!(error = %chain(&error), "work could not be given back");
         }
     }
@@ -279,17 +268,22 @@ pub(crate) async fn run(job: Job, context: Arc<Context>) {
     match step {
         Step::Done(input) => {
             crash::point("outcome.sent");
-            submit(&context, job.claim.group, input).await;
+            stage_ended(&job.claim.task, &input, context.store.now());
+            submit(&context, job.claim.effect.group, input).await;
             unfinished.job = None;
         }
         Step::Forget => {
-            let kind = job.claim.kind;
+            let effect = job.claim.effect;
             unfinished.job = None;
-            context.store.forget_effect(kind);
+            context.store.forget_effect(effect);
+        }
+        Step::Superseded => {
+            tracing::debug!(job = job.id(), "a later decision has taken its place");
+            unfinished.job = None;
         }
         Step::LookAgain { tell } => {
             if let Some(input) = tell {
-                submit(&context, job.claim.group, input).await;
+                submit(&context, job.claim.effect.group, input).await;
             }
             job.looks += 1;
             let wait = look_wait(job.looks);
@@ -307,18 +301,18 @@ fn look_wait(looks: u32) -> Duration {
 
 /// Brings a job back to the worker after a while. It stays claimed and holds no slot meanwhile.
 fn later(context: Arc<Context>, mut job: Job, wait: Duration) {
-    let kind = job.claim.kind;
-    context.waiting.lock().unwrap_or_else(PoisonError::into_inner).insert(kind);
+    let effect = job.claim.effect;
+    context.waiting.lock().unwrap_or_else(PoisonError::into_inner).insert(effect);
     tokio::spawn(async move {
         tokio::time::sleep(wait).await;
         let permit = Arc::clone(&context.look_slots).acquire_owned().await;
         let was_waiting =
-            context.waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&kind);
+            context.waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&effect);
         // The engine has stopped and given the job back.
         if !was_waiting {
             return;
         }
-        job.slot = permit.ok();
+        job.slot = permit.ok().map(Slot::new);
         context.enqueue(job);
     });
 }
@@ -326,6 +320,8 @@ fn later(context: Arc<Context>, mut job: Job, wait: Duration) {
 /// Submits an input until it is written or refused. What has happened outside must not be lost while
 /// the database is away.
 async fn submit(context: &Context, group: capstan_core::GroupId, input: Input) {
+    let mut wait = SUBMIT_AGAIN;
+    let mut unwritten = None;
     loop {
         match context.store.submit(group, input.clone()).await {
             Ok(_) => return,
@@ -339,10 +335,15 @@ async fn submit(context: &Context, group: capstan_core::GroupId, input: Input) {
             }
             Err(error @ SubmitError::Store(_)) => {
                 tracing::warn!(error = %chain(&error), "an outcome could not be written yet");
+                unwritten.get_or_insert_with(|| Counted::new("capstan_outcomes_unwritten"));
                 if *context.stopped.borrow() {
                     return;
                 }
-                tokio::time::sleep(SUBMIT_AGAIN).await;
+                tokio::time::sleep(wait).await;
+                // The database comes back, or it does not; what a bug keeps from being decided stays.
+                if !matches!(error, SubmitError::Store(error) if error.is_unavailable()) {
+                    wait = (wait * 2).min(SUBMIT_AGAIN_AT_LAST);
+                }
             }
         }
     }
@@ -362,10 +363,10 @@ async fn step(job: &mut Job, context: &Context) -> Step {
         }
         Task::Return { load_balancer, executor, kind, server } => {
             let names = observe::Names { load_balancer, executor, kind };
-            observe::bring_back(job.claim.group, &names, &server, context).await
+            observe::bring_back(job.claim.effect.group, &names, &server, context).await
         }
         Task::Nothing => Step::Forget,
     };
-    metrics::histogram!("job_step_seconds").record(started.elapsed().as_secs_f64());
+    metrics::histogram!("capstan_job_step_seconds").record(started.elapsed().as_secs_f64());
     step
 }

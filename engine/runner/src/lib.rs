@@ -12,6 +12,7 @@
 //! the core. Nothing points at it but the binary.
 
 mod job;
+mod measure;
 mod observe;
 mod order;
 mod queue;
@@ -28,6 +29,7 @@ use capstan_store::Store;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+pub use measure::describe_metrics;
 pub use queue::NAME as QUEUE_NAME;
 
 /// What the engine reaches the outside with.

@@ -33,8 +33,9 @@ pub(crate) async fn step(job: &mut Job, work: &Work, context: &Context) -> Step 
     match answer {
         Ok(state) => state_step(job, work, executor.as_ref(), context, state).await,
         Err(DriverError::Refused(message)) => refused(work, &message),
-        // The order is on the host: that it cannot be asked now says nothing of how it ended.
-        Err(DriverError::Busy(message)) if job.is_begun => lost(job, work, context, &message),
+        // The order is on the host, and whoever asks for it has no time just now: that says nothing of
+        // the host, and counts as no failure (S2).
+        Err(DriverError::Busy(message)) if job.is_begun => ask_later(work, context, &message),
         Err(DriverError::Busy(message)) => wait_or_give_up(work, context, &message, Cause::Timeout),
         Err(DriverError::Unknown(message)) => {
             job.is_begun = true;
@@ -75,20 +76,22 @@ async fn look(
     context: &Context,
 ) -> Result<OrderState, DriverError> {
     let look = executor.look(&work.endpoint, work.key, job.output_bytes).await?;
-    keep(job, work, context, look.output).await;
+    keep(job, work, context, look.output).await?;
     Ok(look.state)
 }
 
 /// Stores output and remembers its end.
-async fn keep(job: &mut Job, work: &Work, context: &Context, bytes: Vec<u8>) {
+async fn keep(
+    job: &mut Job,
+    work: &Work,
+    context: &Context,
+    bytes: Vec<u8>,
+) -> Result<(), DriverError> {
     if bytes.is_empty() {
-        return;
+        return Ok(());
     }
-    job.tail.push_str(&String::from_utf8_lossy(&bytes));
-    if job.tail.len() > TAIL {
-        let cut = job.tail.ceil_char_boundary(job.tail.len() - TAIL);
-        job.tail.drain(..cut);
-    }
+    let count = bytes.len() as u64;
+    let text = String::from_utf8_lossy(&bytes).into_owned();
     let chunk = OutputChunk {
         target: work.target,
         key: work.key,
@@ -97,11 +100,16 @@ async fn keep(job: &mut Job, work: &Work, context: &Context, bytes: Vec<u8>) {
         offset: job.output_bytes,
         bytes,
     };
-    let count = chunk.bytes.len() as u64;
-    match context.store.output_append(chunk).await {
-        Ok(()) => job.output_bytes += count,
-        Err(error) => tracing::warn!(error = %chain(&error), "output could not be stored yet"),
+    if let Err(error) = context.store.output_append(chunk).await {
+        return Err(DriverError::Busy(format!("its output cannot be stored: {}", chain(&error))));
     }
+    job.output_bytes += count;
+    job.tail.push_str(&text);
+    if job.tail.len() > TAIL {
+        let cut = job.tail.ceil_char_boundary(job.tail.len() - TAIL);
+        job.tail.drain(..cut);
+    }
+    Ok(())
 }
 
 async fn state_step(
@@ -114,7 +122,14 @@ async fn state_step(
     match state {
         OrderState::Running => running(job, work, context),
         OrderState::Ended(code) => {
-            read_rest(job, work, executor, context).await;
+            // What the script said last belongs to how it ended: the end is not told without it, unless
+            // it does not come in time.
+            if let Err(error) = read_rest(job, work, executor, context).await
+                && context.store.now() <= work.deadline_at + UNKNOWN_GRACE
+            {
+                tracing::warn!(%error, key = %work.key, "an order's output is not whole yet");
+                return Step::LookAgain { tell: None };
+            }
             ended(work, exit_result(work.stage, code), message(job, code))
         }
         // The host does not know the key: the order never came, so it is given again.
@@ -154,14 +169,20 @@ fn running(job: &mut Job, work: &Work, context: &Context) -> Step {
 }
 
 /// Reads output until no more comes; the script has ended, so it does end.
-async fn read_rest(job: &mut Job, work: &Work, executor: &dyn Executor, context: &Context) {
+async fn read_rest(
+    job: &mut Job,
+    work: &Work,
+    executor: &dyn Executor,
+    context: &Context,
+) -> Result<(), DriverError> {
     for _ in 0..PARTS_AT_ONCE {
         let before = job.output_bytes;
-        let read = look(job, work, executor, context).await;
-        if read.is_err() || job.output_bytes == before {
-            return;
+        look(job, work, executor, context).await?;
+        if job.output_bytes == before {
+            break;
         }
     }
+    Ok(())
 }
 
 fn exit_result(stage: Stage, code: i32) -> StageResult {
@@ -191,14 +212,6 @@ fn message(job: &Job, code: i32) -> Option<String> {
 }
 
 pub(crate) fn ended(work: &Work, result: StageResult, message: Option<String>) -> Step {
-    let stage = work.stage.word();
-    let outcome = match result {
-        StageResult::Succeeded => "succeeded",
-        StageResult::StillOut => "still_out",
-        StageResult::Unhealthy => "unhealthy",
-        StageResult::Failed { cause, .. } => cause.word(),
-    };
-    metrics::counter!("stage_outcomes_total", "stage" => stage, "outcome" => outcome).increment(1);
     Step::Done(Input::StageEnded(Box::new(StageEnded {
         deployment: work.deployment,
         target: work.target,
@@ -211,6 +224,15 @@ pub(crate) fn ended(work: &Work, result: StageResult, message: Option<String>) -
 pub(crate) fn refused(work: &Work, message: &str) -> Step {
     let result = StageResult::Failed { cause: Cause::Refused, again: Again::WillNot };
     ended(work, result, Some(message.to_owned()))
+}
+
+/// An order that was given is asked for again, as long as its host may still work on it.
+fn ask_later(work: &Work, context: &Context, message: &str) -> Step {
+    if context.store.now() > work.deadline_at + UNKNOWN_GRACE {
+        let result = StageResult::Failed { cause: Cause::Unreachable, again: Again::WillNot };
+        return ended(work, result, Some(message.to_owned()));
+    }
+    Step::LookAgain { tell: None }
 }
 
 /// The other side did nothing: it is asked again until the stage's limit.

@@ -183,7 +183,7 @@ async fn feed(context: Arc<Context>, worker: WorkerContext) {
             let Some(claimed) = claimed else { break };
             let Some((claim, slot)) = claimed.take() else { continue };
             capstan_store::crash::point("stage.claimed");
-            context.enqueue(context.new_job(claim, slot));
+            context.enqueue(Job::new(claim, slot));
         }
     }
 }

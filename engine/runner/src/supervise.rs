@@ -29,7 +29,7 @@ pub(crate) async fn run(context: Arc<Context>, mut stopped: watch::Receiver<bool
             wait = FIRST_WAIT;
         }
         tracing::error!(?ended, ?wait, "the worker ended by itself; another one is started");
-        metrics::counter!("worker_restarts_total").increment(1);
+        metrics::counter!("capstan_worker_restarts_total").increment(1);
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
             _ = stopped.changed() => {}

@@ -5,17 +5,27 @@ use capstan_core::order::Work;
 use capstan_core::ports::{DriverError, LoadBalancer, Seen, Sight};
 use capstan_core::record::Cause;
 use capstan_core::stage::{DRAIN_LIMIT, Stage};
-use capstan_store::crash;
+use capstan_store::{chain, crash};
 
 use crate::job::{Context, Job, Step};
 use crate::order::{ended, lost, refused, wait_or_give_up};
 
-/// One step: the act (it is idempotent, so it is repeated after a lost answer), then a look.
+/// One step: the act (it is idempotent, so it is repeated after a lost answer), then a look. No
+/// balancer refuses an act that came too late, so one that is repeated is asked about first.
 pub(crate) async fn step(job: &mut Job, work: &Work, context: &Context) -> Step {
     let balancer = match context.load_balancer(&work.load_balancer) {
         Ok(balancer) => balancer.as_ref(),
         Err(error) => return refused(work, &error.to_string()),
     };
+    if !job.is_begun && job.looks > 0 {
+        match context.store.is_current(job.claim.effect.group, work).await {
+            Ok(true) => {}
+            Ok(false) => return Step::Superseded,
+            Err(error) => {
+                return wait_or_give_up(work, context, &chain(&error), Cause::Timeout);
+            }
+        }
+    }
     let seen = match act_and_look(job, work, balancer).await {
         Ok(seen) => seen,
         Err(DriverError::Refused(message)) => return refused(work, &message),

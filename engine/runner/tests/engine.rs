@@ -281,6 +281,23 @@ async fn a_host_that_comes_back_under_a_new_id_keeps_its_row() {
     assert!(after.iter().all(|row| !row.retired), "{after:#?}");
 }
 
+/// Two instances swap their names in the CMDB: names are unique, also for an instant.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_servers_may_swap_their_names() {
+    let world = World::new(3, ConfigRequest::default(), |_| Outcome::exit(0)).await;
+    let mut swapped = record(3);
+    swapped.revision = 2;
+    swapped.servers[0].hostname = "host-001".into();
+    swapped.servers[1].hostname = "host-000".into();
+    world.store.sync_group(swapped, false).await.unwrap();
+    let servers = world.store.servers(world.group).await.unwrap();
+    let name =
+        |root: &str| servers.iter().find(|row| row.root == root).map(|row| row.hostname.as_str());
+    assert_eq!(name("/srv/0"), Some("host-001"));
+    assert_eq!(name("/srv/1"), Some("host-000"));
+    assert_eq!(name("/srv/2"), Some("host-002"));
+}
+
 /// A second process on the same file would take over what the first is doing.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_that_is_in_use_is_not_opened_again() {

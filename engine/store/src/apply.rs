@@ -3,6 +3,9 @@
 //! One statement per table, however many rows. The group's row comes before what is in it: if its
 //! version is not the one that the decision was made from, somebody else was faster, and the caller
 //! must give up the transaction.
+//!
+//! A statement is made while the one before it runs: on SQLite the database works on a thread of its
+//! own, and making the rows takes a third as long as writing them.
 
 use std::collections::BTreeSet;
 
@@ -12,11 +15,12 @@ use capstan_core::event::Event;
 use capstan_core::record::{Group, Server};
 use capstan_core::state::{DeploymentState, GroupState};
 use capstan_core::{DeploymentId, ServerId};
-use sea_orm::{ConnectionTrait, DatabaseTransaction, Value};
+use sea_orm::{ConnectionTrait, DatabaseTransaction, DbBackend, Value};
+use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use crate::Error;
-use crate::bulk::{self, Existing, sql};
+use crate::bulk::{self, Applied, Existing, Rows, Step, Table, in_dialect};
 use crate::rows::deployment::{batch_values, deployment_values, target_values};
 use crate::rows::inventory::{bastion_word, server_state_values, server_values};
 use crate::rows::{micros, micros_opt, to_json};
@@ -25,14 +29,11 @@ use crate::tables::{BATCHES, DEPLOYMENTS, EFFECTS, EVENTS, SERVER_STATES, SERVER
 /// An effect's identity: number of its kind, and subject.
 pub(crate) type EffectKey = (i16, Uuid);
 
-/// Whether changes were written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Applied {
-    /// They were.
-    Done,
-    /// The group was changed by somebody else since it was read; the transaction must be given up.
-    Lost,
-}
+/// Ids in one list of a statement.
+const IDS_AT_ONCE: usize = 10_000;
+
+/// Statements that are made before the database has run them.
+const AHEAD: usize = 4;
 
 /// Writes `changes`, whose values are in `state`. The group's version goes from `version_before`
 /// to the next; that is also the `rev` of every row that is written.
@@ -44,73 +45,123 @@ pub(crate) async fn apply(
     state: &GroupState,
     changes: &Changes,
     version_before: i64,
-    claimed_by: Option<&str>,
+    claimed_by: &str,
     claimed: &BTreeSet<EffectKey>,
 ) -> Result<Applied, Error> {
-    let rev = version_before + 1;
-    if !write_group(txn, &state.group, changes.group, version_before).await? {
-        return Ok(Applied::Lost);
+    let (out, steps) = mpsc::channel(AHEAD);
+    let writer = Writer {
+        backend: txn.get_database_backend(),
+        state,
+        changes,
+        rev: version_before + 1,
+        claimed_by,
+        claimed,
+        out,
+    };
+    let (made, ran) = tokio::join!(writer.make(), run(txn, steps));
+    let applied = ran?;
+    made?;
+    Ok(applied)
+}
+
+/// Runs statements until one fails or a comparison is lost.
+async fn run(txn: &DatabaseTransaction, mut steps: mpsc::Receiver<Step>) -> Result<Applied, Error> {
+    while let Some(step) = steps.recv().await {
+        if step.run(txn).await? == Applied::Lost {
+            return Ok(Applied::Lost);
+        }
     }
-    write_servers(txn, state, changes, rev).await?;
-    write_deployments(txn, state, changes, rev).await?;
-    write_batches(txn, state, changes, rev).await?;
-    write_targets(txn, state, changes, rev).await?;
-    write_events(txn, &changes.events).await?;
-    write_effects(txn, changes, claimed_by, claimed).await?;
     Ok(Applied::Done)
 }
 
-/// Raises the version, and says whether it was the one expected.
-async fn write_group(
-    txn: &DatabaseTransaction,
-    group: &Group,
-    whole: bool,
-    version_before: i64,
-) -> Result<bool, Error> {
-    let mut values = vec![(version_before + 1).into(), group.seq.into()];
-    let mut others = "";
-    if whole {
-        write_application(txn, group).await?;
-        others = ", application_id = ?, name = ?, binding = ?, port = ?, idc = ?, \
-                  cmdb_revision = ?, synced_at = ?, observed_at = ?, refresh_held = ?";
-        values.extend([
-            group.application.id.0.into(),
-            group.binding.group.as_str().into(),
-            to_json("groups", &group.binding)?.into(),
-            i32::from(group.port).into(),
-            group.idc.as_str().into(),
-            group.cmdb_revision.into(),
-            micros(group.synced_at),
-            micros_opt(group.observed_at),
-            group.refresh_held.as_deref().into(),
-        ]);
-    }
-    values.extend([group.id.0.into(), version_before.into()]);
-    let table = bulk::quoted(txn.get_database_backend(), "groups");
-    let text =
-        format!("UPDATE {table} SET version = ?, seq = ?{others} WHERE id = ? AND version = ?");
-    let done = txn
-        .execute_raw(sql(txn, &text, values))
-        .await
-        .map_err(Error::database("raise the version of a group"))?;
-    Ok(done.rows_affected() == 1)
+/// Makes the statements of one group's changes.
+struct Writer<'a> {
+    backend: DbBackend,
+    state: &'a GroupState,
+    changes: &'a Changes,
+    rev: i64,
+    claimed_by: &'a str,
+    claimed: &'a BTreeSet<EffectKey>,
+    out: mpsc::Sender<Step>,
 }
 
-/// The CMDB's record of a group carries its application, so a change to it comes with the group.
-///
-/// It is written only when this change is a refresh from the CMDB, which moves `synced_at`: at any
-/// other time the state's copy may be older than what a refresh of another group has written. So it
-/// goes before the group's row; a lost comparison gives up the transaction, and this with it.
-async fn write_application(txn: &DatabaseTransaction, group: &Group) -> Result<(), Error> {
-    let it = &group.application;
-    let statement = sql(
-        txn,
-        &format!(
+impl Writer<'_> {
+    /// Makes them all, in their order.
+    async fn make(self) -> Result<(), Error> {
+        self.give(self.group()?).await;
+        self.give(self.servers()?).await;
+        self.give(self.deployments()?).await;
+        self.give(self.batches()?).await;
+        self.give(self.targets()?).await;
+        self.give(self.events()?).await;
+        self.give(self.effects()).await;
+        Ok(())
+    }
+
+    /// Gives statements to whoever runs them, who may have stopped.
+    async fn give(&self, steps: Vec<Step>) {
+        for step in steps {
+            if self.out.send(step).await.is_err() {
+                return;
+            }
+        }
+        // The database gets the statement before the next one is made.
+        tokio::task::yield_now().await;
+    }
+
+    fn rows<const N: usize>(
+        &self,
+        table: &Table<N>,
+        existing: Existing,
+        values: Vec<Value>,
+    ) -> Vec<Step> {
+        bulk::rows(self.backend, table, existing, values)
+    }
+
+    /// Raises the version, if it is the one expected.
+    fn group(&self) -> Result<Vec<Step>, Error> {
+        let group = &self.state.group;
+        let mut steps = Vec::with_capacity(2);
+        let mut values = vec![self.rev.into(), group.seq.into()];
+        let mut others = "";
+        if self.changes.group {
+            steps.push(self.application(group));
+            others = ", application_id = ?, name = ?, binding = ?, port = ?, idc = ?, \
+                      cmdb_revision = ?, synced_at = ?, observed_at = ?, refresh_held = ?";
+            values.extend([
+                group.application.id.0.into(),
+                group.binding.group.as_str().into(),
+                to_json("groups", &group.binding)?.into(),
+                i32::from(group.port).into(),
+                group.idc.as_str().into(),
+                group.cmdb_revision.into(),
+                micros(group.synced_at),
+                micros_opt(group.observed_at),
+                group.refresh_held.as_deref().into(),
+            ]);
+        }
+        values.extend([group.id.0.into(), (self.rev - 1).into()]);
+        let table = bulk::quoted(self.backend, "groups");
+        let text =
+            format!("UPDATE {table} SET version = ?, seq = ?{others} WHERE id = ? AND version = ?");
+        let statement = in_dialect(self.backend, &text, values);
+        steps.push(Step { statement, table: "groups", rows: Rows::OneOrLost });
+        Ok(steps)
+    }
+
+    /// The CMDB's record of a group carries its application, so a change to it comes with the group.
+    ///
+    /// It is written only when this change is a refresh from the CMDB, which moves `synced_at`: at
+    /// any other time the state's copy may be older than what a refresh of another group has written.
+    /// So it goes before the group's row; a lost comparison gives up the transaction, and this with it.
+    fn application(&self, group: &Group) -> Step {
+        let it = &group.application;
+        let text = format!(
             "UPDATE applications SET name = ?, owner = ?, environment = ?, kind = ?, bastion = ? \
              WHERE id = ? AND EXISTS (SELECT 1 FROM {} WHERE id = ? AND synced_at <> ?)",
-            bulk::quoted(txn.get_database_backend(), "groups")
-        ),
-        [
+            bulk::quoted(self.backend, "groups")
+        );
+        let values = [
             it.name.as_str().into(),
             it.owner.as_str().into(),
             it.environment.as_str().into(),
@@ -119,129 +170,153 @@ async fn write_application(txn: &DatabaseTransaction, group: &Group) -> Result<(
             it.id.0.into(),
             group.id.0.into(),
             micros(group.synced_at),
-        ],
-    );
-    txn.execute_raw(statement).await.map(|_| ()).map_err(Error::database("write an application"))
-}
-
-async fn write_servers(
-    txn: &DatabaseTransaction,
-    state: &GroupState,
-    changes: &Changes,
-    rev: i64,
-) -> Result<(), Error> {
-    let group = state.id();
-    let mut records = Vec::with_capacity(changes.server_records.len() * SERVERS.columns.len());
-    for id in &changes.server_records {
-        records.extend(server_values(group, server(state, *id)?));
+        ];
+        let statement = in_dialect(self.backend, &text, values);
+        Step { statement, table: "applications", rows: Rows::Any }
     }
-    bulk::write(txn, &SERVERS, Existing::Update, records).await?;
 
-    // A changed record gets its state's `rev` raised too: by that other processes find it.
-    let mut states = Vec::with_capacity(changes.servers.len() * SERVER_STATES.columns.len());
-    for id in changes.servers.union(&changes.server_records) {
-        states.extend(server_state_values(group, server(state, *id)?, rev)?);
-    }
-    bulk::write(txn, &SERVER_STATES, Existing::Update, states).await
-}
-
-/// Ended deployments come first and new ones last, so that one takes over the group from another
-/// within the transaction without both holding it for an instant (S6).
-async fn write_deployments(
-    txn: &DatabaseTransaction,
-    state: &GroupState,
-    changes: &Changes,
-    rev: i64,
-) -> Result<(), Error> {
-    let mut created = Vec::new();
-    let mut known = Vec::with_capacity(changes.deployments.len());
-    for (id, change) in &changes.deployments {
-        let it = &deployment(state, *id)?.deployment;
-        if change.created {
-            created.extend(deployment_values(it, rev)?);
-        } else {
-            known.push(it);
+    fn servers(&self) -> Result<Vec<Step>, Error> {
+        let (state, changes) = (self.state, self.changes);
+        let group = state.id();
+        let mut records = Vec::with_capacity(changes.server_records.len() * SERVERS.columns.len());
+        for id in &changes.server_records {
+            records.extend(server_values(group, server(state, *id)?));
         }
-    }
-    known.sort_by_key(|it| it.status.is_running());
-    for it in known {
-        bulk::update_one(txn, &DEPLOYMENTS, deployment_values(it, rev)?).await?;
-    }
-    bulk::write(txn, &DEPLOYMENTS, Existing::Refuse, created).await
-}
-
-async fn write_batches(
-    txn: &DatabaseTransaction,
-    state: &GroupState,
-    changes: &Changes,
-    rev: i64,
-) -> Result<(), Error> {
-    let mut values = Vec::new();
-    for (id, DeploymentChanges { batches, .. }) in &changes.deployments {
-        let deployment = deployment(state, *id)?;
-        for index in batches {
-            let batch = deployment
-                .batch(*index)
-                .ok_or_else(|| missing("batch", format_args!("{id}/{index}")))?;
-            values.extend(batch_values(batch, rev));
+        let mut steps = Vec::with_capacity(3);
+        if changes.server_records.len() > 1 {
+            steps.extend(self.names_aside());
         }
-    }
-    bulk::write(txn, &BATCHES, Existing::Update, values).await
-}
+        steps.extend(self.rows(&SERVERS, Existing::Update, records));
 
-async fn write_targets(
-    txn: &DatabaseTransaction,
-    state: &GroupState,
-    changes: &Changes,
-    rev: i64,
-) -> Result<(), Error> {
-    let count: usize = changes.deployments.values().map(|change| change.targets.len()).sum();
-    let mut values = Vec::with_capacity(count * TARGETS.columns.len());
-    for (id, DeploymentChanges { targets, .. }) in &changes.deployments {
-        let rows = deployment(state, *id)?.targets();
-        for place in targets {
-            let target = rows
-                .get(*place)
-                .ok_or_else(|| missing("target", format_args!("{id} at {place}")))?;
-            values.extend(target_values(target, rev));
+        // A changed record gets its state's `rev` raised too: by that other processes find it.
+        let mut states = Vec::with_capacity(changes.servers.len() * SERVER_STATES.columns.len());
+        for id in changes.servers.union(&changes.server_records) {
+            states.extend(server_state_values(group, server(state, *id)?, self.rev)?);
         }
+        steps.extend(self.rows(&SERVER_STATES, Existing::Update, states));
+        Ok(steps)
     }
-    bulk::write(txn, &TARGETS, Existing::Update, values).await
-}
 
-async fn write_events(txn: &DatabaseTransaction, events: &[Event]) -> Result<(), Error> {
-    let mut values: Vec<Value> = Vec::with_capacity(events.len() * EVENTS.columns.len());
-    for event in events {
-        values.extend([
-            event.deployment.map_or(event.group.0, |deployment| deployment.0).into(),
-            event.seq.into(),
-            micros(event.at),
-            event.kind.word().into(),
-            to_json("events", event)?.into(),
-        ]);
+    /// Servers may swap names in the CMDB, and names are unique: before they get their new ones, none
+    /// has its old one any more.
+    fn names_aside(&self) -> impl Iterator<Item = Step> {
+        let ids: Vec<Value> = self.changes.server_records.iter().map(|id| id.0.into()).collect();
+        let backend = self.backend;
+        let some = ids.chunks(IDS_AT_ONCE).map(<[Value]>::to_vec).collect::<Vec<_>>();
+        some.into_iter().map(move |ids| {
+            let text = format!(
+                "UPDATE servers SET instance = SUBSTR(CONCAT('\u{1}', external_id), 1, 255) \
+                 WHERE id IN ({})",
+                bulk::list(ids.len())
+            );
+            let statement = in_dialect(backend, &text, ids);
+            Step { statement, table: "servers", rows: Rows::Any }
+        })
     }
-    bulk::write(txn, &EVENTS, Existing::Refuse, values).await
-}
 
-async fn write_effects(
-    txn: &DatabaseTransaction,
-    changes: &Changes,
-    claimed_by: Option<&str>,
-    claimed: &BTreeSet<EffectKey>,
-) -> Result<(), Error> {
-    let mut put: Vec<Value> = Vec::with_capacity(changes.effects.len() * EFFECTS.columns.len());
-    let mut delete = Vec::new();
-    for (key, change) in &changes.effects {
-        match change {
-            EffectChange::Put(effect) => {
-                let owner = claimed_by.filter(|_| claimed.contains(key));
-                put.extend(effect_values(effect, owner));
+    /// Ended deployments come first and new ones last, so that one takes over the group from another
+    /// within the transaction without both holding it for an instant (S6).
+    fn deployments(&self) -> Result<Vec<Step>, Error> {
+        let mut created = Vec::new();
+        let mut known = Vec::with_capacity(self.changes.deployments.len());
+        for (id, change) in &self.changes.deployments {
+            let it = &deployment(self.state, *id)?.deployment;
+            if change.created {
+                created.extend(deployment_values(it, self.rev)?);
+            } else {
+                known.push(it);
             }
-            EffectChange::Delete(_) => delete.push(*key),
         }
+        known.sort_by_key(|it| it.status.is_running());
+        let mut steps = Vec::with_capacity(known.len() + 1);
+        for it in known {
+            let values = deployment_values(it, self.rev)?;
+            steps.push(bulk::one_row(self.backend, &DEPLOYMENTS, values));
+        }
+        steps.extend(self.rows(&DEPLOYMENTS, Existing::Refuse, created));
+        Ok(steps)
     }
-    delete_effects(txn, &delete).await?;
-    bulk::write(txn, &EFFECTS, Existing::Update, put).await
+
+    fn batches(&self) -> Result<Vec<Step>, Error> {
+        let mut values = Vec::new();
+        for (id, DeploymentChanges { batches, .. }) in &self.changes.deployments {
+            let deployment = deployment(self.state, *id)?;
+            for index in batches {
+                let batch = deployment
+                    .batch(*index)
+                    .ok_or_else(|| missing("batch", format_args!("{id}/{index}")))?;
+                values.extend(batch_values(batch, self.rev));
+            }
+        }
+        Ok(self.rows(&BATCHES, Existing::Update, values))
+    }
+
+    fn targets(&self) -> Result<Vec<Step>, Error> {
+        let deployments = &self.changes.deployments;
+        let count: usize = deployments.values().map(|change| change.targets.len()).sum();
+        let mut values = Vec::with_capacity(count * TARGETS.columns.len());
+        for (id, DeploymentChanges { targets, .. }) in deployments {
+            let rows = deployment(self.state, *id)?.targets();
+            for place in targets {
+                let target = rows
+                    .get(*place)
+                    .ok_or_else(|| missing("target", format_args!("{id} at {place}")))?;
+                values.extend(target_values(target, self.rev));
+            }
+        }
+        Ok(self.rows(&TARGETS, Existing::Update, values))
+    }
+
+    fn events(&self) -> Result<Vec<Step>, Error> {
+        let events: &[Event] = &self.changes.events;
+        let mut values: Vec<Value> = Vec::with_capacity(events.len() * EVENTS.columns.len());
+        for event in events {
+            values.extend([
+                event.deployment.map_or(event.group.0, |deployment| deployment.0).into(),
+                event.seq.into(),
+                micros(event.at),
+                event.kind.word().into(),
+                to_json("events", event)?.into(),
+            ]);
+        }
+        Ok(self.rows(&EVENTS, Existing::Refuse, values))
+    }
+
+    fn effects(&self) -> Vec<Step> {
+        let effects = &self.changes.effects;
+        let mut put: Vec<Value> = Vec::with_capacity(effects.len() * EFFECTS.columns.len());
+        let mut delete = Vec::new();
+        for (key, change) in effects {
+            match change {
+                EffectChange::Put(effect) => {
+                    let owner = Some(self.claimed_by).filter(|_| self.claimed.contains(key));
+                    put.extend(effect_values(effect, owner));
+                }
+                EffectChange::Delete(_) => delete.push(*key),
+            }
+        }
+        let mut steps = self.deleted_effects(&delete);
+        steps.extend(self.rows(&EFFECTS, Existing::Update, put));
+        steps
+    }
+
+    /// Deletes effects, `keys` sorted. How many there were is not checked: a decision may delete what
+    /// it has put itself, in a transaction that writes both at once.
+    fn deleted_effects(&self, keys: &[EffectKey]) -> Vec<Step> {
+        let same_kind = keys.chunk_by(|a, b| a.0 == b.0);
+        let some = same_kind.flat_map(|same_kind| same_kind.chunks(IDS_AT_ONCE));
+        some.map(|some| {
+            let text = format!(
+                "DELETE FROM effects WHERE kind = ? AND subject IN ({})",
+                bulk::list(some.len())
+            );
+            let values =
+                std::iter::once(some[0].0.into()).chain(some.iter().map(|key| key.1.into()));
+            let statement = in_dialect(self.backend, &text, values);
+            Step { statement, table: "effects", rows: Rows::Any }
+        })
+        .collect()
+    }
 }
 
 fn effect_values(effect: &Effect, owner: Option<&str>) -> [Value; 7] {
@@ -254,25 +329,6 @@ fn effect_values(effect: &Effect, owner: Option<&str>) -> [Value; 7] {
         owner.into(),
         i32::from(owner.is_some()).into(),
     ]
-}
-
-/// Deletes effects, `keys` sorted. How many there were is not checked: a decision may delete what
-/// it has put itself, in a transaction that writes both at once.
-async fn delete_effects(txn: &DatabaseTransaction, keys: &[EffectKey]) -> Result<(), Error> {
-    for same_kind in keys.chunk_by(|a, b| a.0 == b.0) {
-        for some in same_kind.chunks(10_000) {
-            let text = format!(
-                "DELETE FROM effects WHERE kind = ? AND subject IN ({})",
-                bulk::list(some.len())
-            );
-            let values =
-                std::iter::once(some[0].0.into()).chain(some.iter().map(|key| key.1.into()));
-            txn.execute_raw(sql(txn, &text, values))
-                .await
-                .map_err(Error::database("delete effects"))?;
-        }
-    }
-    Ok(())
 }
 
 fn server(state: &GroupState, id: ServerId) -> Result<&Server, Error> {

@@ -36,39 +36,82 @@ pub(crate) enum Existing {
     Keep,
 }
 
-/// Writes rows; `values` are their columns, one row after the other. Fails unless exactly as many
-/// rows were written as were given (but for [`Existing::Keep`]).
-pub(crate) async fn write<const N: usize>(
-    conn: &impl ConnectionTrait,
+/// A statement of a transaction, and how many rows it must write.
+#[derive(Debug)]
+pub(crate) struct Step {
+    pub(crate) statement: Statement,
+    pub(crate) table: &'static str,
+    pub(crate) rows: Rows,
+}
+
+/// How many rows a statement must write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Rows {
+    /// So many; anything else is a fault.
+    Exactly(usize),
+    /// One; none means that a comparison of versions was lost.
+    OneOrLost,
+    /// However many there are.
+    Any,
+}
+
+/// Whether a statement did what it was meant to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Applied {
+    /// It did.
+    Done,
+    /// The row was changed by somebody else since it was read; the transaction must be given up.
+    Lost,
+}
+
+impl Step {
+    /// Runs the statement.
+    pub(crate) async fn run(self, conn: &impl ConnectionTrait) -> Result<Applied, Error> {
+        let done = conn.execute_raw(self.statement).await;
+        let written = done.map_err(Error::database("write a change"))?.rows_affected();
+        match self.rows {
+            Rows::Exactly(meant) => expect_count(self.table, meant, written)?,
+            Rows::OneOrLost if written == 0 => return Ok(Applied::Lost),
+            Rows::OneOrLost => expect_count(self.table, 1, written)?,
+            Rows::Any => {}
+        }
+        Ok(Applied::Done)
+    }
+}
+
+/// Statements that write rows; `values` are their columns, one row after the other. Each fails unless
+/// exactly as many rows are written as were given (but for [`Existing::Keep`]).
+pub(crate) fn rows<const N: usize>(
+    backend: DbBackend,
     table: &Table<N>,
     existing: Existing,
     mut values: Vec<Value>,
-) -> Result<(), Error> {
+) -> Vec<Step> {
     let most = VARIABLES / N * N;
+    let mut steps = Vec::with_capacity(values.len().div_ceil(most));
     while !values.is_empty() {
         let rest = if values.len() > most { values.split_off(most) } else { Vec::new() };
-        let rows = values.len() / N;
-        let backend = conn.get_database_backend();
-        let text = insert(backend, table, existing, rows);
-        let statement = Statement::from_sql_and_values(backend, text, values);
-        let done = conn.execute_raw(statement).await.map_err(Error::database("write many rows"))?;
+        let count = values.len() / N;
+        let text = insert(backend, table, existing, count);
         // MySQL counts an updated row twice and an unchanged one not at all.
-        if existing != Existing::Keep && backend != DbBackend::MySql {
-            expect_count(table.name, rows, done.rows_affected())?;
-        }
+        let counts = existing != Existing::Keep && backend != DbBackend::MySql;
+        steps.push(Step {
+            statement: Statement::from_sql_and_values(backend, text, values),
+            table: table.name,
+            rows: if counts { Rows::Exactly(count) } else { Rows::Any },
+        });
         values = rest;
     }
-    Ok(())
+    steps
 }
 
-/// Sets every column but the key of one row, which must be there. `values` are as for [`write`],
+/// Sets every column but the key of one row, which must be there. `values` are as for [`rows`],
 /// the key (a single column) first.
-pub(crate) async fn update_one<const N: usize>(
-    conn: &impl ConnectionTrait,
+pub(crate) fn one_row<const N: usize>(
+    backend: DbBackend,
     table: &Table<N>,
     values: [Value; N],
-) -> Result<(), Error> {
-    let backend = conn.get_database_backend();
+) -> Step {
     let mut text = format!("UPDATE {} SET ", quoted(backend, table.name));
     for (place, column) in table.columns[1..].iter().enumerate() {
         let comma = if place == 0 { "" } else { ", " };
@@ -80,8 +123,7 @@ pub(crate) async fn update_one<const N: usize>(
     let mut values = Vec::from(values);
     values.rotate_left(1);
     let statement = Statement::from_sql_and_values(backend, text, values);
-    let done = conn.execute_raw(statement).await.map_err(Error::database("write a row"))?;
-    expect_count(table.name, 1, done.rows_affected())
+    Step { statement, table: table.name, rows: Rows::Exactly(1) }
 }
 
 /// Fails unless as many rows were written as were meant.
@@ -96,7 +138,15 @@ pub(crate) fn sql(
     text: &str,
     values: impl IntoIterator<Item = Value>,
 ) -> Statement {
-    let backend = conn.get_database_backend();
+    in_dialect(conn.get_database_backend(), text, values)
+}
+
+/// As [`sql`], without a connection.
+pub(crate) fn in_dialect(
+    backend: DbBackend,
+    text: &str,
+    values: impl IntoIterator<Item = Value>,
+) -> Statement {
     if backend != DbBackend::Postgres {
         return Statement::from_sql_and_values(backend, text, values);
     }

@@ -10,10 +10,12 @@ use sea_orm::{ConnectionTrait, DbBackend, FromQueryResult};
 use uuid::Uuid;
 
 use crate::Error;
-use crate::apply::EffectKey;
-use crate::bulk::{list, sql};
+use crate::bulk::sql;
 use crate::rows::{Reader, micros};
 use crate::types::QueueMetrics;
+
+/// Effects in one statement of [`pay`].
+const PAID_AT_ONCE: usize = 1000;
 
 /// Kinds after this one are a newer version's; they are left to it.
 const LAST_KIND: i16 = EffectKind::LAST_NUMBER;
@@ -110,27 +112,40 @@ pub(crate) async fn next_due(conn: &impl ConnectionTrait) -> Result<Option<Times
     Ok(due.map(Timestamp::from_micros))
 }
 
-/// Gives back effects that `owner` claimed and did not start: as if they had not been claimed.
-/// Those that were replaced or deleted meanwhile are passed over.
-pub(crate) async fn release(
+/// What must become of a claimed effect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Owed {
+    /// It is given back, as if it had not been claimed.
+    Release,
+    /// It becomes one that nobody has begun.
+    Free,
+    /// It is deleted.
+    Delete,
+}
+
+/// Does what is owed to effects that `owner` claimed. One that was replaced meanwhile is another
+/// effect, though it has the same kind and subject: it is due at another instant, and stays.
+pub(crate) async fn pay(
     txn: &impl ConnectionTrait,
     owner: &str,
-    keys: &[EffectKey],
+    effects: &[Effect],
+    owed: Owed,
 ) -> Result<(), Error> {
-    let mut keys = keys.to_vec();
-    keys.sort_unstable();
-    for same_kind in keys.chunk_by(|a, b| a.0 == b.0) {
-        let text = format!(
-            "UPDATE effects SET owner = NULL, claims = claims - 1 \
-             WHERE owner = ? AND kind = ? AND subject IN ({})",
-            list(same_kind.len())
-        );
-        let values = [owner.into(), same_kind[0].0.into()]
-            .into_iter()
-            .chain(same_kind.iter().map(|key| key.1.into()));
+    let what = match owed {
+        Owed::Delete => "DELETE FROM effects",
+        Owed::Free => "UPDATE effects SET owner = NULL, claims = 0",
+        Owed::Release => "UPDATE effects SET owner = NULL, claims = claims - 1",
+    };
+    for some in effects.chunks(PAID_AT_ONCE) {
+        let keys = vec!["(?, ?, ?)"; some.len()].join(", ");
+        let text = format!("{what} WHERE owner = ? AND (kind, subject, due_at) IN ({keys})");
+        let key = |effect: &Effect| {
+            [effect.kind.number().into(), effect.kind.subject().into(), micros(effect.due_at)]
+        };
+        let values = std::iter::once(owner.into()).chain(some.iter().flat_map(key));
         txn.execute_raw(sql(txn, &text, values))
             .await
-            .map_err(Error::database("release effects"))?;
+            .map_err(Error::database("change claimed effects"))?;
     }
     Ok(())
 }

@@ -20,14 +20,16 @@ use capstan_core::effect::Effect;
 use capstan_core::input::Input;
 use capstan_core::{DeploymentId, GroupId, Timestamp};
 use sea_orm::TransactionTrait;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use uuid::Uuid;
 
-use crate::apply::{Applied, apply};
+use crate::apply::apply;
+use crate::bulk::Applied;
 use crate::cache::fill;
 use crate::claims::{claim, next_due};
 use crate::hand_out::{Taker, Written, due_now, key};
 use crate::part::{Part, Parts, Reply, Submit, named, refuse_all, throw_away};
+use crate::told::tell;
 use crate::work::Cursors;
 use crate::{Error, Inner, SubmitError, crash};
 
@@ -46,6 +48,8 @@ pub(crate) enum Request {
     Submit { group: GroupId, input: Box<Input>, reply: Option<Reply> },
     /// Give due work to this engine from now on, and to no other of this process.
     Take(Taker),
+    /// Say that the committer goes round.
+    Ping(oneshot::Sender<()>),
 }
 
 /// The task's own state.
@@ -120,6 +124,8 @@ impl Committer {
                     submits.push(Submit { group, input, reply });
                 }
                 Request::Take(taker) => self.taker = Some(taker),
+                // Whoever asked may have gone.
+                Request::Ping(reply) => drop(reply.send(())),
             }
         }
         let waits = |submit: &Submit| {
@@ -152,7 +158,7 @@ impl Committer {
                 Ok(())
             }
             Ok(None) => {
-                metrics::counter!("commit_lost_total").increment(1);
+                metrics::counter!("capstan_commits_lost_total").increment(1);
                 Err(throw_away(parts))
             }
             // One input that cannot be written must not fail its neighbours.
@@ -223,7 +229,7 @@ impl Committer {
     /// Writes everything in one transaction. `None`: a comparison of versions was lost.
     async fn write(&mut self, parts: &mut Parts, now: Timestamp) -> Result<Option<Written>, Error> {
         let slots = self.taker.as_ref().and_then(Taker::free_slots);
-        let capacity = slots.as_ref().map_or(0, |slots| slots.num_permits());
+        let capacity = slots.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
         let mut written = Written { slots, ..Written::default() };
         let look = capacity > 0 && self.next_due.is_some_and(|due| due <= now);
         if !look && parts.values().all(|part| part.changes.is_empty()) {
@@ -241,8 +247,7 @@ impl Committer {
             let keys: BTreeSet<(i16, Uuid)> = claimed.iter().map(key).collect();
             written.claimed.extend(claimed);
             let Some(state) = part.copy.as_ref() else { continue };
-            let applied =
-                apply(&txn, state, &part.changes, part.version, Some(&*owner), &keys).await?;
+            let applied = apply(&txn, state, &part.changes, part.version, &owner, &keys).await?;
             if applied == Applied::Lost {
                 return Ok(None);
             }
@@ -253,7 +258,7 @@ impl Committer {
         crash::point("commit.written");
         txn.commit().await.map_err(Error::database("commit a transaction"))?;
         crash::point("commit.done");
-        metrics::histogram!("commit_seconds").record(started.elapsed().as_secs_f64());
+        metrics::histogram!("capstan_commit_seconds").record(started.elapsed().as_secs_f64());
         for part in parts.values() {
             self.note_due(&part.changes, &written.claimed);
         }
@@ -270,6 +275,7 @@ impl Committer {
     async fn finish(&mut self, mut parts: Parts, written: Written) {
         for (group, part) in &mut parts {
             if let Some(state) = part.copy.as_mut() {
+                tell(state, &part.changes.events);
                 if !part.changes.is_empty() {
                     state.group.version = part.version + 1;
                 }

@@ -116,6 +116,9 @@ pub enum Error {
     /// The rules panicked on this input: a bug. Nothing was changed.
     #[error("the input met a bug; nothing was changed, and the log has the input")]
     Panicked,
+    /// The committer has not come round in time: it waits for the database, or is stuck.
+    #[error("inputs have not been taken for 5 s; the log says what the database answers")]
+    Stuck,
     /// The committer has ended: the process stops.
     #[error("the process stops and takes no more inputs")]
     Stopping,
@@ -143,7 +146,7 @@ impl Error {
     /// is locked or does not answer. Every other failure is a bug or damage.
     pub fn is_unavailable(&self) -> bool {
         match self {
-            Self::Create { .. } | Self::Contended | Self::Stopping => true,
+            Self::Create { .. } | Self::Contended | Self::Stopping | Self::Stuck => true,
             Self::Shared(error) => error.is_unavailable(),
             Self::Open { source, .. }
             | Self::Migrate { source, .. }

@@ -18,8 +18,8 @@ use uuid::Uuid;
 
 use crate::SubmitError;
 use crate::cache::{Copy, fill};
+use crate::claims::Owed;
 use crate::commit::Committer;
-use crate::inner::Owed;
 use crate::part::{Part, Parts, Reply, Submit};
 use crate::work::{Claim, Claimed, claim_of};
 
@@ -61,7 +61,7 @@ impl Committer {
                 continue;
             };
             let Some(slot) = slots.split(1) else {
-                self.inner.owe(effect.kind, Owed::Release);
+                self.inner.owe(effect, Owed::Release);
                 continue;
             };
             let claimed = Claimed::new(claim, slot, Arc::clone(&self.inner));
@@ -96,7 +96,7 @@ impl Committer {
             *(*copy) = None;
         }
         let Some(state) = copy.as_ref() else {
-            self.inner.owe(effect.kind, Owed::Release);
+            self.inner.owe(effect, Owed::Release);
             return None;
         };
         if claims_before > 0
@@ -120,7 +120,7 @@ impl Committer {
                 Ok(Err(SubmitError::Refused(_) | SubmitError::GroupUnknown)) => Owed::Delete,
                 Ok(Err(SubmitError::Store(_))) | Err(_) => Owed::Release,
             };
-            inner.owe(effect.kind, owed);
+            inner.owe(effect, owed);
         });
         sender
     }

@@ -1,19 +1,17 @@
 //! What all clones of a store share.
 
 use std::fs::File;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use capstan_core::Timestamp;
-use capstan_core::effect::EffectKind;
-use sea_orm::{ConnectionTrait, DatabaseConnection, DatabaseTransaction, TransactionTrait};
+use capstan_core::effect::Effect;
+use sea_orm::{DatabaseConnection, TransactionTrait};
 use tokio::sync::{Notify, mpsc};
 use uuid::Uuid;
 
-use crate::bulk::sql;
 use crate::cache::Cache;
-use crate::claims;
+use crate::claims::{self, Owed};
 use crate::commit::{Committer, Request};
 use crate::connect::Opened;
 use crate::submit::Watches;
@@ -40,19 +38,25 @@ pub(crate) struct Inner {
     pub(crate) process: Arc<str>,
     /// Told when an effect became free.
     pub(crate) freed: Arc<Notify>,
-    /// The latest instant that was given out: the clock never runs backwards within a process.
-    latest: AtomicI64,
+    clock: Mutex<Clock>,
 }
 
-/// What must become of a claimed effect.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Owed {
-    /// It is given back, as if it had not been claimed.
-    Release,
-    /// It becomes one that nobody has begun.
-    Free,
-    /// It is deleted.
-    Delete,
+/// The wall clock, but for steps backwards: then time goes on from the latest instant at its usual
+/// pace, so that nothing waits for hours until the wall clock has caught up.
+#[derive(Debug)]
+struct Clock {
+    /// Microseconds since 1970 at `read`.
+    at: i64,
+    read: Instant,
+}
+
+impl Clock {
+    fn now(&mut self, wall: i64, read: Instant) -> i64 {
+        let passed = read.saturating_duration_since(self.read).as_micros();
+        let steady = self.at.saturating_add(i64::try_from(passed).unwrap_or(i64::MAX));
+        *self = Self { at: steady.max(wall), read: read.max(self.read) };
+        self.at
+    }
 }
 
 impl Store {
@@ -72,7 +76,7 @@ impl Store {
             watches: Watches::default(),
             process,
             freed: Arc::new(Notify::new()),
-            latest: AtomicI64::new(0),
+            clock: Mutex::new(Clock { at: 0, read: Instant::now() }),
         });
         let (requests, received) = mpsc::channel::<Request>(REQUESTS);
         let committer = tokio::spawn(Committer::new(Arc::clone(&inner), received).run());
@@ -98,13 +102,13 @@ impl Inner {
     pub(crate) fn now(&self) -> Timestamp {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let now = i64::try_from(since.as_micros()).unwrap_or(i64::MAX);
-        let latest = self.latest.fetch_max(now, Ordering::Relaxed);
-        Timestamp::from_micros(latest.max(now))
+        let mut clock = self.clock.lock().unwrap_or_else(PoisonError::into_inner);
+        Timestamp::from_micros(clock.now(now, Instant::now()))
     }
 
     /// Notes what must become of a claimed effect. It is done as soon as the database can, however
     /// often it must be tried: an effect that is forgotten here would never be done.
-    pub(crate) fn owe(self: &Arc<Self>, effect: EffectKind, owed: Owed) {
+    pub(crate) fn owe(self: &Arc<Self>, effect: Effect, owed: Owed) {
         let inner = Arc::clone(self);
         // Without a runtime the process ends, and the next start takes everything over.
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
@@ -117,44 +121,33 @@ impl Inner {
     }
 
     /// Does what is owed to claimed effects.
-    pub(crate) async fn pay(&self, effects: &[EffectKind], owed: Owed) -> Result<(), Error> {
+    pub(crate) async fn pay(&self, effects: &[Effect], owed: Owed) -> Result<(), Error> {
         if effects.is_empty() {
             return Ok(());
         }
         let txn = self.writer.begin().await.map_err(Error::database("begin a transaction"))?;
-        match owed {
-            Owed::Release => {
-                let keys: Vec<(i16, Uuid)> =
-                    effects.iter().map(|kind| (kind.number(), kind.subject())).collect();
-                claims::release(&txn, &self.process, &keys).await?;
-            }
-            Owed::Free | Owed::Delete => {
-                for effect in effects {
-                    self.change_effect(&txn, owed, *effect).await?;
-                }
-            }
-        }
+        claims::pay(&txn, &self.process, effects, owed).await?;
         txn.commit().await.map_err(Error::database("commit a transaction"))?;
         self.freed.notify_one();
         Ok(())
     }
+}
 
-    async fn change_effect(
-        &self,
-        txn: &DatabaseTransaction,
-        owed: Owed,
-        effect: EffectKind,
-    ) -> Result<(), Error> {
-        let text = if owed == Owed::Delete {
-            "DELETE FROM effects WHERE owner = ? AND kind = ? AND subject = ?"
-        } else {
-            "UPDATE effects SET owner = NULL, claims = 0 \
-             WHERE owner = ? AND kind = ? AND subject = ?"
-        };
-        let values = [(*self.process).into(), effect.number().into(), effect.subject().into()];
-        txn.execute_raw(sql(txn, text, values))
-            .await
-            .map_err(Error::database("change an effect"))?;
-        Ok(())
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_goes_on_when_the_wall_clock_steps_back() {
+        let start = Instant::now();
+        let after = |seconds| start + Duration::from_secs(seconds);
+        let mut clock = Clock { at: 0, read: start };
+        assert_eq!(clock.now(1_000_000_000, after(0)), 1_000_000_000);
+        assert_eq!(clock.now(1_001_000_000, after(1)), 1_001_000_000);
+        // An hour back: a second later it is a second later.
+        assert_eq!(clock.now(0, after(2)), 1_002_000_000);
+        assert_eq!(clock.now(1_000_000, after(3)), 1_003_000_000);
+        // Forward again: it follows.
+        assert_eq!(clock.now(5_000_000_000, after(4)), 5_000_000_000);
     }
 }

@@ -54,6 +54,7 @@ mod tables;
 mod targets;
 #[cfg(test)]
 mod tests;
+mod told;
 mod types;
 mod work;
 
@@ -65,6 +66,7 @@ use commit::Request;
 use inner::Inner;
 
 pub use error::{Error, SubmitError, chain};
+pub use told::describe_metrics;
 pub use types::{
     DeploymentFilter, Idempotency, NewAudit, NewPackage, OutputChunk, PageRequest, QueueMetrics,
     Registered, SessionRow, Settings, TargetFilter, TokenRow,

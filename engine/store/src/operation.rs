@@ -70,7 +70,7 @@ pub(crate) async fn timed<T>(
 ) -> Result<T, Error> {
     let start = Instant::now();
     let result = work.await;
-    histogram!("store_operation_seconds", "operation" => operation.word())
+    histogram!("capstan_store_operation_seconds", "operation" => operation.word())
         .record(start.elapsed().as_secs_f64());
     result
 }

@@ -23,7 +23,11 @@ impl Store {
                 .flat_map(|script| [&script.sha256, &script.body])
                 .map(|text| Value::from(text.as_str()))
                 .collect();
-            bulk::write(self.writer(), &SCRIPTS, Existing::Keep, values).await
+            let backend = self.writer().get_database_backend();
+            for step in bulk::rows(backend, &SCRIPTS, Existing::Keep, values) {
+                step.run(self.writer()).await?;
+            }
+            Ok(())
         })
         .await
     }

@@ -7,12 +7,18 @@ use sea_orm::{
     TransactionOptions, TransactionTrait,
 };
 
+use tokio::sync::oneshot;
+
+use crate::commit::Request;
 use crate::operation::{Operation, timed};
 use crate::types::QueueMetrics;
 use crate::{Error, Store, claims};
 
+/// How long the committer may take until it answers that it goes round.
+const PING_LIMIT: Duration = Duration::from_secs(5);
+
 impl Store {
-    /// Whether the database can be read and written.
+    /// Whether the database can be read and written, and inputs are taken.
     ///
     /// # Errors
     /// Why it cannot.
@@ -24,7 +30,8 @@ impl Store {
             let txn = self.begin().await?;
             let write = "UPDATE seaql_migrations SET applied_at = applied_at";
             txn.execute_unprepared(write).await.map_err(Error::database("be written"))?;
-            commit(txn).await
+            commit(txn).await?;
+            self.ping().await
         })
         .await
     }
@@ -35,6 +42,15 @@ impl Store {
     /// When the database does not answer.
     pub async fn metrics_snapshot(&self) -> Result<QueueMetrics, Error> {
         timed(Operation::MetricsSnapshot, claims::overdue(self.reader(), self.now())).await
+    }
+
+    async fn ping(&self) -> Result<(), Error> {
+        let (reply, answer) = oneshot::channel();
+        let ping = async {
+            self.requests.send(Request::Ping(reply)).await.map_err(|_| Error::Stopping)?;
+            answer.await.map_err(|_| Error::Stopping)
+        };
+        tokio::time::timeout(PING_LIMIT, ping).await.unwrap_or(Err(Error::Stuck))
     }
 
     /// Connections for reading. They see the last commit.

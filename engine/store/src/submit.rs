@@ -5,8 +5,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use capstan_core::config::{ConfigRequest, DeploymentConfig};
 use capstan_core::decide;
-use capstan_core::effect::EffectKind;
+use capstan_core::effect::Effect;
 use capstan_core::input::{Answer, Input, Refused};
+use capstan_core::order::Work;
 use capstan_core::plan::{Plan, PlanInput, plan};
 use capstan_core::ports::CmdbGroup;
 use capstan_core::record::{Flavor, PackageRef};
@@ -16,9 +17,9 @@ use capstan_core::{DeploymentId, GroupId, ServerId};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use crate::cache::fill;
+use crate::claims::Owed;
 use crate::commit::Request;
 use crate::hand_out::Taker;
-use crate::inner::Owed;
 use crate::load;
 use crate::work::Claimed;
 use crate::{Error, Store, SubmitError};
@@ -130,18 +131,34 @@ impl Store {
         Ok(work)
     }
 
+    /// Whether a stage's act is still the one to be done: its target waits for this act, and its
+    /// server got no later order. Who repeats an act at a load balancer asks first, since no host
+    /// refuses it.
+    pub async fn is_current(&self, group: GroupId, work: &Work) -> Result<bool, Error> {
+        let mut copy = self.inner.cache.lock(group).await;
+        fill(&mut copy, &self.inner.reader, group, [work.deployment]).await?;
+        let current = copy.as_ref().and_then(|state| {
+            let row = state.deployment(work.deployment)?;
+            let target = &row.targets()[row.place(work.target)?];
+            let server = state.server(target.server)?;
+            let is_under_way = target.status.running() == Some(work.stage);
+            Some(is_under_way && target.order == Some(work.key) && server.order == target.order)
+        });
+        Ok(current == Some(true))
+    }
+
     /// Gives claimed work back now; another claim gets it at once.
-    pub async fn give_back(&self, effects: &[EffectKind]) -> Result<(), Error> {
+    pub async fn give_back(&self, effects: &[Effect]) -> Result<(), Error> {
         self.inner.pay(effects, Owed::Release).await
     }
 
     /// Gives claimed work back as soon as the database can.
-    pub fn return_claim(&self, effect: EffectKind) {
+    pub fn return_claim(&self, effect: Effect) {
         self.inner.owe(effect, Owed::Release);
     }
 
     /// Deletes an effect for which nothing is left to do, as soon as the database can.
-    pub fn forget_effect(&self, effect: EffectKind) {
+    pub fn forget_effect(&self, effect: Effect) {
         self.inner.owe(effect, Owed::Delete);
     }
 

@@ -9,19 +9,18 @@ use capstan_core::order::{self, Work};
 use capstan_core::ports::Endpoint;
 use capstan_core::record::{Binding, Server};
 use capstan_core::state::GroupState;
-use capstan_core::{DeploymentId, GroupId, ServerId};
+use capstan_core::{DeploymentId, ServerId};
 use tokio::sync::OwnedSemaphorePermit;
 
-use crate::inner::{Inner, Owed};
+use crate::claims::Owed;
+use crate::inner::Inner;
 
 /// An effect that this process has claimed. It stays claimed until the input that follows from it is
 /// committed, or until it is given back.
 #[derive(Debug, Clone)]
 pub struct Claim {
     /// The effect.
-    pub kind: EffectKind,
-    /// Its group.
-    pub group: GroupId,
+    pub effect: Effect,
     /// What to do.
     pub task: Task,
 }
@@ -48,7 +47,7 @@ impl Claimed {
 impl Drop for Claimed {
     fn drop(&mut self) {
         if let Some((claim, _)) = self.claim.take() {
-            self.inner.owe(claim.kind, Owed::Release);
+            self.inner.owe(claim.effect, Owed::Release);
         }
     }
 }
@@ -127,7 +126,7 @@ pub(crate) fn claim_of(state: &GroupState, effect: Effect, cursors: &mut Cursors
             })
         }
     };
-    Claim { kind: effect.kind, group: effect.group, task }
+    Claim { effect, task }
 }
 
 /// The group's fields that count now: those that the running deployment froze, else the group's.

@@ -2,15 +2,17 @@
 
 use sea_orm_migration::prelude::{Expr, Table, TableCreateStatement};
 
+use sea_orm_migration::sea_orm::DbBackend;
+
 use super::Schema;
 use crate::columns::{
-    big, big_null, flag, id, id_null, index, key, name, name_null, number, one_of, refers, text,
-    text_null, unique, word, word_null,
+    big, big_null, by_key, flag, id, id_null, index, key, name, name_null, number, one_of, refers,
+    text, text_null, unique, word, word_null,
 };
 
-pub(super) fn schema() -> Schema {
+pub(super) fn schema(backend: DbBackend) -> Schema {
     (
-        vec![deployments(), batches(), targets(), scripts()],
+        vec![deployments(), batches(), by_key(targets(), backend), scripts()],
         vec![
             unique("deployments", &["running_group"]),
             // Newest first, of a group or of all: ids of version 7 are ordered by time.
@@ -19,8 +21,6 @@ pub(super) fn schema() -> Schema {
             index("deployments", &["status", "id"]),
             unique("targets", &["deployment_id", "server_id"]),
             unique("targets", &["deployment_id", "place"]),
-            // Rows that another process has changed since.
-            index("targets", &["deployment_id", "rev"]),
         ],
     )
 }

@@ -2,15 +2,17 @@
 
 use sea_orm_migration::prelude::{Table, TableCreateStatement};
 
+use sea_orm_migration::sea_orm::DbBackend;
+
 use super::Schema;
 use crate::columns::{
-    big, big_null, flag, id, id_null, index, name, name_null, number, one_of, refers, text,
+    big, big_null, by_key, flag, id, id_null, index, name, name_null, number, one_of, refers, text,
     text_null, unique, word, word_null,
 };
 
-pub(super) fn schema() -> Schema {
+pub(super) fn schema(backend: DbBackend) -> Schema {
     (
-        vec![applications(), groups(), servers(), server_states()],
+        vec![applications(), groups(), servers(), by_key(server_states(), backend)],
         vec![
             unique("applications", &["external_id"]),
             unique("applications", &["name"]),

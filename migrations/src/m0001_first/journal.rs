@@ -2,12 +2,14 @@
 
 use sea_orm_migration::prelude::{ColumnDef, Table, TableCreateStatement};
 
-use super::Schema;
-use crate::columns::{big, id, id_null, index, key, name, name_null, number, text, word};
+use sea_orm_migration::sea_orm::DbBackend;
 
-pub(super) fn schema() -> Schema {
+use super::Schema;
+use crate::columns::{big, by_key, id, id_null, index, key, name, name_null, number, text, word};
+
+pub(super) fn schema(backend: DbBackend) -> Schema {
     (
-        vec![events(), effects(), actions(), outputs()],
+        vec![by_key(events(), backend), by_key(effects(), backend), actions(), outputs()],
         vec![
             // The claim: what nobody has, by due time.
             index("effects", &["owner", "due_at"]),

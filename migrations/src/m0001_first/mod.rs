@@ -18,11 +18,12 @@ pub(crate) struct Migration;
 #[async_trait::async_trait]
 impl MigrationTrait for Migration {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        let backend = manager.get_database_backend();
         for (tables, indexes) in [
-            inventory::schema(),
+            inventory::schema(backend),
             packages::schema(),
-            deployments::schema(),
-            journal::schema(),
+            deployments::schema(backend),
+            journal::schema(backend),
             access::schema(),
         ] {
             for table in tables {

@@ -42,7 +42,7 @@ pub const STALE_AFTER: Duration = Duration::from_hours(24);
 pub const DRAFT_KEPT: Duration = Duration::from_hours(7 * 24);
 /// At most so many stages start in one decision, so that no transaction grows with the group. The
 /// rest follows in the next one ([`Decision::more`]).
-pub const STARTS_AT_ONCE: usize = 256;
+pub const STARTS_AT_ONCE: usize = 128;
 /// The rest of the starts is due after this time at the latest, if nobody sees to [`Decision::more`].
 pub const MORE_STARTS_WITHIN: Duration = Duration::from_secs(1);
 

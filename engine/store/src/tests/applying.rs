@@ -13,7 +13,8 @@ use super::records::{
     application, at, batch, deployment, event, group_state, insert, known_server, package, server,
     store, target, write,
 };
-use crate::apply::{Applied, apply};
+use crate::apply::apply;
+use crate::bulk::Applied;
 use crate::{Error, Store, load};
 
 async fn load_again(store: &Store, state: &GroupState) -> GroupState {
@@ -121,7 +122,7 @@ async fn a_stale_version_loses_and_nothing_is_written() {
 
     state.change_server(id, |server| server.service = Service::Out);
     let txn = store.begin().await.expect("a transaction begins");
-    let applied = apply(&txn, &state, &changes, state.group.version, None, &BTreeSet::new()).await;
+    let applied = apply(&txn, &state, &changes, state.group.version, "me", &BTreeSet::new()).await;
     assert_eq!(applied.expect("it is answered"), Applied::Lost);
     drop(txn);
     assert_eq!(load_again(&store, &other).await, other);
@@ -136,7 +137,7 @@ async fn a_number_that_comes_twice_in_a_log_gives_up_the_transaction() {
     let changes = Changes { events, ..Changes::default() };
     write(&store, &mut state, &changes).await;
     let txn = store.begin().await.expect("a transaction begins");
-    let again = apply(&txn, &state, &changes, state.group.version, None, &BTreeSet::new()).await;
+    let again = apply(&txn, &state, &changes, state.group.version, "me", &BTreeSet::new()).await;
     assert!(matches!(again, Err(Error::Database { .. })), "{again:?}");
 }
 
@@ -238,6 +239,6 @@ async fn a_row_that_cannot_be_read_is_named() {
     assert!(!error.is_unavailable());
     let missing = Changes { servers: BTreeSet::from([server(5).id]), ..Changes::default() };
     let txn = store.begin().await.expect("a transaction begins");
-    let applied = apply(&txn, &state, &missing, 1, None, &BTreeSet::new()).await;
+    let applied = apply(&txn, &state, &missing, 1, "me", &BTreeSet::new()).await;
     assert!(matches!(applied, Err(Error::Missing { what: "server", .. })), "{applied:?}");
 }

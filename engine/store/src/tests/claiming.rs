@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::records::{application, at, group_state, store};
 use crate::Store;
 use crate::apply::{EffectKey, apply};
-use crate::claims::{claim, next_due, overdue, release, release_all_but, release_owner};
+use crate::claims::{Owed, claim, next_due, overdue, pay, release_all_but, release_owner};
 use crate::store::commit;
 
 fn key(effect: &Effect) -> EffectKey {
@@ -46,7 +46,7 @@ async fn put(store: &Store, state: &mut GroupState, changes: Vec<EffectChange>, 
     }
     let mine: BTreeSet<EffectKey> = mine.iter().map(key).collect();
     let txn = store.begin().await.expect("a transaction begins");
-    apply(&txn, state, &all, state.group.version, Some("me"), &mine).await.expect("applied");
+    apply(&txn, state, &all, state.group.version, "me", &mine).await.expect("applied");
     commit(txn).await.expect("committed");
     state.group.version += 1;
 }
@@ -109,8 +109,15 @@ async fn what_was_started_is_known_to_the_next_and_what_was_not_is_as_new() {
     assert_eq!(take(&store, "other", 9, 9).await.len(), 4);
 
     // `me` had begun one and not the other; what is not `me`'s is passed over.
-    release(store.writer(), "me", &[key(&all[1]), key(&all[2])]).await.expect("released");
+    let given = [all[1], all[2]];
+    pay(store.writer(), "me", &given, Owed::Release).await.expect("released");
     assert_eq!(take(&store, "me", 9, 9).await, [(all[1], 0)]);
+    // An effect that was put in place of another is not what was claimed before.
+    let older = Effect { due_at: at(8), ..all[1] };
+    for owed in [Owed::Release, Owed::Free, Owed::Delete] {
+        pay(store.writer(), "me", &[older], owed).await.expect("passed over");
+    }
+    assert_eq!(take(&store, "me", 9, 9).await, []);
     assert_eq!(release_all_but(store.writer(), "me").await.expect("released"), 4);
     assert_eq!(release_owner(store.writer(), "me").await.expect("released"), 2);
     let taken = take(&store, "third", 9, 9).await;

@@ -20,7 +20,8 @@ use sea_orm::ConnectionTrait;
 use tempfile::TempDir;
 use uuid::Uuid;
 
-use crate::apply::{Applied, apply};
+use crate::apply::apply;
+use crate::bulk::Applied;
 use crate::bulk::sql;
 use crate::rows::to_json;
 use crate::store::commit;
@@ -296,7 +297,7 @@ pub(super) fn event(state: &GroupState, deployment: Option<DeploymentId>, seq: i
 pub(super) async fn write(store: &Store, state: &mut GroupState, changes: &Changes) {
     let txn = store.begin().await.expect("a transaction begins");
     let before = state.group.version;
-    let applied = apply(&txn, state, changes, before, None, &BTreeSet::new())
+    let applied = apply(&txn, state, changes, before, "me", &BTreeSet::new())
         .await
         .expect("changes are applied");
     assert_eq!(applied, Applied::Done);

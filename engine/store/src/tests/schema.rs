@@ -35,7 +35,7 @@ async fn a_group_has_one_running_deployment_and_a_rollback_takes_its_place_at_on
     let changes = insert(&mut state, second);
     let txn = store.begin().await.expect("a transaction begins");
     let version = state.group.version;
-    let refused = apply(&txn, &state, &changes, version, None, &BTreeSet::new()).await;
+    let refused = apply(&txn, &state, &changes, version, "me", &BTreeSet::new()).await;
     assert!(matches!(refused, Err(Error::Database { .. })), "{refused:?}");
     drop(txn);
 
@@ -86,7 +86,7 @@ async fn wrong_words_and_a_wrong_holder_of_a_group_are_refused() {
     let created = DeploymentChanges { created: true, ..DeploymentChanges::default() };
     let again = Changes { deployments: BTreeMap::from([(id, created)]), ..Changes::default() };
     let txn = store.begin().await.expect("a transaction begins");
-    assert!(apply(&txn, &state, &again, 2, None, &BTreeSet::new()).await.is_err());
+    assert!(apply(&txn, &state, &again, 2, "me", &BTreeSet::new()).await.is_err());
 }
 
 #[tokio::test]
