@@ -4,8 +4,9 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use capstan_core::record::Service;
 use capstan_core::view::DeploymentView;
-use capstan_store::crash::POINTS;
+use capstan_store::crash::{CLAIM_POINTS, SERVER_POINTS, STAGE_POINTS};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -56,11 +57,15 @@ async fn under_way_or_done(demo: &Demo, version: &str) -> Option<DeploymentView>
 
 async fn click(demo: &Demo, view: &DeploymentView) {
     for action in ["bake", "rollout"] {
-        let path = format!("deployments/{}/{action}", view.id);
-        if view.allowed_actions.iter().any(|allowed| allowed.word() == action) {
-            // A refusal means that somebody (an earlier try of ours) was faster.
-            demo.try_call(Method::POST, &path, Some(json!({}))).await;
-        }
+        click_if_allowed(demo, view, action).await;
+    }
+}
+
+async fn click_if_allowed(demo: &Demo, view: &DeploymentView, action: &str) {
+    let path = format!("deployments/{}/{action}", view.id);
+    if view.allowed_actions.iter().any(|allowed| allowed.word() == action) {
+        // A refusal means that somebody (an earlier try of ours) was faster.
+        demo.try_call(Method::POST, &path, Some(json!({}))).await;
     }
 }
 
@@ -74,12 +79,22 @@ async fn assert_right(demo: &Demo, deployment: &str, version: &str, what: &str) 
     let page: Value = demo.get(&format!("deployments/{deployment}")).await;
     let batches = page["batches"].as_array().unwrap();
     assert!(batches.iter().all(|batch| batch["status"] == "SUCCESS"), "{what}: {batches:?}");
+    let counts = page["counts"].as_object().unwrap();
+    assert_eq!(counts.keys().collect::<Vec<_>>(), ["SUCCESS"], "{what}");
     assert_keys_ran_once(&demo.data(), what);
 }
 
-/// The restart hook notes the key of its order: an order that ran twice would show twice.
+/// Each order was begun once, whatever its script, and the restart hook of none ran twice.
 fn assert_keys_ran_once(data: &Path, what: &str) {
     for root in std::fs::read_dir(data.join("host")).unwrap().flatten() {
+        let orders: Vec<_> =
+            std::fs::read_dir(root.path().join(".capstan/orders")).unwrap().flatten().collect();
+        assert!(!orders.is_empty(), "{what}: {} got no orders", root.path().display());
+        for order in orders {
+            // An order that was cancelled in advance was never begun.
+            let runs = std::fs::read_to_string(order.path().join("runs")).unwrap_or_default();
+            assert!(runs.lines().count() <= 1, "{what}: {} ran twice", order.path().display());
+        }
         let path = root.path().join("shared/restarts.log");
         let text = std::fs::read_to_string(&path).unwrap();
         let mut keys: Vec<&str> = text.lines().collect();
@@ -91,29 +106,138 @@ fn assert_keys_ran_once(data: &Path, what: &str) {
     }
 }
 
+/// Starts the process so that it dies when it passes a point while a file is there.
+async fn arm(demo: &mut Demo, what: &str) -> std::path::PathBuf {
+    let armed = demo.data().join("armed");
+    demo.kill();
+    let when = armed.to_str().unwrap().to_owned();
+    demo.run(&[("CAPSTAN_CRASH_AT", what), ("CAPSTAN_CRASH_WHEN", &when)]).await;
+    std::fs::write(&armed, "").unwrap();
+    demo.deaths = 0;
+    armed
+}
+
 #[tokio::test]
 async fn killed_at_every_point_a_rollout_comes_to_the_same_end() {
     let mut demo = Demo::start(3).await;
     demo.settle_for(1).await;
-    let armed = demo.data().join("armed");
     let mut versions = ["1.1.0", "1.0.0"].into_iter().cycle();
-    for point in POINTS {
-        for pass in [1, 5, 14] {
+    for point in STAGE_POINTS {
+        for pass in [1, 11] {
             let what = format!("{point}:{pass}");
             let version = versions.next().unwrap();
-            demo.kill();
-            demo.run(&[
-                ("CAPSTAN_CRASH_AT", what.as_str()),
-                ("CAPSTAN_CRASH_WHEN", armed.to_str().unwrap()),
-            ])
-            .await;
-            std::fs::write(&armed, "").unwrap();
+            let armed = arm(&mut demo, &what).await;
             let deployment = drive(&mut demo, version).await;
             assert!(demo.deaths > 0, "{what} was never passed");
-            demo.deaths = 0;
             std::fs::remove_file(&armed).unwrap();
             assert_right(&demo, &deployment, version, &what).await;
         }
+    }
+}
+
+/// A release that brakes, is repaired, retried and rolled back.
+#[tokio::test]
+async fn killed_while_braked_retried_and_rolled_back_it_comes_to_the_same_end() {
+    for what in ["commit.written:17", "driver.after:9", "look.after:12", "outcome.sent:14"] {
+        let mut demo = Demo::start(4).await;
+        demo.settle_for(1).await;
+        for place in 2..=4 {
+            std::fs::write(demo.root(place).join("fault"), "").unwrap();
+        }
+        let armed = arm(&mut demo, what).await;
+        let deployment = drive_past_the_brake(&mut demo).await;
+        assert_right(&demo, &deployment, "1.1.0", what).await;
+
+        let path = format!("groups/{}/rollback", demo.group().await.id);
+        demo.try_call(Method::POST, &path, Some(json!({}))).await;
+        let back = drive(&mut demo, "1.0.0").await;
+        assert_right(&demo, &back, "1.0.0", what).await;
+        assert!(demo.deaths > 0, "{what} was never passed");
+        std::fs::remove_file(&armed).unwrap();
+    }
+}
+
+/// Drives the release of 1.1.0 to its brake, takes the faults away, and drives it to its end.
+async fn drive_past_the_brake(demo: &mut Demo) -> String {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        assert!(Instant::now() < deadline, "it did not brake: {:?}", demo.newest().await);
+        if !demo.is_alive() {
+            demo.run(&[]).await;
+        }
+        if let Some(view) = under_way_or_done(demo, "1.1.0").await {
+            if view.shown_status == "ROLLOUT_BRAKED" && view.counts.contains_key("VERIFY_FAILURE") {
+                for place in 2..=4 {
+                    std::fs::remove_file(demo.root(place).join("fault")).unwrap();
+                }
+                break;
+            }
+            click(demo, &view).await;
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+    loop {
+        assert!(Instant::now() < deadline, "it was not retried: {:?}", demo.newest().await);
+        if !demo.is_alive() {
+            demo.run(&[]).await;
+        }
+        let Some(view) = under_way_or_done(demo, "1.1.0").await else { continue };
+        if view.shown_status != "ROLLOUT_BRAKED" {
+            return drive(demo, "1.1.0").await;
+        }
+        click_if_allowed(demo, &view, "retry").await;
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// What is done to a server outside any release.
+#[tokio::test]
+async fn killed_while_a_server_is_pulled_out_or_put_back_it_is_done_all_the_same() {
+    let mut demo = Demo::start(2).await;
+    let server = demo.servers().await.swap_remove(0).id;
+    let path = format!("servers/{server}");
+    for point in SERVER_POINTS {
+        for pulled_out in [true, false] {
+            let what = format!("{point}:1");
+            let armed = arm(&mut demo, &what).await;
+            let body = json!({"pulled_out": pulled_out, "reason": "a test"});
+            demo.try_call(Method::PATCH, &path, Some(body)).await;
+            demo.wait_until_dead().await;
+            std::fs::remove_file(&armed).unwrap();
+            demo.run(&[]).await;
+            let deadline = Instant::now() + PATIENCE;
+            loop {
+                let servers = demo.servers().await;
+                let row = servers.iter().find(|row| row.id == server).unwrap();
+                assert_eq!(row.pulled_out.is_some(), pulled_out, "{what}");
+                if (row.service == Service::Out) == pulled_out {
+                    break;
+                }
+                assert!(Instant::now() < deadline, "{what}: it stays {:?}", row.service);
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+        }
+    }
+}
+
+/// An engine dies, and the one that takes its orders over dies as well.
+#[tokio::test]
+async fn killed_while_taking_over_the_next_one_takes_over() {
+    let mut demo = Demo::start(2).await;
+    demo.settle_for(1).await;
+    let mut versions = ["1.1.0", "1.0.0"].into_iter().cycle();
+    for point in CLAIM_POINTS {
+        let version = versions.next().unwrap();
+        let deployment = demo.create(version, json!({})).await;
+        let deadline = Instant::now() + PATIENCE;
+        while !demo.deployment(&deployment).await.counts.contains_key("VERIFY_RUNNING") {
+            assert!(Instant::now() < deadline, "{point}: it does not come to Verify");
+        }
+        demo.kill();
+        drop(demo.spawn(&[("CAPSTAN_CRASH_AT", point)]));
+        demo.wait_until_dead().await;
+        let deployment = drive(&mut demo, version).await;
+        assert_right(&demo, &deployment, version, point).await;
     }
 }
 
@@ -144,7 +268,7 @@ async fn killed_at_random_during_one_rollout_nothing_is_lost() {
 
 #[tokio::test]
 async fn work_goes_on_within_seconds_after_kill_9() {
-    let mut demo = Demo::start(2).await;
+    let mut demo = Demo::start_alone(2).await;
     let deployment = demo.create("1.1.0", json!({})).await;
     let before = demo.events(&deployment).await.len();
     demo.kill();

@@ -5,7 +5,7 @@ use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
-use std::sync::mpsc;
+use std::sync::{Arc, LazyLock, mpsc};
 use std::time::{Duration, Instant};
 
 use capstan_core::event::Event;
@@ -14,10 +14,15 @@ use capstan_core::view::{
 };
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
+use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 
 /// How long anything may take before a test fails.
 pub(crate) const PATIENCE: Duration = Duration::from_mins(2);
 const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// Demos that run beside each other. A test that measures how long something takes has the machine for
+/// itself: it holds the other side of this lock.
+static DEMOS: LazyLock<Arc<RwLock<()>>> = LazyLock::new(Arc::default);
 
 /// A demo that runs, with its data folder.
 pub(crate) struct Demo {
@@ -31,12 +36,23 @@ pub(crate) struct Demo {
     pub(crate) link: String,
     pub(crate) token: String,
     client: reqwest::Client,
+    beside: Option<OwnedRwLockReadGuard<()>>,
+    alone: Option<OwnedRwLockWriteGuard<()>>,
 }
 
 impl Demo {
     /// Starts a demo on a fresh folder.
     pub(crate) async fn start(hosts: u16) -> Self {
         let mut demo = Self::prepare(hosts);
+        demo.beside = Some(Arc::clone(&DEMOS).read_owned().await);
+        demo.run(&[]).await;
+        demo
+    }
+
+    /// The same, while no other demo of this process runs.
+    pub(crate) async fn start_alone(hosts: u16) -> Self {
+        let mut demo = Self::prepare(hosts);
+        demo.alone = Some(Arc::clone(&DEMOS).write_owned().await);
         demo.run(&[]).await;
         demo
     }
@@ -53,6 +69,8 @@ impl Demo {
             link: String::new(),
             token: String::new(),
             client: reqwest::Client::new(),
+            beside: None,
+            alone: None,
         }
     }
 

@@ -6,4 +6,5 @@ mod browser;
 mod crash;
 mod faults;
 mod harness;
+mod host_faults;
 mod story;

@@ -4,7 +4,7 @@
 use capstan_core::input::Input;
 use capstan_core::ports::{Endpoint, LoadBalancer, Report, Sight};
 use capstan_core::{DeploymentId, GroupId, ServerId};
-use capstan_store::chain;
+use capstan_store::{chain, crash};
 
 use crate::job::{Context, Step};
 
@@ -45,10 +45,12 @@ pub(crate) async fn look(
 }
 
 pub(crate) async fn drain(load_balancer: &str, server: &Endpoint, context: &Context) -> Step {
+    crash::point("server.before");
     let drained = match context.load_balancer(load_balancer) {
         Ok(balancer) => balancer.drain(server).await,
         Err(error) => Err(error),
     };
+    crash::point("server.after");
     let problem = drained.err().map(|error| error.to_string());
     if let Some(problem) = &problem {
         tracing::warn!(server = server.hostname, problem, "a server could not be drained yet");
@@ -70,6 +72,7 @@ pub(crate) async fn bring_back(
             return Step::LookAgain { tell: None };
         }
     };
+    crash::point("server.before");
     let report = report(names, server, context).await;
     let is_right = wanted
         .as_ref()
@@ -79,6 +82,7 @@ pub(crate) async fn bring_back(
         Ok(balancer) if is_right => admit(balancer.as_ref(), server).await,
         Ok(_) | Err(_) => Sight::Unknown,
     };
+    crash::point("server.after");
     Step::Done(Input::ServerReturned { server: server.server, report, sight, current })
 }
 

@@ -75,7 +75,9 @@ async fn look(
     executor: &dyn Executor,
     context: &Context,
 ) -> Result<OrderState, DriverError> {
+    crash::point("look.before");
     let look = executor.look(&work.endpoint, work.key, job.output_bytes).await?;
+    crash::point("look.after");
     keep(job, work, context, look.output).await?;
     Ok(look.state)
 }

@@ -8,16 +8,25 @@ use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// Every point, in the order in which a stage passes them.
-pub const POINTS: [&str; 7] = [
+/// The points of a stage, in the order in which it passes them: before and after each call of a
+/// driver and each commit.
+pub const STAGE_POINTS: [&str; 11] = [
     "commit.begin",
     "commit.written",
     "commit.done",
     "stage.claimed",
     "driver.before",
     "driver.after",
+    "look.before",
+    "look.after",
+    "output.written",
+    "output.done",
     "outcome.sent",
 ];
+/// The points of what is done to a server outside any stage: it is drained, or brought back.
+pub const SERVER_POINTS: [&str; 2] = ["server.before", "server.after"];
+/// The points of giving claimed work back, as after a take-over.
+pub const CLAIM_POINTS: [&str; 2] = ["claims.written", "claims.done"];
 
 struct Plan {
     point: String,

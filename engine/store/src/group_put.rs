@@ -1,7 +1,6 @@
 //! Makes the rows of an application and a group that the CMDB names for the first time. What they
 //! become afterwards comes through `submit`.
 
-use capstan_core::order::hex;
 use capstan_core::ports::CmdbGroup;
 use capstan_core::record::Binding;
 use capstan_core::{ApplicationId, GroupId};
@@ -57,28 +56,44 @@ async fn application_put(
         capstan_core::record::BastionRule::One => "one",
         capstan_core::record::BastionRule::None => "none",
     };
-    let text = "INSERT INTO applications (id, external_id, name, owner, environment, kind, bastion) \
-                VALUES (?,?,?,?,?,?,?) ON CONFLICT (name) DO UPDATE SET \
-                external_id = excluded.external_id, owner = excluded.owner, \
-                environment = excluded.environment, kind = excluded.kind, \
-                bastion = excluded.bastion RETURNING id";
+    let known = match application_id(txn, "external_id", &application.id).await? {
+        Some(id) => Some(id),
+        // One that was registered by hand before the CMDB named it.
+        None => application_id(txn, "name", &application.name).await?,
+    };
+    let text = if known.is_some() {
+        "UPDATE applications SET external_id = ?, name = ?, owner = ?, environment = ?, kind = ?, \
+         bastion = ? WHERE id = ?"
+    } else {
+        "INSERT INTO applications (external_id, name, owner, environment, kind, bastion, id) \
+         VALUES (?,?,?,?,?,?,?)"
+    };
+    let id = known.unwrap_or(new);
     let values = [
-        new.0.into(),
         application.id.as_str().into(),
         application.name.as_str().into(),
         application.owner.as_str().into(),
         application.environment.as_str().into(),
         application.kind.as_str().into(),
         bastion.into(),
+        id.0.into(),
     ];
-    let row = txn
-        .query_one_raw(sql(txn, text, values))
+    txn.execute_raw(sql(txn, text, values))
         .await
-        .map_err(Error::database("make an application"))?;
-    let id: Option<Uuid> = row
-        .map(|row| row.try_get("", "id"))
-        .transpose()
-        .map_err(Error::database("read an application"))?;
-    id.map(ApplicationId)
-        .ok_or_else(|| Error::Missing { what: "application", id: hex(application.name.as_bytes()) })
+        .map_err(Error::database("write an application"))?;
+    Ok(id)
+}
+
+async fn application_id(
+    txn: &DatabaseTransaction,
+    column: &'static str,
+    value: &str,
+) -> Result<Option<ApplicationId>, Error> {
+    let text = format!("SELECT id FROM applications WHERE {column} = ?");
+    let what = "find an application";
+    let row =
+        txn.query_one_raw(sql(txn, &text, [value.into()])).await.map_err(Error::database(what))?;
+    let id: Option<Uuid> =
+        row.map(|row| row.try_get("", "id")).transpose().map_err(Error::database(what))?;
+    Ok(id.map(ApplicationId))
 }

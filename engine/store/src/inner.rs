@@ -15,7 +15,7 @@ use crate::claims::{self, Owed};
 use crate::commit::{Committer, Request};
 use crate::connect::Opened;
 use crate::submit::Watches;
-use crate::{Error, Settings, Store, chain, connect, idempotency};
+use crate::{Error, Settings, Store, chain, connect, crash, idempotency};
 
 /// Inputs that wait for the committer; whoever comes then waits with its input.
 const REQUESTS: usize = 4096;
@@ -127,7 +127,9 @@ impl Inner {
         }
         let txn = self.writer.begin().await.map_err(Error::database("begin a transaction"))?;
         claims::pay(&txn, &self.process, effects, owed).await?;
+        crash::point("claims.written");
         txn.commit().await.map_err(Error::database("commit a transaction"))?;
+        crash::point("claims.done");
         self.freed.notify_one();
         Ok(())
     }

@@ -12,7 +12,7 @@ use crate::bulk::sql;
 use crate::entities::outputs::{Column, Entity, Model};
 use crate::operation::{Operation, timed};
 use crate::store::commit;
-use crate::{Error, OutputChunk, Store};
+use crate::{Error, OutputChunk, Store, crash};
 
 /// Most bytes of output that are kept of one order, the mark that says so left aside.
 const MOST_PER_ORDER: u64 = 1 << 20;
@@ -67,7 +67,10 @@ impl Store {
                     .await
                     .map_err(Error::database("write output"))?;
             }
-            commit(txn).await
+            crash::point("output.written");
+            commit(txn).await?;
+            crash::point("output.done");
+            Ok(())
         })
         .await
     }
