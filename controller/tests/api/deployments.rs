@@ -17,7 +17,7 @@ async fn a_preview_changes_nothing_and_stands_for_the_plan() {
     let body = json!({"package": "1.1.0", "flavor": "rollout", "config": {"max_unavailable": 20}});
     let plan = world.post(&path, body.clone()).await.expect(200);
     assert_eq!(plan, world.post(&path, body).await.expect(200));
-    assert_eq!(world.dump().await, before);
+    world.dump().await.assert_is(&before, "a preview");
     for member in [
         "seed",
         "total",

@@ -4,6 +4,7 @@ mod adoption;
 mod auth;
 mod bad_input;
 mod deployments;
+mod dump;
 mod events;
 mod fakes;
 mod idempotency;
