@@ -8,6 +8,7 @@ mod dump;
 mod events;
 mod fakes;
 mod idempotency;
+mod matrix;
 mod packages;
 mod portal;
 mod reads;
