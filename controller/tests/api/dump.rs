@@ -52,7 +52,7 @@ impl Dump {
 impl Kept {
     /// What is kept in this folder of a [`crate::world::World`].
     pub(crate) async fn open(folder: &Path) -> Self {
-        let url = format!("sqlite://{}?mode=ro", folder.join(DATABASE).display());
+        let url = format!("sqlite://{}?mode=rw", folder.join(DATABASE).display());
         let database = Database::connect(url).await.expect("the database opens once more");
         let mut tables = BTreeMap::new();
         let names = "SELECT name FROM sqlite_master WHERE type = 'table'";
@@ -64,6 +64,10 @@ impl Kept {
         }
         assert!(tables.len() > 10, "the schema has tables: {:?}", tables.keys());
         Self { database, tables, packages: folder.join(PACKAGES) }
+    }
+
+    pub(crate) async fn execute(&self, statement: &str) {
+        self.database.execute_unprepared(statement).await.expect("the database takes it");
     }
 
     pub(crate) async fn dump(&self) -> Dump {

@@ -200,6 +200,11 @@ impl World {
         self.kept.dump().await
     }
 
+    /// Changes the database behind the store's back.
+    pub(crate) async fn execute(&self, statement: &str) {
+        self.kept.execute(statement).await;
+    }
+
     pub(crate) async fn items(&self, path: &str) -> Vec<Value> {
         self.get(path).await.expect(200)["items"].as_array().expect("items").clone()
     }
