@@ -1,13 +1,19 @@
 //! Archives: up, down, and never another content.
 
+use std::future::IntoFuture;
+use std::time::Duration;
+
 use axum::body::Body;
 use axum::http::header::{IF_RANGE, RANGE};
 use axum::http::{Method, Request};
 use capstan_controller::Settings;
 use serde_json::json;
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpListener, TcpStream};
 
+use crate::dump::Dump;
 use crate::fakes::sha256;
-use crate::world::World;
+use crate::world::{PACKAGES, World};
 
 const BYTES: &[u8] = b"an archive of some bytes";
 
@@ -82,6 +88,80 @@ async fn an_archive_beyond_the_limit_is_413() {
     world.upload(&path, b"12345678901", None).await.problem(413, "body_too_large");
     world.dump().await.assert_is(&before, "an archive beyond the limit");
     world.upload(&path, b"1234567890", None).await.expect(201);
+}
+
+#[tokio::test]
+async fn an_archive_whose_sender_goes_away_is_not_kept() {
+    let (world, _) = World::with_group().await;
+    let before = world.dump().await;
+    let path = "/api/v1/packages/web/2.0.0";
+    // What a server's connection gives to the handler when it breaks.
+    let parts = [Ok(BYTES.to_vec()), Err(std::io::Error::other("scripted: gone"))];
+    let body = Body::from_stream(futures::stream::iter(parts));
+    let request = world.request(Method::PUT, path).body(body).expect("a request");
+    world.send(request).await.problem(400, "body_unreadable");
+    world.dump().await.assert_is(&before, "a body that broke off");
+
+    // And a connection that is really closed in the middle.
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let serving = tokio::spawn(axum::serve(listener, world.router.clone()).into_future());
+    let mut connection = TcpStream::connect(address).await.expect("a connection");
+    let head = format!(
+        "PUT {path} HTTP/1.1\r\nHost: {address}\r\nAuthorization: Bearer {}\r\n\
+         Content-Length: 1000000\r\n\r\n",
+        world.token
+    );
+    connection.write_all(head.as_bytes()).await.expect("it is sent");
+    connection.write_all(&[7; 5000]).await.expect("it is sent");
+    let is_under_way = |dump: &Dump| dump.count(PACKAGES) > before.count(PACKAGES);
+    until(&world, "the upload begins", is_under_way).await;
+    drop(connection);
+    until(&world, "nothing of it is left", |dump| !is_under_way(dump)).await;
+    world.dump().await.assert_is(&before, "a connection that was closed");
+    world.get(path).await.problem(404, "package_unknown");
+    serving.abort();
+}
+
+/// Waits until `wanted` holds of what is kept.
+async fn until(world: &World, what: &str, wanted: impl Fn(&Dump) -> bool) {
+    let reached = async {
+        while !wanted(&world.dump().await) {
+            tokio::task::yield_now().await;
+        }
+    };
+    let limit = Duration::from_secs(10);
+    assert!(tokio::time::timeout(limit, reached).await.is_ok(), "not within {limit:?}: {what}");
+}
+
+#[tokio::test]
+async fn an_archive_is_for_those_with_a_token_or_its_digest() {
+    let (world, _) = World::with_group().await;
+    world.upload("/api/v1/packages/web/2.0.0", BYTES, None).await.expect(201);
+    let get = async |path: &str| {
+        world.send(Request::get(path).body(Body::empty()).expect("a request")).await
+    };
+    for version in ["2.0.0", "9.9"] {
+        let reply = get(&format!("/api/v1/packages/web/{version}/archive")).await;
+        assert_eq!(reply.header("content-range"), "");
+        reply.problem(401, "unauthorized");
+    }
+    assert_eq!(get(&format!("/packages/{}.tar.gz", sha256(BYTES))).await.body, BYTES);
+}
+
+#[tokio::test]
+async fn an_upload_is_its_own_key() {
+    let (world, _) = World::with_group().await;
+    let path = "/api/v1/packages/web/2.0.0";
+    let send = async |bytes: &[u8]| {
+        let request = world.request(Method::PUT, path).header("idempotency-key", "one");
+        world.send(request.body(Body::from(bytes.to_vec())).expect("a request")).await
+    };
+    let first = send(BYTES).await.expect(201);
+    let again = send(BYTES).await;
+    assert_eq!(again.header("idempotency-replayed"), "");
+    assert_eq!(again.expect(200), first);
+    send(b"other").await.problem(409, "version_exists");
 }
 
 #[tokio::test]
