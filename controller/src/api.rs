@@ -8,6 +8,7 @@ mod groups;
 mod log;
 mod packages;
 mod servers;
+mod strict;
 mod targets;
 mod upload;
 
@@ -61,9 +62,11 @@ pub(crate) fn router(app: &Arc<App>) -> Router<Arc<App>> {
     let (calls, mut document) =
         OpenApiRouter::with_openapi(Document::openapi()).nest(BASE, calls()).split_for_parts();
     complete(&mut document);
+    let queries = Arc::new(strict::Queries::of(&document));
     let document = Arc::new(document);
     calls
         .layer(DefaultBodyLimit::max(app.settings.max_body_bytes))
+        .route_layer(from_fn_with_state(queries, strict::check))
         .route_layer(from_fn_with_state(app.clone(), idempotency::guard))
         .route_layer(from_fn_with_state(app.clone(), auth::require))
         .route("/api/openapi.json", get(async move || Json(&*document).into_response()))

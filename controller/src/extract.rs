@@ -211,7 +211,10 @@ impl From<PathRejection> for Problem {
             tracing::error!(error = rejection.body_text(), "a route does not fit its handler");
             return Self::internal();
         }
-        Self::new(StatusCode::BAD_REQUEST, "invalid_id", format!("path: {}", rejection.body_text()))
+        let text = rejection.body_text();
+        let field = text.split('`').nth(1).unwrap_or("path").to_owned();
+        Self::new(StatusCode::BAD_REQUEST, "invalid_id", format!("path: {text}"))
+            .with("field", field)
     }
 }
 

@@ -4,7 +4,7 @@
 mod stage;
 
 use axum::body::Body;
-use axum::http::Request;
+use axum::http::{Method, Request};
 use serde_json::{Value, json};
 
 use crate::fakes::sha256;
@@ -77,6 +77,9 @@ async fn every_id_and_name_in_a_path_is_checked() {
                         );
                     }
                 }
+                // A byte that is no UTF-8.
+                let problem = stage.refused(call, with("%FF"), &[400]).await;
+                assert_eq!(problem["field"], name, "{}: {problem}", call.name);
                 let Some((value, code)) = unknown(call, name) else { continue };
                 let problem = stage.refused(call, with(value), &[404]).await;
                 let detail = problem["detail"].as_str().expect("a detail");
@@ -99,6 +102,26 @@ fn unknown(call: &Call, parameter: &str) -> Option<(&'static str, &'static str)>
         (_, "action") => Some(("explode", "action_unknown")),
         (name, parameter) => panic!("say how {name} answers to an unknown {parameter}"),
     }
+}
+
+#[tokio::test]
+async fn a_path_takes_the_described_methods_and_no_other() {
+    let stage = Stage::set().await;
+    let calls = stage.calls();
+    stage
+        .walk(async |call| {
+            for method in [Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE] {
+                if calls.iter().any(|it| (&it.path, &it.method) == (&call.path, &method)) {
+                    continue;
+                }
+                let other = Call { method, ..call.clone() };
+                let reply = stage.send(&other, stage.good(call)).await;
+                let allowed = reply.header("allow").to_owned();
+                assert!(allowed.contains(call.method.as_str()), "{}: {allowed}", call.name);
+                reply.problem(405, "unknown_method");
+            }
+        })
+        .await;
 }
 
 #[tokio::test]
@@ -169,9 +192,6 @@ async fn every_parameter_of_a_query_is_checked() {
     let stage = Stage::set().await;
     stage
         .walk(async |call| {
-            if parameters(call, "query").next().is_none() {
-                return;
-            }
             let with = |name: &str, value: &str| {
                 let good = stage.good(call);
                 Asked { path: format!("{}?{name}={value}", good.path), ..good }

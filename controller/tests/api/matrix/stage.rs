@@ -15,6 +15,7 @@ pub(super) const LARGEST: usize = 4096;
 pub(super) const ARCHIVE: &[u8] = b"web 1.0.0";
 
 /// One method of one path, as the interface describes it.
+#[derive(Clone)]
 pub(super) struct Call {
     pub(super) name: String,
     pub(super) method: Method,
