@@ -1,6 +1,7 @@
 //! Every call that the interface's own description names, with bad input of every kind and with good
 //! input. A call that is added later is walked too; what it needs and is not known here fails.
 
+mod schema;
 mod stage;
 
 use axum::body::Body;
@@ -8,6 +9,7 @@ use axum::http::{Method, Request};
 use serde_json::{Value, json};
 
 use crate::fakes::sha256;
+use schema::faults;
 use stage::{ARCHIVE, Asked, Call, LARGEST, Stage, assert_described, parameters, reference};
 
 const NOBODY: &str = "0193a5c0-0000-7000-8000-00000000dead";
@@ -240,15 +242,50 @@ fn bad_values(name: &str, schema: &Value) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn every_call_answers_to_good_input() {
+async fn every_call_answers_to_good_input_as_described() {
     let stage = Stage::set().await;
     for call in stage.calls() {
         let reply = stage.send(&call, stage.good(&call)).await;
-        assert_described(&call, reply.status.as_u16());
+        let status = reply.status.as_u16();
+        assert_described(&call, status);
         if NOT_BUILT.contains(&call.name.as_str()) {
             reply.problem(501, "not_implemented");
-        } else {
-            assert!(reply.status.is_success(), "{}: {}", call.name, reply.text());
+            continue;
+        }
+        assert!(reply.status.is_success(), "{}: {}", call.name, reply.text());
+        let content = &call.operation["responses"][status.to_string()]["content"];
+        let kind = reply.header("content-type");
+        assert!(content[kind].is_object(), "{} does not describe {kind}", call.name);
+        if kind == "application/json" {
+            let faults = faults(&stage.document, &content[kind]["schema"], &reply.json(), "");
+            assert!(faults.is_empty(), "{}: {faults:#?}", call.name);
         }
     }
+}
+
+#[tokio::test]
+async fn every_write_is_done_once_per_key() {
+    for name in Stage::set().await.calls().into_iter().filter(takes_key).map(|call| call.name) {
+        // Each in a world of its own: what one call does may be in another's way.
+        let stage = Stage::set().await;
+        let call = stage.calls().into_iter().find(|call| call.name == name).expect("it");
+        let asked = || Asked { key: Some("one"), ..stage.good(&call) };
+        let first = stage.send(&call, asked()).await;
+        assert!(first.status.is_success(), "{name}: {}", first.text());
+        assert_eq!(first.header("idempotency-replayed"), "", "{name}");
+        let after = stage.world.dump().await;
+        let again = stage.send(&call, asked()).await;
+        assert_eq!(again.header("idempotency-replayed"), "true", "{name}");
+        assert_eq!((again.status, &again.body), (first.status, &first.body), "{name}");
+        assert_eq!(again.header("location"), first.header("location"), "{name}");
+        let other = Asked { body: b"{ }".to_vec(), ..asked() };
+        let problem = stage.refused(&call, other, &[422]).await;
+        assert_eq!(problem["code"], "idempotency_other_body", "{name}");
+        stage.world.dump().await.assert_is(&after, &name);
+    }
+}
+
+/// Whether a call takes an `Idempotency-Key`: an upload is its own key.
+fn takes_key(call: &Call) -> bool {
+    call.method == Method::POST || call.method == Method::PATCH
 }

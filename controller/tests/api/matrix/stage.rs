@@ -4,6 +4,8 @@ use axum::body::Body;
 use axum::http::header::{AUTHORIZATION, CONTENT_TYPE};
 use axum::http::{Method, Request};
 use capstan_controller::Settings;
+use capstan_core::OrderKey;
+use capstan_store::OutputChunk;
 use serde_json::{Map, Value, json};
 
 use crate::fakes::sha256;
@@ -26,7 +28,7 @@ pub(super) struct Call {
 /// A world in which every call has something to work on, and the names of that.
 pub(super) struct Stage {
     pub(super) world: World,
-    document: Value,
+    pub(super) document: Value,
     /// Good values of parameters in paths: by schema for ids, else by name.
     values: Map<String, Value>,
 }
@@ -37,6 +39,8 @@ pub(super) struct Asked {
     pub(super) token: Option<String>,
     pub(super) kind: &'static str,
     pub(super) body: Vec<u8>,
+    /// An `Idempotency-Key`.
+    pub(super) key: Option<&'static str>,
 }
 
 impl Stage {
@@ -57,6 +61,15 @@ impl Stage {
         let first = async |path: String| id(&world.items(&path).await[0]).to_owned();
         let server = first(format!("/api/v1/groups/{}/servers", ids.group)).await;
         let target = first(format!("/api/v1/deployments/{deployment}/targets")).await;
+        let chunk = OutputChunk {
+            target: target.parse().expect("an id"),
+            key: OrderKey(uuid::Uuid::from_u128(1)),
+            stage: capstan_core::stage::Stage::Download,
+            attempt: 1,
+            offset: 0,
+            bytes: b"fetching\n".to_vec(),
+        };
+        world.store.output_append(chunk).await.expect("a store");
         let values = json!({
             "ApplicationId": ids.application, "GroupId": ids.group, "ServerId": server,
             "DeploymentId": deployment, "TargetId": target,
@@ -136,7 +149,7 @@ impl Stage {
             None if call.operation["requestBody"].is_null() => ("", Vec::new()),
             None => ("application/gzip", ARCHIVE.to_vec()),
         };
-        Asked { path, token: Some(format!("Bearer {}", self.world.token)), kind, body }
+        Asked { path, token: Some(format!("Bearer {}", self.world.token)), kind, body, key: None }
     }
 
     pub(super) async fn send(&self, call: &Call, asked: Asked) -> Reply {
@@ -146,6 +159,9 @@ impl Stage {
         }
         if !asked.kind.is_empty() {
             request = request.header(CONTENT_TYPE, asked.kind);
+        }
+        if let Some(key) = asked.key {
+            request = request.header("idempotency-key", key);
         }
         self.world.send(request.body(Body::from(asked.body)).expect("a request")).await
     }
