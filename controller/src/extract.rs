@@ -167,7 +167,7 @@ fn no_json() -> Problem {
 }
 
 /// A body that could not be read to its end.
-fn unread(error: &BytesRejection) -> Problem {
+pub(crate) fn unread(error: &BytesRejection) -> Problem {
     if error.status() == StatusCode::PAYLOAD_TOO_LARGE {
         return too_large();
     }
