@@ -7,9 +7,12 @@ use axum::body::Body;
 use axum::http::header::{IF_RANGE, RANGE};
 use axum::http::{Method, Request};
 use capstan_controller::Settings;
+use futures::StreamExt;
 use serde_json::json;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tower::ServiceExt;
 
 use crate::dump::Dump;
 use crate::fakes::sha256;
@@ -121,6 +124,31 @@ async fn an_archive_whose_sender_goes_away_is_not_kept() {
     world.dump().await.assert_is(&before, "a connection that was closed");
     world.get(path).await.problem(404, "package_unknown");
     serving.abort();
+}
+
+#[tokio::test]
+async fn uploads_are_bounded_and_leave_room_when_they_end() {
+    let (world, _) = World::with_group().await;
+    let before = world.dump().await;
+    let upload = |version: usize, body: Body| {
+        let path = format!("/api/v1/packages/web/3.0.{version}");
+        let request = world.request(Method::PUT, &path).body(body).expect("a request");
+        world.router.clone().oneshot(request)
+    };
+    let slow = || {
+        let first = futures::stream::iter([Ok::<_, std::io::Error>(BYTES.to_vec())]);
+        Body::from_stream(first.chain(futures::stream::pending()))
+    };
+    let mut under_way: JoinSet<_> = (0..32).map(|version| upload(version, slow())).collect();
+    let files = |dump: &Dump| dump.count(PACKAGES) - before.count(PACKAGES);
+    until(&world, "all uploads are under way", |dump| files(dump) == 32).await;
+    let reply = world.upload("/api/v1/packages/web/4.0.0", BYTES, None).await;
+    assert_eq!(reply.header("retry-after"), "5");
+    reply.problem(503, "too_many_uploads");
+    under_way.shutdown().await;
+    until(&world, "nothing of them is left", |dump| files(dump) == 0).await;
+    world.dump().await.assert_is(&before, "uploads that were given up");
+    world.upload("/api/v1/packages/web/4.0.0", BYTES, None).await.expect(201);
 }
 
 /// Waits until `wanted` holds of what is kept.
