@@ -4,7 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use sea_orm::{ConnectionTrait, Database, DatabaseConnection, DbBackend, Statement};
+use sea_orm::{
+    ConnectionTrait, Database, DatabaseConnection, DatabaseTransaction, DbBackend,
+    SqliteTransactionMode, Statement, TransactionOptions, TransactionTrait,
+};
 
 use crate::fakes::sha256;
 use crate::world::{DATABASE, PACKAGES};
@@ -74,6 +77,14 @@ impl Kept {
 
     pub(crate) async fn execute(&self, statement: &str) {
         self.database.execute_unprepared(statement).await.expect("the database takes it");
+    }
+
+    pub(crate) async fn lock(&self) -> DatabaseTransaction {
+        let options = TransactionOptions {
+            sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
+            ..TransactionOptions::default()
+        };
+        self.database.begin_with_options(options).await.expect("a lock")
     }
 
     pub(crate) async fn dump(&self) -> Dump {

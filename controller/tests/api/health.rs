@@ -102,3 +102,19 @@ async fn without_a_recorder_there_are_no_numbers() {
     let problem = ask(&world, "/metrics").await.problem(501, "not_implemented");
     assert_eq!(problem["status"], json!(501));
 }
+
+/// Takes ten seconds: as long as the store waits, for the write and for the audit of its refusal.
+#[tokio::test]
+async fn a_write_that_the_database_does_not_take_is_to_be_tried_again() {
+    let (world, _) = World::with_group().await;
+    let before = world.dump().await;
+    let lock = world.lock().await;
+    let shop = json!({"name": "shop"});
+    let reply = world.post("/api/v1/applications", shop.clone()).await;
+    assert_eq!(reply.header("retry-after"), "1");
+    reply.problem(503, "database_unavailable");
+    assert_eq!(world.items("/api/v1/applications").await.len(), 1, "reads go on");
+    lock.rollback().await.expect("it lets go");
+    world.dump().await.assert_is(&before, "a write that could not be");
+    world.post("/api/v1/applications", shop).await.expect(201);
+}

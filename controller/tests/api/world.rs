@@ -12,6 +12,7 @@ use capstan_controller::{Controller, Ports, Settings};
 use capstan_core::ports::{Executor, LoadBalancer};
 use capstan_drivers::packages::FilePackageStore;
 use capstan_store::Store;
+use sea_orm::DatabaseTransaction;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tower::ServiceExt;
@@ -203,6 +204,11 @@ impl World {
     /// Changes the database behind the store's back.
     pub(crate) async fn execute(&self, statement: &str) {
         self.kept.execute(statement).await;
+    }
+
+    /// Holds the database's one lock for writing, as another process could.
+    pub(crate) async fn lock(&self) -> DatabaseTransaction {
+        self.kept.lock().await
     }
 
     pub(crate) async fn items(&self, path: &str) -> Vec<Value> {
