@@ -8,6 +8,7 @@ mod groups;
 mod log;
 mod packages;
 mod servers;
+mod strict;
 mod targets;
 mod upload;
 
@@ -20,13 +21,14 @@ use axum::routing::get;
 use axum::{Json, Router};
 use capstan_core::view::Page;
 use capstan_store::PageRequest;
-use utoipa::OpenApi;
+use utoipa::openapi::RefOr;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::{IntoResponses, OpenApi};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::app::App;
-use crate::problem::Problem;
+use crate::problem::{BodyProblems, Problem};
 use crate::{auth, idempotency};
 
 /// Where the API begins.
@@ -59,17 +61,21 @@ impl utoipa::Modify for Security {
 pub(crate) fn router(app: &Arc<App>) -> Router<Arc<App>> {
     let (calls, mut document) =
         OpenApiRouter::with_openapi(Document::openapi()).nest(BASE, calls()).split_for_parts();
-    name_operations(&mut document);
+    complete(&mut document);
+    let queries = Arc::new(strict::Queries::of(&document));
     let document = Arc::new(document);
     calls
         .layer(DefaultBodyLimit::max(app.settings.max_body_bytes))
+        .route_layer(from_fn_with_state(queries, strict::check))
         .route_layer(from_fn_with_state(app.clone(), idempotency::guard))
         .route_layer(from_fn_with_state(app.clone(), auth::require))
         .route("/api/openapi.json", get(async move || Json(&*document).into_response()))
 }
 
-/// Names each operation by tag and handler, `groups_list`: names must be unique in the document.
-fn name_operations(document: &mut utoipa::openapi::OpenApi) {
+/// Names each operation by tag and handler, `groups_list`: names must be unique in the document. Says
+/// of each that takes a body how that may be refused.
+fn complete(document: &mut utoipa::openapi::OpenApi) {
+    let of_bodies = BodyProblems::responses();
     for item in document.paths.paths.values_mut() {
         let operations =
             [&mut item.get, &mut item.post, &mut item.put, &mut item.patch, &mut item.delete];
@@ -77,6 +83,11 @@ fn name_operations(document: &mut utoipa::openapi::OpenApi) {
             let tag = operation.tags.as_ref().and_then(|tags| tags.first());
             if let (Some(tag), Some(id)) = (tag, &operation.operation_id) {
                 operation.operation_id = Some(format!("{tag}_{id}"));
+            }
+            if let Some(RefOr::T(body)) = &operation.request_body
+                && body.content.contains_key("application/json")
+            {
+                operation.responses.responses.extend(of_bodies.clone());
             }
         }
     }

@@ -65,13 +65,40 @@ impl<T: DeserializeOwned + Default, S: Send + Sync> FromRequest<S> for MaybeBody
 }
 
 fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
-    let axum::Json(body) = axum::Json::from_bytes(bytes)?;
+    let value = serde_json::from_slice::<Value>(bytes);
+    let body = match (axum::Json::from_bytes(bytes), &value) {
+        (Ok(axum::Json(body)), _) => body,
+        // JSON it is: serde_json calls it a fault of syntax when a word of a few has another type.
+        (Err(JsonRejection::JsonSyntaxError(error)), Ok(value)) => {
+            return Err(no_word(&cause(&error), value));
+        }
+        (Err(rejection), value) => {
+            let problem = Problem::from(rejection);
+            let given = problem.field().and_then(|field| member(value.as_ref().ok()?, field));
+            let given = given.cloned();
+            return Err(match given {
+                Some(given) => problem.with("value", given),
+                None => problem,
+            });
+        }
+    };
     // serde takes a list for an object, field by field. No body of ours has a list anywhere.
-    let value: Value = serde_json::from_slice(bytes).unwrap_or_default();
-    match list_in(&value, "body") {
+    match value.as_ref().ok().and_then(|value| list_in(value, "body")) {
         Some((field, list)) => Err(Problem::invalid(field, list, "a JSON object")),
         None => Ok(body),
     }
+}
+
+/// A field that takes one of a few words has something else.
+fn no_word(text: &str, body: &Value) -> Problem {
+    let field = field_of(text).unwrap_or("body");
+    let value = member(body, field).unwrap_or(body);
+    Problem::invalid(field, value, "one of the words that the description of this call names")
+}
+
+/// The value at a path like `config.mode`.
+fn member<'a>(body: &'a Value, path: &str) -> Option<&'a Value> {
+    path.split('.').try_fold(body, |value, name| value.get(name))
 }
 
 /// The first list in a value, with the name of the member that it is.
@@ -140,7 +167,7 @@ fn no_json() -> Problem {
 }
 
 /// A body that could not be read to its end.
-fn unread(error: &BytesRejection) -> Problem {
+pub(crate) fn unread(error: &BytesRejection) -> Problem {
     if error.status() == StatusCode::PAYLOAD_TOO_LARGE {
         return too_large();
     }
@@ -184,7 +211,10 @@ impl From<PathRejection> for Problem {
             tracing::error!(error = rejection.body_text(), "a route does not fit its handler");
             return Self::internal();
         }
-        Self::new(StatusCode::BAD_REQUEST, "invalid_id", format!("path: {}", rejection.body_text()))
+        let text = rejection.body_text();
+        let field = text.split('`').nth(1).unwrap_or("path").to_owned();
+        Self::new(StatusCode::BAD_REQUEST, "invalid_id", format!("path: {text}"))
+            .with("field", field)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::body::{Body, Bytes, to_bytes};
-use axum::extract::{Request, State};
+use axum::extract::{DefaultBodyLimit, FromRequest, Request, State};
 use axum::http::header::{CONTENT_TYPE, LOCATION};
 use axum::http::{HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
@@ -16,7 +16,7 @@ use tracing::Instrument;
 use crate::app::App;
 use crate::audit::Deed;
 use crate::auth::{Caller, is_safe};
-use crate::extract::too_large;
+use crate::extract::unread;
 use crate::problem::{Problem, Refusal, chain};
 
 /// Header with the caller's key.
@@ -105,7 +105,9 @@ async fn once(
 ) -> Result<Response, Problem> {
     let path = request.uri().path_and_query().map_or("", |path| path.as_str()).to_owned();
     let (parts, body) = request.into_parts();
-    let body = to_bytes(body, app.settings.max_body_bytes).await.map_err(|_| too_large())?;
+    let mut whole = Request::new(body);
+    DefaultBodyLimit::max(app.settings.max_body_bytes).apply(&mut whole);
+    let body = Bytes::from_request(whole, &()).await.map_err(|error| unread(&error))?;
     let mut hash = Sha256::new();
     hash.update(parts.method.as_str());
     hash.update([0]);

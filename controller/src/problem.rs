@@ -172,13 +172,11 @@ impl From<config::Error> for Problem {
 
 impl From<capstan_store::Error> for Problem {
     fn from(error: capstan_store::Error) -> Self {
-        if matches!(error, capstan_store::Error::Cursor(_)) {
-            return Self::new(
-                StatusCode::BAD_REQUEST,
-                "invalid_cursor",
-                "cursor: it is not one that this list gave out; begin without a cursor",
-            )
-            .with("field", "cursor");
+        if let capstan_store::Error::Cursor(given) = error {
+            let allowed = "a next_cursor that this list gave out; begin without a cursor";
+            let mut problem = Self::invalid("cursor", given, allowed);
+            (problem.status, problem.code) = (StatusCode::BAD_REQUEST, "invalid_cursor");
+            return problem;
         }
         let chain = chain(&error);
         if error.is_unavailable() {
@@ -257,6 +255,18 @@ pub(crate) struct ProblemDocument {
     allowed_actions: Option<Vec<Action>>,
     /// The plan as it is now, when the one that was seen is stale.
     plan: Option<Plan>,
+}
+
+/// The refusals of a call that takes a body of JSON.
+#[derive(IntoResponses)]
+#[expect(dead_code, reason = "read by the derive only")]
+pub(crate) enum BodyProblems {
+    /// The body is larger than this call takes.
+    #[response(status = 413, content_type = "application/problem+json")]
+    TooLarge(ProblemDocument),
+    /// The body must be `application/json`.
+    #[response(status = 415, content_type = "application/problem+json")]
+    NotJson(ProblemDocument),
 }
 
 /// The refusals that every call may answer.

@@ -18,7 +18,7 @@ use crate::app::App;
 use crate::auth::Caller;
 use crate::commands::packages::{Outcome, check_sha256, check_version, deed, version_exists};
 use crate::extract::{Segments, too_large};
-use crate::problem::{Problem, Problems};
+use crate::problem::{Problem, ProblemDocument, Problems};
 
 /// Header with the digest that the sender expects.
 const DIGEST_HEADER: &str = "x-capstan-sha256";
@@ -27,7 +27,8 @@ const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Uploads an archive. The digest is computed on the way and compared with `X-Capstan-Sha256`, if
 /// that is given. The same content again is accepted; another content for the same version is
-/// refused, and nothing of it is kept.
+/// refused, and nothing of it is kept. `Idempotency-Key` is not looked at: the content is its own key,
+/// and an upload that is sent again gives the same package.
 #[utoipa::path(
     put,
     path = "/packages/{application}/{version}",
@@ -41,6 +42,10 @@ const PATIENCE: Duration = Duration::from_mins(1);
     responses(
         (status = 201, body = PackageView),
         (status = 200, body = PackageView, description = "the same content was there already"),
+        (status = 408, body = ProblemDocument, content_type = "application/problem+json",
+            description = "no bytes came for a minute"),
+        (status = 413, body = ProblemDocument, content_type = "application/problem+json",
+            description = "the archive is larger than the store takes"),
         Problems
     )
 )]

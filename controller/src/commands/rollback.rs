@@ -80,11 +80,11 @@ impl App {
     ) -> Result<RolledBack, Problem> {
         let view = self.group(group).await?;
         DeploymentConfig::complete(&request.config, Flavor::Rollback, view.may_go_dark)?;
-        let scripts = self.keep_scripts(&view.application.kind).await?;
         let history = self.store.history(group).await?;
         if let Err(refused) = history.choose(request.to) {
             return Err(self.explain(capstan_store::SubmitError::Refused(refused)).await);
         }
+        let scripts = self.keep_scripts(&view.application.kind).await?;
         if let Err(problem) = self.look(group, BRIEF).await {
             let detail = problem.detail;
             tracing::warn!(%group, code = problem.code, detail, "rolling back without a look");

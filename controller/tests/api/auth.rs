@@ -30,7 +30,7 @@ async fn nobody_reads_or_writes_without_a_token() {
             reply.problem(401, "unauthorized");
         }
     }
-    assert_eq!(world.dump().await, before);
+    world.dump().await.assert_is(&before, "a refused call");
 }
 
 #[tokio::test]

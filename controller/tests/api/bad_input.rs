@@ -30,7 +30,7 @@ fn case(
     Case { method, path: path.into(), body, status, code, says }
 }
 
-/// Sends every case and compares everything that can be read, before and after.
+/// Sends every case and compares everything that is kept, before and after.
 async fn refused(world: &World, cases: Vec<Case>) {
     let before = world.dump().await;
     for case in cases {
@@ -40,7 +40,7 @@ async fn refused(world: &World, cases: Vec<Case>) {
         let problem = reply.problem(case.status, case.code);
         let detail = problem["detail"].as_str().expect("a detail");
         assert!(detail.contains(case.says), "{label}: {detail}");
-        assert_eq!(world.dump().await, before, "{label} changed something");
+        world.dump().await.assert_is(&before, &label);
     }
 }
 
@@ -107,7 +107,7 @@ async fn a_stale_plan_is_refused_with_the_fresh_one() {
     let body = json!({"group": ids.group, "package": "1.1.0", "plan_hash": "0".repeat(64)});
     let problem = world.post("/api/v1/deployments", body).await.problem(409, "stale_plan");
     assert_eq!(problem["plan"]["plan_hash"], seen["plan_hash"]);
-    assert_eq!(world.dump().await, before);
+    world.dump().await.assert_is(&before, "a refused call");
     let hash = &seen["plan_hash"];
     let body = json!({"group": ids.group, "package": "1.1.0", "plan_hash": hash});
     let created = world.post("/api/v1/deployments", body).await.expect(201);
@@ -134,7 +134,7 @@ async fn a_busy_group_and_actions_that_are_not_allowed_are_refused() {
         assert_eq!(problem["deployment_status"], "SMOKING");
         assert!(problem["allowed_actions"].as_array().is_some_and(|it| !it.is_empty()));
     }
-    assert_eq!(world.dump().await, before);
+    world.dump().await.assert_is(&before, "a refused call");
     refused(
         &world,
         vec![
@@ -226,7 +226,6 @@ async fn bad_words_about_a_group_change_nothing() {
         let path = format!("/api/v1/groups/{NOBODY}/{call}");
         case(Method::POST, path, body, (404, "group_unknown"), NOBODY)
     };
-    let share = |percent: u8| json!({"package": "1.1.0", "config": {"max_unavailable": percent}});
     let older = (409, "no_older_version");
     refused(
         &world,
@@ -239,10 +238,48 @@ async fn bad_words_about_a_group_change_nothing() {
             nobody("rollback", json!({})),
             ask("sync", json!({"confirm": 1}), invalid, "confirm"),
             nobody("sync", json!({})),
-            ask("preview", json!({}), invalid, "package"),
-            ask("preview", share(77), invalid, "max_unavailable: 77"),
-            ask("preview", json!({"package": "9.9"}), (422, "package_unknown"), "9.9"),
-            nobody("preview", share(25)),
+            nobody("preview", json!({"package": "1.1.0"})),
+        ],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_bad_preview_changes_nothing() {
+    let (world, ids) = World::with_group().await;
+    let path = format!("/api/v1/groups/{}/preview", ids.group);
+    let invalid = (422, "invalid");
+    let ask = |name: &str, value: Value, refusal: (u16, &'static str), says: &'static str| {
+        let mut body = json!({"package": "1.1.0"});
+        body[name] = value;
+        case(Method::POST, &path, body, refusal, says)
+    };
+    let config = |name: &str, value: Value, says: &'static str| {
+        ask("config", json!({ name: value }), invalid, says)
+    };
+    refused(
+        &world,
+        vec![
+            case(Method::POST, &path, json!({}), invalid, "package"),
+            ask("package", json!("9.9"), (422, "package_unknown"), "9.9"),
+            ask("package", json!(NOBODY), (422, "package_unknown"), NOBODY),
+            ask("flavor", json!("rollback"), invalid, "POST /groups/{id}/rollback"),
+            ask("flavor", json!("adopted"), invalid, "rollout or scaleout"),
+            ask("flavor", json!("ROLLOUT"), invalid, "unknown variant `ROLLOUT`"),
+            ask("seed", json!(""), invalid, "1 to 128 bytes"),
+            ask("seed", json!("x".repeat(129)), invalid, "1 to 128 bytes"),
+            ask("plan_hash", json!("x"), invalid, "unknown field `plan_hash`"),
+            config("max_unavailable", json!(77), "max_unavailable: 77"),
+            config("max_unavailable", json!(0), "1 to 50"),
+            config("max_unavailable", json!(-1), "max_unavailable"),
+            config("max_unavailable", json!(2.5), "max_unavailable"),
+            config("max_failure", json!(101), "0 to 100"),
+            config("batch_pattern", json!("10%+20%"), "sum up to 30%"),
+            config("batch_pattern", json!("60%+60%"), "sum up to 120%"),
+            config("batch_pattern", json!("0%+100%"), "batch_pattern"),
+            config("batch_pattern", json!(""), "batch_pattern"),
+            config("batch_pattern", json!("50%+50%"), "max_unavailable, 25%"),
+            config("mode", json!(1), "config.mode: 1 is not allowed"),
         ],
     )
     .await;
@@ -252,18 +289,28 @@ async fn bad_words_about_a_group_change_nothing() {
 async fn a_bad_application_changes_nothing() {
     let (world, _) = World::with_group().await;
     let invalid = (422, "invalid");
-    let add = |name: &str, kind: &str, refusal: (u16, &'static str), says: &'static str| {
-        let body = json!({"name": name, "kind": kind});
-        case(Method::POST, "/api/v1/applications", body, refusal, says)
+    let with = |name: &str, value: Value, says: &'static str| {
+        let mut body = json!({"name": "shop"});
+        body[name] = value;
+        case(Method::POST, "/api/v1/applications", body, invalid, says)
     };
+    let taken = json!({"name": "web"});
     refused(
         &world,
         vec![
-            add("", "generic", invalid, "name"),
-            add("a b", "generic", invalid, "name"),
-            add(&"x".repeat(65), "generic", invalid, "name"),
-            add("x", "cobol", invalid, "known is generic"),
-            add("web", "generic", (409, "application_exists"), "web"),
+            with("name", json!(""), "name"),
+            with("name", json!("a b"), "name"),
+            with("name", json!("x".repeat(65)), "name"),
+            with("name", json!(7), "name: invalid type: integer `7`"),
+            with("kind", json!("cobol"), "known is generic"),
+            with("kind", json!(false), "kind: invalid type: boolean `false`"),
+            with("owner", json!("x".repeat(101)), "at most 100"),
+            with("environment", json!("ä".repeat(101)), "at most 100"),
+            with("bastion", json!("two"), "unknown variant `two`, expected `one` or `none`"),
+            with("bastion", json!(true), "bastion: true is not allowed"),
+            with("colour", json!("red"), "unknown field `colour`"),
+            with("id", json!(NOBODY), "unknown field `id`"),
+            case(Method::POST, "/api/v1/applications", taken, (409, "application_exists"), "web"),
         ],
     )
     .await;
@@ -302,6 +349,15 @@ async fn bad_packages_change_nothing() {
             register(with("version", json!("1.0.0")), (409, "version_exists"), "never changes"),
             case(Method::PATCH, package, json!({"bad": true}), invalid, "reason"),
             case(Method::PATCH, package, json!({"bad": 1, "reason": "x"}), invalid, "bad"),
+            case(
+                Method::PATCH,
+                package,
+                json!({"bad": true, "reason": "x", "by": "eve"}),
+                invalid,
+                "unknown field `by`",
+            ),
+            case(Method::PATCH, package, json!({"sha256": digest}), invalid, "sha256"),
+            case(Method::PATCH, package, json!({}), invalid, "bad"),
             case(Method::PATCH, package, json!({"bad": false, "reason": "x"}), invalid, "reason"),
             case(
                 Method::PATCH,
@@ -335,5 +391,5 @@ async fn bodies_that_are_no_json_or_too_large_are_refused() {
         .header("idempotency-key", "large");
     let reply = world.send(request.body(Body::from(large)).expect("a request")).await;
     reply.problem(413, "body_too_large");
-    assert_eq!(world.dump().await, before);
+    world.dump().await.assert_is(&before, "a refused call");
 }

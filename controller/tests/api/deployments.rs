@@ -17,7 +17,7 @@ async fn a_preview_changes_nothing_and_stands_for_the_plan() {
     let body = json!({"package": "1.1.0", "flavor": "rollout", "config": {"max_unavailable": 20}});
     let plan = world.post(&path, body.clone()).await.expect(200);
     assert_eq!(plan, world.post(&path, body).await.expect(200));
-    assert_eq!(world.dump().await, before);
+    world.dump().await.assert_is(&before, "a preview");
     for member in [
         "seed",
         "total",
@@ -35,6 +35,32 @@ async fn a_preview_changes_nothing_and_stands_for_the_plan() {
     assert_eq!((&plan["total"], &plan["b"]), (&json!(10), &json!(2)));
     assert_eq!(plan["batches"][0]["is_bastion"], true);
     assert_eq!(plan["batches"][0]["servers"][0]["hostname"], "web-1");
+}
+
+#[tokio::test]
+async fn the_seed_of_a_preview_is_kept_and_gives_the_same_plan() {
+    let (world, ids) = World::with_group().await;
+    let path = format!("/api/v1/groups/{}/preview", ids.group);
+    let plan = async |seed: &str| {
+        let plan = world.post(&path, json!({"package": "1.1.0", "seed": seed})).await.expect(200);
+        assert_eq!(plan["seed"], seed);
+        plan
+    };
+    let (first, again, other) = (plan("first").await, plan("first").await, plan("other").await);
+    assert_eq!(first, again);
+    assert_ne!(first["batches"], other["batches"], "another seed, another order");
+    // A deployment with that seed and hash is what was seen.
+    let body = json!({
+        "group": ids.group, "package": "1.1.0", "seed": "first", "plan_hash": first["plan_hash"],
+    });
+    let made = world.post("/api/v1/deployments", body).await.expect(201);
+    assert_eq!((&made["seed"], &made["plan_hash"]), (&first["seed"], &first["plan_hash"]));
+    let body = json!({
+        "group": ids.group, "package": "1.1.0", "seed": "other", "plan_hash": first["plan_hash"],
+    });
+    let before = world.dump().await;
+    world.post("/api/v1/deployments", body).await.problem(409, "stale_plan");
+    world.dump().await.assert_is(&before, "the plan of another seed");
 }
 
 #[tokio::test]

@@ -2,14 +2,13 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use capstan_core::OrderKey;
 use capstan_core::order::{ScriptSet, hex};
 use capstan_core::ports::{
     Call, Cmdb, CmdbApplication, CmdbGroup, CmdbServer, DriverError, Endpoint, Executor,
-    LoadBalancer, Look, Order, OrderState, PackageReader, PackageStore, PackageWriter, Report,
-    Script, ScriptSource, Seen, Sight, Stored,
+    LoadBalancer, Look, Order, OrderState, Report, Script, ScriptSource, Seen, Sight,
 };
 use capstan_core::record::{BastionRule, OnLbFailure};
 use sha2::{Digest, Sha256};
@@ -195,66 +194,6 @@ impl Executor for FakeExecutor {
 
     fn report<'a>(&'a self, server: &'a Endpoint, _script: &'a Script) -> Call<'a, Option<Report>> {
         Box::pin(async move { Ok(lock(&self.reports).get(&server.hostname).cloned()) })
-    }
-}
-
-/// A package store in memory.
-#[derive(Default, Clone)]
-pub(crate) struct FakePackages(pub(crate) Arc<Mutex<HashMap<String, Vec<u8>>>>);
-
-impl FakePackages {
-    pub(crate) fn count(&self) -> usize {
-        lock(&self.0).len()
-    }
-}
-
-struct Writer(FakePackages, Vec<u8>);
-struct Reader(Vec<u8>);
-
-impl PackageStore for FakePackages {
-    fn begin(&self) -> Call<'_, Box<dyn PackageWriter>> {
-        let writer: Box<dyn PackageWriter> = Box::new(Writer(self.clone(), Vec::new()));
-        Box::pin(async { Ok(writer) })
-    }
-
-    fn open<'a>(
-        &'a self,
-        sha256: &'a str,
-        offset: u64,
-    ) -> Call<'a, Option<(u64, Box<dyn PackageReader>)>> {
-        Box::pin(async move {
-            let Some(bytes) = lock(&self.0).get(sha256).cloned() else { return Ok(None) };
-            let offset = usize::try_from(offset).expect("a small offset");
-            let reader: Box<dyn PackageReader> = Box::new(Reader(bytes[offset..].to_vec()));
-            Ok(Some((bytes.len() as u64, reader)))
-        })
-    }
-}
-
-impl PackageWriter for Writer {
-    fn write<'a>(&'a mut self, bytes: &'a [u8]) -> Call<'a, ()> {
-        self.1.extend_from_slice(bytes);
-        Box::pin(async { Ok(()) })
-    }
-
-    fn finish(self: Box<Self>, expected: Option<String>) -> Call<'static, Stored> {
-        Box::pin(async move {
-            let sha256 = sha256(&self.1);
-            if expected.is_some_and(|expected| expected != sha256) {
-                return Err(DriverError::Refused(format!("it has sha256 {sha256}")));
-            }
-            let size = self.1.len() as u64;
-            lock(&self.0.0).insert(sha256.clone(), self.1);
-            Ok(Stored { sha256, size })
-        })
-    }
-}
-
-impl PackageReader for Reader {
-    fn read(&mut self) -> Call<'_, Vec<u8>> {
-        let part = self.0.len().min(7);
-        let part = self.0.drain(..part).collect();
-        Box::pin(async { Ok(part) })
     }
 }
 

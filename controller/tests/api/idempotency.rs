@@ -1,8 +1,10 @@
 //! A write that is sent again.
 
-use axum::http::Method;
+use axum::body::Body;
+use axum::http::{Method, Request};
 use serde_json::json;
 
+use crate::fakes::sha256;
 use crate::world::World;
 
 const KEY: &str = "idempotency-key";
@@ -77,4 +79,49 @@ async fn a_key_that_is_no_key_is_refused() {
         reply.problem(422, "invalid");
     }
     assert_eq!(world.items("/api/v1/deployments").await.len(), 0);
+}
+
+#[tokio::test]
+async fn a_request_that_breaks_off_does_not_take_its_key() {
+    let (world, ids) = World::with_group().await;
+    let body = json!({"group": ids.group, "package": "1.1.0"});
+    let before = world.dump().await;
+    let parts = [Ok(body.to_string().into_bytes()), Err(std::io::Error::other("scripted: gone"))];
+    let request = world
+        .request(Method::POST, "/api/v1/deployments")
+        .header("content-type", "application/json")
+        .header(KEY, "one");
+    let broken = request.body(Body::from_stream(futures::stream::iter(parts)));
+    world.send(broken.expect("a request")).await.problem(400, "body_unreadable");
+    world.dump().await.assert_is(&before, "a request that broke off");
+    let whole = world.write(Method::POST, "/api/v1/deployments", body, &[(KEY, "one")]).await;
+    assert_eq!(whole.header("idempotency-replayed"), "");
+    whole.expect(201);
+}
+
+#[tokio::test]
+async fn a_key_belongs_to_its_token_and_path() {
+    let (world, ids) = World::with_group().await;
+    let hash = sha256(b"cap_other");
+    world.store.token_create("other", &hash).await.expect("a store");
+    let path = format!("/api/v1/groups/{}/preview", ids.group);
+    let send = async |token: &str, path: &str| {
+        let request = Request::post(path)
+            .header("authorization", format!("Bearer {token}"))
+            .header("content-type", "application/json")
+            .header(KEY, "one");
+        let body = json!({"package": "1.1.0"}).to_string();
+        world.send(request.body(Body::from(body)).expect("a request")).await
+    };
+    let other = world.add_group("shop", 2).await;
+    let elsewhere = format!("/api/v1/groups/{}/preview", other.group);
+    for (token, path) in
+        [(world.token.as_str(), &path), ("cap_other", &path), ("cap_other", &elsewhere)]
+    {
+        for replayed in ["", "true"] {
+            let reply = send(token, path).await;
+            assert_eq!(reply.header("idempotency-replayed"), replayed, "{path}");
+            reply.expect(200);
+        }
+    }
 }

@@ -1,13 +1,22 @@
 //! Archives: up, down, and never another content.
 
+use std::future::IntoFuture;
+use std::time::Duration;
+
 use axum::body::Body;
 use axum::http::header::{IF_RANGE, RANGE};
 use axum::http::{Method, Request};
 use capstan_controller::Settings;
+use futures::StreamExt;
 use serde_json::json;
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tower::ServiceExt;
 
+use crate::dump::Dump;
 use crate::fakes::sha256;
-use crate::world::World;
+use crate::world::{PACKAGES, World};
 
 const BYTES: &[u8] = b"an archive of some bytes";
 
@@ -57,7 +66,7 @@ async fn another_content_or_digest_is_refused_and_not_kept() {
     let (world, _) = World::with_group().await;
     let path = "/api/v1/packages/web/2.0.0";
     world.upload(path, BYTES, None).await.expect(201);
-    let (before, kept) = (world.dump().await, world.packages.count());
+    let before = world.dump().await;
     world.upload(path, b"other", None).await.problem(409, "version_exists");
     let digest = sha256(b"other");
     world.upload(path, b"other", Some(&digest)).await.problem(409, "version_exists");
@@ -70,7 +79,7 @@ async fn another_content_or_digest_is_refused_and_not_kept() {
         .upload("/api/v1/packages/no/2.0.1", BYTES, None)
         .await
         .problem(404, "application_unknown");
-    assert_eq!((world.dump().await, world.packages.count()), (before, kept));
+    world.dump().await.assert_is(&before, "refused uploads");
 }
 
 #[tokio::test]
@@ -78,9 +87,109 @@ async fn an_archive_beyond_the_limit_is_413() {
     let world = World::with(Settings { max_package_bytes: 10, ..Settings::default() }).await;
     let ids = world.add_group("web", 2).await;
     let path = format!("/api/v1/packages/{}/2.0.0", ids.application);
+    let before = world.dump().await;
     world.upload(&path, b"12345678901", None).await.problem(413, "body_too_large");
-    assert_eq!(world.packages.count(), 0);
+    world.dump().await.assert_is(&before, "an archive beyond the limit");
     world.upload(&path, b"1234567890", None).await.expect(201);
+}
+
+#[tokio::test]
+async fn an_archive_whose_sender_goes_away_is_not_kept() {
+    let (world, _) = World::with_group().await;
+    let before = world.dump().await;
+    let path = "/api/v1/packages/web/2.0.0";
+    // What a server's connection gives to the handler when it breaks.
+    let parts = [Ok(BYTES.to_vec()), Err(std::io::Error::other("scripted: gone"))];
+    let body = Body::from_stream(futures::stream::iter(parts));
+    let request = world.request(Method::PUT, path).body(body).expect("a request");
+    world.send(request).await.problem(400, "body_unreadable");
+    world.dump().await.assert_is(&before, "a body that broke off");
+
+    // And a connection that is really closed in the middle.
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let serving = tokio::spawn(axum::serve(listener, world.router.clone()).into_future());
+    let mut connection = TcpStream::connect(address).await.expect("a connection");
+    let head = format!(
+        "PUT {path} HTTP/1.1\r\nHost: {address}\r\nAuthorization: Bearer {}\r\n\
+         Content-Length: 1000000\r\n\r\n",
+        world.token
+    );
+    connection.write_all(head.as_bytes()).await.expect("it is sent");
+    connection.write_all(&[7; 5000]).await.expect("it is sent");
+    let is_under_way = |dump: &Dump| dump.count(PACKAGES) > before.count(PACKAGES);
+    until(&world, "the upload begins", is_under_way).await;
+    drop(connection);
+    until(&world, "nothing of it is left", |dump| !is_under_way(dump)).await;
+    world.dump().await.assert_is(&before, "a connection that was closed");
+    world.get(path).await.problem(404, "package_unknown");
+    serving.abort();
+}
+
+#[tokio::test]
+async fn uploads_are_bounded_and_leave_room_when_they_end() {
+    let (world, _) = World::with_group().await;
+    let before = world.dump().await;
+    let upload = |version: usize, body: Body| {
+        let path = format!("/api/v1/packages/web/3.0.{version}");
+        let request = world.request(Method::PUT, &path).body(body).expect("a request");
+        world.router.clone().oneshot(request)
+    };
+    let slow = || {
+        let first = futures::stream::iter([Ok::<_, std::io::Error>(BYTES.to_vec())]);
+        Body::from_stream(first.chain(futures::stream::pending()))
+    };
+    let mut under_way: JoinSet<_> = (0..32).map(|version| upload(version, slow())).collect();
+    let files = |dump: &Dump| dump.count(PACKAGES) - before.count(PACKAGES);
+    until(&world, "all uploads are under way", |dump| files(dump) == 32).await;
+    let reply = world.upload("/api/v1/packages/web/4.0.0", BYTES, None).await;
+    assert_eq!(reply.header("retry-after"), "5");
+    reply.problem(503, "too_many_uploads");
+    under_way.shutdown().await;
+    until(&world, "nothing of them is left", |dump| files(dump) == 0).await;
+    world.dump().await.assert_is(&before, "uploads that were given up");
+    world.upload("/api/v1/packages/web/4.0.0", BYTES, None).await.expect(201);
+}
+
+/// Waits until `wanted` holds of what is kept.
+async fn until(world: &World, what: &str, wanted: impl Fn(&Dump) -> bool) {
+    let reached = async {
+        while !wanted(&world.dump().await) {
+            tokio::task::yield_now().await;
+        }
+    };
+    let limit = Duration::from_secs(10);
+    assert!(tokio::time::timeout(limit, reached).await.is_ok(), "not within {limit:?}: {what}");
+}
+
+#[tokio::test]
+async fn an_archive_is_for_those_with_a_token_or_its_digest() {
+    let (world, _) = World::with_group().await;
+    world.upload("/api/v1/packages/web/2.0.0", BYTES, None).await.expect(201);
+    let get = async |path: &str| {
+        world.send(Request::get(path).body(Body::empty()).expect("a request")).await
+    };
+    for version in ["2.0.0", "9.9"] {
+        let reply = get(&format!("/api/v1/packages/web/{version}/archive")).await;
+        assert_eq!(reply.header("content-range"), "");
+        reply.problem(401, "unauthorized");
+    }
+    assert_eq!(get(&format!("/packages/{}.tar.gz", sha256(BYTES))).await.body, BYTES);
+}
+
+#[tokio::test]
+async fn an_upload_is_its_own_key() {
+    let (world, _) = World::with_group().await;
+    let path = "/api/v1/packages/web/2.0.0";
+    let send = async |bytes: &[u8]| {
+        let request = world.request(Method::PUT, path).header("idempotency-key", "one");
+        world.send(request.body(Body::from(bytes.to_vec())).expect("a request")).await
+    };
+    let first = send(BYTES).await.expect(201);
+    let again = send(BYTES).await;
+    assert_eq!(again.header("idempotency-replayed"), "");
+    assert_eq!(again.expect(200), first);
+    send(b"other").await.problem(409, "version_exists");
 }
 
 #[tokio::test]

@@ -79,7 +79,7 @@ async fn nobody_sees_a_page_without_signing_in() {
     assert_eq!(reply.header("location"), "/login");
     let wrong = browser.post("/login", "token=cap_wrong").await;
     assert_eq!(wrong.status, 403, "without the token of the sign-in page");
-    assert_eq!(world.dump().await, before);
+    world.dump().await.assert_is(&before, "a refused call");
 }
 
 #[tokio::test]
@@ -219,7 +219,7 @@ async fn a_form_without_the_sessions_csrf_token_changes_nothing() {
     assert_eq!(send("x-none", "", Method::GET, "/api/v1/groups").await.status, 200);
     send("x-none", "", Method::POST, &api).await.problem(403, "csrf");
     send("x-capstan-csrf", "wrong", Method::POST, &api).await.problem(403, "csrf");
-    assert_eq!(world.dump().await, before);
+    world.dump().await.assert_is(&before, "a refused call");
     let request =
         Request::post(&api).header(COOKIE, &browser.cookie).header("x-capstan-csrf", &csrf);
     let braked = world.send(request.body(Body::empty()).expect("a request")).await.expect(200);

@@ -10,24 +10,30 @@ use axum::http::header::{AUTHORIZATION, CONTENT_TYPE};
 use axum::http::{HeaderMap, Method, Request, StatusCode};
 use capstan_controller::{Controller, Ports, Settings};
 use capstan_core::ports::{Executor, LoadBalancer};
+use capstan_drivers::packages::FilePackageStore;
 use capstan_store::Store;
+use sea_orm::DatabaseTransaction;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tower::ServiceExt;
 
-use crate::fakes::{
-    FakeBalancer, FakeCmdb, FakeExecutor, FakePackages, FakeScripts, record, sha256,
-};
+use crate::dump::{Dump, Kept};
+use crate::fakes::{FakeBalancer, FakeCmdb, FakeExecutor, FakeScripts, record, sha256};
+
+/// Name of the database's file.
+pub(crate) const DATABASE: &str = "capstan.db";
+/// Name of the package store's folder.
+pub(crate) const PACKAGES: &str = "packages";
 
 pub(crate) struct World {
     pub(crate) cmdb: Arc<FakeCmdb>,
     pub(crate) balancer: Arc<FakeBalancer>,
     pub(crate) executor: Arc<FakeExecutor>,
-    pub(crate) packages: FakePackages,
     pub(crate) store: Store,
     pub(crate) controller: Arc<Controller>,
     pub(crate) router: Router,
     pub(crate) token: String,
+    kept: Kept,
     _folder: TempDir,
 }
 
@@ -83,7 +89,7 @@ impl World {
 
     pub(crate) async fn with(settings: Settings) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let url = format!("sqlite://{}", folder.path().join("capstan.db").display());
+        let url = format!("sqlite://{}", folder.path().join(DATABASE).display());
         let stale_after = Duration::from_mins(10);
         let store = Store::open(&capstan_store::Settings { url, stale_after }).await;
         let store = store.expect("a new database opens");
@@ -92,12 +98,12 @@ impl World {
             Arc::<FakeBalancer>::default(),
             Arc::<FakeExecutor>::default(),
         );
-        let packages = FakePackages::default();
+        let packages = FilePackageStore::open(folder.path().join(PACKAGES), u64::MAX);
         let edge: Arc<dyn LoadBalancer> = balancer.clone();
         let local: Arc<dyn Executor> = executor.clone();
         let ports = Ports {
             cmdb: cmdb.clone(),
-            packages: Arc::new(packages.clone()),
+            packages: Arc::new(packages.expect("a folder for packages")),
             load_balancers: BTreeMap::from([("edge".to_owned(), edge)]),
             executors: BTreeMap::from([("local".to_owned(), local)]),
             scripts: Arc::new(FakeScripts),
@@ -106,17 +112,8 @@ impl World {
         let token = controller.ensure_admin_token(|_| Ok(())).await.expect("a store");
         let token = token.expect("the first start makes a token");
         let router = controller.router();
-        Self {
-            cmdb,
-            balancer,
-            executor,
-            packages,
-            store,
-            controller,
-            router,
-            token,
-            _folder: folder,
-        }
+        let kept = Kept::open(folder.path()).await;
+        Self { cmdb, balancer, executor, store, controller, router, token, kept, _folder: folder }
     }
 
     /// A controller with group `web` of ten servers, looked at, and packages 1.0.0 and 1.1.0.
@@ -199,30 +196,19 @@ impl World {
         self.post("/api/v1/deployments", body).await.expect(201)
     }
 
-    /// Everything that can be read, without the instants of refreshes and looks.
-    pub(crate) async fn dump(&self) -> Value {
-        let mut dump = serde_json::Map::new();
-        let mut paths = vec!["/api/v1/applications".to_owned(), "/api/v1/groups".to_owned()];
-        for group in self.items("/api/v1/groups").await {
-            for list in ["servers", "versions"] {
-                paths.push(format!("/api/v1/groups/{}/{list}", id(&group)));
-            }
-            let application = id(&group["application"]);
-            paths.push(format!("/api/v1/applications/{application}/packages"));
-        }
-        paths.push("/api/v1/deployments".to_owned());
-        for deployment in self.items("/api/v1/deployments").await {
-            paths.push(format!("/api/v1/deployments/{}", id(&deployment)));
-            for list in ["targets", "events"] {
-                paths.push(format!("/api/v1/deployments/{}/{list}", id(&deployment)));
-            }
-        }
-        for path in paths {
-            let mut value = self.get(&path).await.expect(200);
-            forget_instants(&mut value);
-            dump.insert(path, value);
-        }
-        Value::Object(dump)
+    /// Everything that is kept: every row and every archive, see [`Kept`].
+    pub(crate) async fn dump(&self) -> Dump {
+        self.kept.dump().await
+    }
+
+    /// Changes the database behind the store's back.
+    pub(crate) async fn execute(&self, statement: &str) {
+        self.kept.execute(statement).await;
+    }
+
+    /// Holds the database's one lock for writing, as another process could.
+    pub(crate) async fn lock(&self) -> DatabaseTransaction {
+        self.kept.lock().await
     }
 
     pub(crate) async fn items(&self, path: &str) -> Vec<Value> {
@@ -239,17 +225,6 @@ impl World {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         panic!("{path} never became what was wanted: {}", self.get(path).await.text());
-    }
-}
-
-fn forget_instants(value: &mut Value) {
-    match value {
-        Value::Object(members) => {
-            members.retain(|name, _| name != "synced_at" && name != "observed_at");
-            members.values_mut().for_each(forget_instants);
-        }
-        Value::Array(items) => items.iter_mut().for_each(forget_instants),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
     }
 }
 

@@ -1,0 +1,120 @@
+//! Ready or not, and the numbers for Prometheus.
+
+use std::net::SocketAddr;
+use std::sync::OnceLock;
+
+use axum::body::Body;
+use axum::extract::ConnectInfo;
+use axum::http::Request;
+use axum::http::header::AUTHORIZATION;
+use capstan_controller::Settings;
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use serde_json::json;
+
+use crate::engine::Engine;
+use crate::world::{Reply, World, id};
+
+/// The recorder of this process: there can be one.
+fn recorder() -> PrometheusHandle {
+    static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
+    let install = || PrometheusBuilder::new().install_recorder().expect("the only recorder");
+    HANDLE.get_or_init(install).clone()
+}
+
+async fn ask(world: &World, path: &str) -> Reply {
+    world.send(Request::get(path).body(Body::empty()).expect("a request")).await
+}
+
+#[tokio::test]
+async fn a_database_that_cannot_be_written_is_missing() {
+    let world = World::empty().await;
+    assert_eq!(ask(&world, "/readyz").await.expect(200)["ready"], true);
+    let refuse = "CREATE TRIGGER no_writes BEFORE UPDATE ON seaql_migrations \
+                  BEGIN SELECT RAISE(ABORT, 'scripted: no write'); END";
+    world.execute(refuse).await;
+    let ready = ask(&world, "/readyz").await.expect(503);
+    assert_eq!(ready["ready"], false);
+    assert_eq!(ready["missing"].as_array().map(Vec::len), Some(1));
+    assert_eq!(ready["missing"][0]["what"], "database");
+    let reason = ready["missing"][0]["reason"].as_str().expect("a reason");
+    assert!(reason.contains("written"), "{reason}");
+    assert_eq!(ask(&world, "/healthz").await.expect(200)["live"], true);
+    world.execute("DROP TRIGGER no_writes").await;
+    assert_eq!(ask(&world, "/readyz").await.expect(200)["ready"], true);
+}
+
+#[tokio::test]
+async fn the_numbers_tell_of_a_release() {
+    let settings = Settings { metrics: Some(recorder()), ..Settings::default() };
+    let world = World::with(settings).await;
+    let ids = world.add_group("web", 4).await;
+    let mut engine = Engine::start(&world).await;
+    let release = world.start(&ids).await;
+    engine.until(id(&release), "SMOKE_SUCCESS").await;
+    let reply = ask(&world, "/metrics").await;
+    assert_eq!(reply.status, 200);
+    assert_eq!(reply.header("content-type"), "text/plain; version=0.0.4; charset=utf-8");
+    let text = reply.text();
+    for name in [
+        "capstan_effects_due",
+        "capstan_oldest_effect_due_seconds",
+        "commit_seconds_count",
+        "store_operation_seconds_count{operation=\"package_register\"}",
+        "store_operation_seconds_count{operation=\"token_find\"}",
+    ] {
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        let value: f64 =
+            value.unwrap_or_else(|| panic!("no {name} in {text}")).parse().expect(name);
+        assert!(value >= 0.0 && (!name.contains("_count") || value >= 1.0), "{name} {value}");
+    }
+}
+
+#[tokio::test]
+async fn the_numbers_are_told_to_another_machine_for_a_token_only() {
+    let settings = Settings { metrics: Some(recorder()), ..Settings::default() };
+    let world = World::with(settings).await;
+    let ask = async |peer: &str, token: Option<&str>| {
+        let mut request = Request::get("/metrics");
+        if let Some(token) = token {
+            request = request.header(AUTHORIZATION, format!("Bearer {token}"));
+        }
+        let peer: SocketAddr = peer.parse().expect("an address");
+        let request = request.extension(ConnectInfo(peer)).body(Body::empty());
+        world.send(request.expect("a request")).await
+    };
+    for near in ["127.0.0.1:9", "[::1]:9", "[::ffff:127.0.0.1]:9"] {
+        assert_eq!(ask(near, None).await.status, 200, "{near}");
+    }
+    for far in ["10.0.0.9:9", "[2001:db8::9]:9", "[::ffff:10.0.0.9]:9"] {
+        for token in [None, Some("cap_wrong")] {
+            let reply = ask(far, token).await;
+            assert!(reply.header("www-authenticate").starts_with("Bearer"), "{far}");
+            let problem = reply.problem(401, "unauthorized");
+            assert!(!problem.to_string().contains("effects_due"));
+        }
+        assert_eq!(ask(far, Some(&world.token)).await.status, 200, "{far}");
+    }
+}
+
+#[tokio::test]
+async fn without_a_recorder_there_are_no_numbers() {
+    let world = World::empty().await;
+    let problem = ask(&world, "/metrics").await.problem(501, "not_implemented");
+    assert_eq!(problem["status"], json!(501));
+}
+
+/// Takes ten seconds: as long as the store waits, for the write and for the audit of its refusal.
+#[tokio::test]
+async fn a_write_that_the_database_does_not_take_is_to_be_tried_again() {
+    let (world, _) = World::with_group().await;
+    let before = world.dump().await;
+    let lock = world.lock().await;
+    let shop = json!({"name": "shop"});
+    let reply = world.post("/api/v1/applications", shop.clone()).await;
+    assert_eq!(reply.header("retry-after"), "1");
+    reply.problem(503, "database_unavailable");
+    assert_eq!(world.items("/api/v1/applications").await.len(), 1, "reads go on");
+    lock.rollback().await.expect("it lets go");
+    world.dump().await.assert_is(&before, "a write that could not be");
+    world.post("/api/v1/applications", shop).await.expect(201);
+}
