@@ -200,7 +200,11 @@ async fn killed_while_a_server_is_pulled_out_or_put_back_it_is_done_all_the_same
         for pulled_out in [true, false] {
             let what = format!("{point}:1");
             let armed = arm(&mut demo, &what).await;
-            let body = json!({"pulled_out": pulled_out, "reason": "a test"});
+            let body = if pulled_out {
+                json!({"pulled_out": true, "reason": "a test"})
+            } else {
+                json!({"pulled_out": false})
+            };
             demo.try_call(Method::PATCH, &path, Some(body)).await;
             demo.wait_until_dead().await;
             std::fs::remove_file(&armed).unwrap();

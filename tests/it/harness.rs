@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, LazyLock, mpsc};
@@ -72,6 +72,11 @@ impl Demo {
             beside: None,
             alone: None,
         }
+    }
+
+    /// Holds the data folder, and is removed with the demo.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     pub(crate) fn data(&self) -> PathBuf {
@@ -185,6 +190,11 @@ impl Demo {
         serde_json::from_value(body).unwrap()
     }
 
+    pub(crate) async fn ready(&self) -> (StatusCode, Value) {
+        let answer = self.client.get(format!("{}/readyz", self.url)).send().await.unwrap();
+        (answer.status(), answer.json().await.unwrap())
+    }
+
     pub(crate) async fn group(&self) -> GroupView {
         let page: Page<GroupView> = self.get("groups").await;
         page.items.into_iter().next().unwrap()
@@ -223,22 +233,84 @@ impl Demo {
         (!status.is_server_error()).then_some((status, body))
     }
 
-    /// Edits the inventory as an operator would: how long instances must stay healthy.
-    pub(crate) async fn settle_for(&self, seconds: u32) {
+    /// Edits the inventory's only group as an operator would.
+    fn edit_inventory<T>(&self, edit: impl FnOnce(&mut Value) -> T) -> T {
         let path = self.data().join("inventory.yaml");
         let mut inventory: Value =
             serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
         let group = &mut inventory["groups"][0];
         group["revision"] = json!(group["revision"].as_i64().unwrap() + 1);
-        group["settle_seconds"] = json!(seconds);
+        let edited = edit(group);
         let fresh = path.with_extension("edited");
         std::fs::write(&fresh, serde_json::to_string_pretty(&inventory).unwrap()).unwrap();
         std::fs::rename(&fresh, &path).unwrap();
+        edited
+    }
+
+    /// How long instances must stay healthy, from now on.
+    pub(crate) async fn settle_for(&self, seconds: u32) {
+        self.edit_inventory(|group| group["settle_seconds"] = json!(seconds));
         let deadline = Instant::now() + PATIENCE;
         while self.group().await.settle_seconds != seconds {
             assert!(Instant::now() < deadline, "the inventory was not read again");
             tokio::time::sleep(LOOK_EVERY).await;
         }
+    }
+
+    /// Takes a server out of the inventory and gives its entry.
+    pub(crate) async fn remove_from_inventory(&self, hostname: &str) -> Value {
+        let members = self.members().await;
+        let gone = self.edit_inventory(|group| {
+            let servers = group["servers"].as_array_mut().unwrap();
+            let place = servers.iter().position(|row| row["hostname"] == hostname).unwrap();
+            servers.remove(place)
+        });
+        self.wait_for_members(members - 1).await;
+        gone
+    }
+
+    /// Adds a server to the inventory.
+    pub(crate) async fn add_to_inventory(&self, server: Value) {
+        let members = self.members().await;
+        self.edit_inventory(|group| group["servers"].as_array_mut().unwrap().push(server));
+        self.wait_for_members(members + 1).await;
+    }
+
+    async fn members(&self) -> usize {
+        self.servers().await.iter().filter(|row| !row.retired).count()
+    }
+
+    async fn wait_for_members(&self, count: usize) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.members().await != count {
+            assert!(Instant::now() < deadline, "the inventory was not read again");
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// The instance's process dies.
+    pub(crate) fn kill_instance(&self, hostname: &str) {
+        let path = self.data().join("host").join(hostname).join("run/pid");
+        let pid = std::fs::read_to_string(path).unwrap();
+        assert!(Command::new("kill").args(["-9", pid.trim()]).status().unwrap().success());
+    }
+
+    /// How often each instance was restarted by a hook.
+    pub(crate) async fn restarts(&self) -> Vec<usize> {
+        let servers = self.servers().await;
+        let count = |row: &ServerView| {
+            let path = self.data().join("host").join(&row.hostname).join("shared/restarts.log");
+            std::fs::read_to_string(path).unwrap().lines().count()
+        };
+        servers.iter().map(count).collect()
+    }
+
+    /// From a release that has just been started to its normal batches.
+    pub(crate) async fn click_past_the_bastion(&self, deployment: &str) {
+        self.wait_for(deployment, "SMOKE_SUCCESS").await;
+        self.act(deployment, "bake").await;
+        self.wait_for(deployment, "BAKE_SUCCESS").await;
+        self.act(deployment, "rollout").await;
     }
 
     pub(crate) async fn act(&self, deployment: &str, action: &str) {
@@ -284,10 +356,19 @@ impl Demo {
 
     /// Waits for a shown status; fails at once when the deployment has ended otherwise.
     pub(crate) async fn wait_for(&self, id: &str, shown: &str) -> DeploymentView {
+        self.wait_until(id, |view| view.shown_status == shown).await
+    }
+
+    /// Waits until a deployment is as wanted; fails at once when it has ended otherwise.
+    pub(crate) async fn wait_until(
+        &self,
+        id: &str,
+        wanted: impl Fn(&DeploymentView) -> bool,
+    ) -> DeploymentView {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let view = self.deployment(id).await;
-            if view.shown_status == shown {
+            if wanted(&view) {
                 return view;
             }
             let ended = view.status.is_final();
@@ -297,7 +378,7 @@ impl Demo {
                     .iter()
                     .map(|row| (&row.hostname, row.status.word(), &row.message))
                     .collect();
-                panic!("waited for {shown}, it is {}: {told:#?}", view.shown_status);
+                panic!("it is not as wanted, it is {}: {told:#?}", view.shown_status);
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }

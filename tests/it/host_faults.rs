@@ -1,8 +1,6 @@
 //! Hosts and applications that misbehave: each ends in its stage's failure, with a cause and a sentence
 //! that a person understands.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use capstan_core::record::Cause;
@@ -10,6 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
+use crate::disk::{SmallDisk, is_root};
 use crate::faults::{archive, assert_failed, release, restart_with};
 use crate::harness::{Demo, PATIENCE};
 
@@ -97,37 +96,6 @@ async fn a_script_that_hangs_is_ended_at_its_limit() {
     ];
     let target = release(&demo, "3.2.0", &archive(&files)).await;
     assert_failed(&target, "VERIFY_FAILURE", Cause::Timeout, "ended at its time limit");
-}
-
-/// A small file system in the place of a folder, with what the folder holds.
-struct SmallDisk(PathBuf);
-
-impl SmallDisk {
-    fn mount(folder: &Path, size: &str) -> Self {
-        let kept = tempfile::tempdir().unwrap();
-        run("cp", &["-a", &format!("{}/.", folder.display()), kept.path().to_str().unwrap()]);
-        let (options, folder_name) = (format!("size={size}"), folder.to_str().unwrap());
-        run("mount", &["-t", "tmpfs", "-o", &options, "capstan-test", folder_name]);
-        let disk = Self(folder.to_owned());
-        run("cp", &["-a", &format!("{}/.", kept.path().display()), folder_name]);
-        disk
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        // Processes of the instance may still be in there.
-        drop(Command::new("umount").arg("-l").arg(&self.0).status());
-    }
-}
-
-fn run(program: &str, arguments: &[&str]) {
-    let status = Command::new(program).args(arguments).status().unwrap();
-    assert!(status.success(), "{program} {arguments:?}: {status}");
-}
-
-fn is_root() -> bool {
-    Command::new("id").arg("-u").output().is_ok_and(|output| output.stdout == b"0\n")
 }
 
 /// Only root can mount a file system to be filled; for others there is nothing to test here.

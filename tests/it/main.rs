@@ -3,7 +3,10 @@
 
 mod arrows;
 mod browser;
+mod cli;
 mod crash;
+mod database;
+mod disk;
 mod faults;
 mod harness;
 mod host_faults;

@@ -1,9 +1,13 @@
 //! The whole story by the API: a good release, a bad one, a brake, a retry, a rollback.
 
-use reqwest::{Method, StatusCode};
-use serde_json::json;
+use std::time::Instant;
 
-use crate::harness::Demo;
+use capstan_core::record::Cause;
+use capstan_core::view::DeploymentView;
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+
+use crate::harness::{Demo, PATIENCE};
 
 #[tokio::test]
 async fn a_good_version_goes_out_and_a_bad_one_stops_at_the_bastion() {
@@ -67,10 +71,106 @@ async fn a_fleet_that_fails_brakes_and_is_repaired_by_retry_and_pulling_out() {
     assert_eq!(ended.counts["SET_ASIDE"], 1);
     assert_eq!(ended.counts["SUCCESS"], 5);
 
-    std::fs::remove_file(demo.root(1).join("nothing")).unwrap_err();
     let body = json!({"pulled_out": true, "reason": "again"});
     let (status, answer) = demo.call(Method::PATCH, &path, Some(body)).await;
     assert_eq!((status, &answer["code"]), (StatusCode::CONFLICT, &json!("already_pulled_out")));
+}
+
+/// One click undoes a braked release: every touched host goes back by a switch of folders.
+#[tokio::test]
+async fn a_braked_release_is_rolled_back_in_one_click_without_a_download() {
+    let demo = Demo::start(4).await;
+    for place in 2..=4 {
+        std::fs::write(demo.root(place).join("fault"), "").unwrap();
+    }
+    let deployment = demo.create("1.1.0", json!({})).await;
+    demo.click_past_the_bastion(&deployment).await;
+    let braked = demo.wait_for(&deployment, "ROLLOUT_BRAKED").await;
+    assert_eq!((braked.counts["SUCCESS"], braked.counts["VERIFY_FAILURE"]), (1, 1));
+    for place in 2..=4 {
+        std::fs::remove_file(demo.root(place).join("fault")).unwrap();
+    }
+    let back = demo.roll_back().await;
+    let ended = demo.wait_for(&back, "SUCCESS").await;
+    assert_eq!(demo.deployment(&deployment).await.shown_status, "REVOKED");
+    assert_eq!(ended.counts["SUCCESS"], 2, "the bastion and the server that failed");
+    demo.assert_all_run("1.0.0").await;
+    for target in demo.targets(&back).await {
+        let log: Value = demo.get(&format!("targets/{}/log", target.id)).await;
+        let text = log.to_string();
+        assert!(text.contains("is unpacked already"), "{text}");
+    }
+}
+
+/// A retry leaves alone what already runs the package.
+#[tokio::test]
+async fn a_retry_skips_hosts_that_already_run_the_version() {
+    let demo = Demo::start(3).await;
+    std::fs::write(demo.root(3).join("fault"), "").unwrap();
+    let config = json!({"max_unavailable": 50, "max_failure": 100});
+    let first = demo.create("1.1.0", config.clone()).await;
+    demo.click_past_the_bastion(&first).await;
+    demo.wait_for(&first, "ROLLOUT_FAILURE").await;
+    demo.act(&first, "finish").await;
+    std::fs::remove_file(demo.root(3).join("fault")).unwrap();
+    let restarts = demo.restarts().await;
+
+    let second = demo.create("1.1.0", config).await;
+    demo.click_past_the_bastion(&second).await;
+    demo.wait_for(&second, "SUCCESS").await;
+    let skipped: Vec<bool> =
+        demo.targets(&second).await.iter().map(|target| target.skipped).collect();
+    assert_eq!(skipped.iter().filter(|skipped| **skipped).count(), 2, "{skipped:?}");
+    assert_eq!(demo.restarts().await, restarts, "nothing had to be installed again");
+}
+
+/// A server that dies after its success counts as failed and stops the release.
+#[tokio::test]
+async fn a_server_that_dies_after_its_success_stops_the_release() {
+    let demo = Demo::start(4).await;
+    let deployment = demo.create("1.1.0", json!({"mode": "manual"})).await;
+    demo.click_past_the_bastion(&deployment).await;
+    let served = |view: &DeploymentView| view.counts.get("SUCCESS") == Some(&2);
+    demo.wait_until(&deployment, served).await;
+    let targets = demo.targets(&deployment).await;
+    let normal = targets.iter().find(|row| row.batch == 2).unwrap();
+    demo.kill_instance(&normal.hostname);
+    let braked = demo.wait_for(&deployment, "ROLLOUT_BRAKED").await;
+    assert_eq!(braked.counts["VERIFY_FAILURE"], 1);
+    let targets = demo.targets(&deployment).await;
+    let relapsed = targets.iter().find(|row| row.status.is_failure()).unwrap();
+    assert_eq!((&relapsed.hostname, relapsed.cause), (&normal.hostname, Some(Cause::Relapsed)));
+    let events = demo.events(&deployment).await;
+    capstan_core::checker::check(&events).unwrap();
+}
+
+/// Servers appear and vanish in the inventory while a release runs.
+#[tokio::test]
+async fn a_server_that_appears_gets_the_version_and_one_that_vanishes_is_no_failure() {
+    let demo = Demo::start(4).await;
+    demo.settle_for(1).await;
+    let last = demo.remove_from_inventory("web-04").await;
+    let deployment = demo.create("1.1.0", json!({"mode": "manual"})).await;
+    demo.click_past_the_bastion(&deployment).await;
+    demo.wait_until(&deployment, |view| view.counts.get("SUCCESS") == Some(&2)).await;
+
+    demo.add_to_inventory(last).await;
+    let targets = demo.targets(&deployment).await;
+    let waiting = targets.iter().find(|row| row.batch == 3).unwrap();
+    demo.remove_from_inventory(&waiting.hostname).await;
+    let deadline = Instant::now() + PATIENCE;
+    while demo.deployment(&deployment).await.shown_status != "SUCCESS" {
+        assert!(Instant::now() < deadline, "{:?}", demo.deployment(&deployment).await);
+        let view = demo.deployment(&deployment).await;
+        if view.allowed_actions.iter().any(|action| action.word() == "rollout") {
+            demo.act(&deployment, "rollout").await;
+        }
+    }
+    let targets = demo.targets(&deployment).await;
+    assert_eq!(targets.len(), 4);
+    let of = |hostname: &str| targets.iter().find(|row| row.hostname == hostname).unwrap();
+    assert_eq!(of("web-04").status.word(), "SUCCESS");
+    assert_eq!(of(&waiting.hostname).status.word(), "SET_ASIDE");
 }
 
 #[tokio::test]

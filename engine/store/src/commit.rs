@@ -19,7 +19,6 @@ use capstan_core::changes::{Changes, EffectChange};
 use capstan_core::effect::Effect;
 use capstan_core::input::Input;
 use capstan_core::{DeploymentId, GroupId, Timestamp};
-use sea_orm::TransactionTrait;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use uuid::Uuid;
 
@@ -169,6 +168,9 @@ impl Committer {
             Err(error) => {
                 tracing::error!(error = %crate::chain(&error), "a transaction failed");
                 let error = Arc::new(error);
+                if error.is_unavailable() {
+                    self.inner.note_write(Some(&error));
+                }
                 refuse_all(throw_away(parts), || {
                     SubmitError::Store(Error::Shared(Arc::clone(&error)))
                 });
@@ -238,8 +240,7 @@ impl Committer {
         crash::point("commit.begin");
         let started = std::time::Instant::now();
         let owner = Arc::clone(&self.inner.process);
-        let txn =
-            self.inner.writer.begin().await.map_err(Error::database("begin a transaction"))?;
+        let txn = self.inner.begin().await?;
         for part in parts.values().filter(|part| !part.changes.is_empty()) {
             // What is due already goes first: then all is claimed from the table, in its order.
             let left = if look { 0 } else { capacity - written.claimed.len() };
@@ -258,6 +259,7 @@ impl Committer {
         crash::point("commit.written");
         txn.commit().await.map_err(Error::database("commit a transaction"))?;
         crash::point("commit.done");
+        self.inner.note_write(None);
         metrics::histogram!("capstan_commit_seconds").record(started.elapsed().as_secs_f64());
         for part in parts.values() {
             self.note_due(&part.changes, &written.claimed);

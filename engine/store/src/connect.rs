@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use capstan_migrations::Migrator;
 use sea_orm::sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
+use sea_orm::sqlx::{self, Connection, SqliteConnection};
 use sea_orm::{ConnectOptions, Database, DatabaseConnection};
 use sea_orm_migration::MigratorTrait;
 
@@ -101,6 +102,9 @@ fn options(path: &Path, connections: u32, read_only: bool) -> ConnectOptions {
         .idle_timeout(None::<Duration>)
         .sqlx_logging(false)
         .record_stmt_in_spans(false)
+        .map_sqlx_sqlite_pool_opts(|options| {
+            options.before_acquire(|connection, _| Box::pin(is_clean(connection)))
+        })
         .map_sqlx_sqlite_opts(move |_| {
             let options = SqliteConnectOptions::new()
                 .filename(&path)
@@ -114,6 +118,24 @@ fn options(path: &Path, connections: u32, read_only: bool) -> ConnectOptions {
             if read_only { options.pragma("query_only", "ON") } else { options }
         });
     options
+}
+
+/// Whether a connection may be used again.
+///
+/// SQLite ends a transaction by itself when the disk is full or cannot be read. The driver's own
+/// ROLLBACK then fails, and it goes on counting a transaction that is not there: what begins next is
+/// a savepoint to it, which a "commit" does not make durable. Such a connection is closed.
+async fn is_clean(connection: &mut SqliteConnection) -> Result<bool, sqlx::Error> {
+    if !connection.is_in_transaction() {
+        return Ok(true);
+    }
+    // A ROLLBACK that was asked for may still be on its way to the connection's thread.
+    connection.ping().await?;
+    let is_clean = !connection.is_in_transaction();
+    if !is_clean {
+        tracing::warn!("a transaction was ended by the database; its connection is closed");
+    }
+    Ok(is_clean)
 }
 
 #[cfg(test)]

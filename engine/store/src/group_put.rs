@@ -4,7 +4,7 @@
 use capstan_core::ports::CmdbGroup;
 use capstan_core::record::Binding;
 use capstan_core::{ApplicationId, GroupId};
-use sea_orm::{ConnectionTrait, DatabaseTransaction, TransactionTrait};
+use sea_orm::{ConnectionTrait, DatabaseTransaction};
 use uuid::Uuid;
 
 use crate::bulk::sql;
@@ -16,8 +16,7 @@ impl Store {
         if let Some(id) = self.group_id_by_external(&record.id).await? {
             return Ok(id);
         }
-        let txn =
-            self.inner.writer.begin().await.map_err(Error::database("begin a transaction"))?;
+        let txn = self.begin().await?;
         let application = application_put(&txn, record, self.now()).await?;
         let binding =
             serde_json::to_string(&Binding::from_record(record)).map_err(Error::json("groups"))?;

@@ -6,7 +6,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use capstan_core::Timestamp;
 use capstan_core::effect::Effect;
-use sea_orm::{DatabaseConnection, TransactionTrait};
+use sea_orm::{
+    DatabaseConnection, DatabaseTransaction, SqliteTransactionMode, TransactionOptions,
+    TransactionTrait,
+};
 use tokio::sync::{Notify, mpsc};
 use uuid::Uuid;
 
@@ -19,6 +22,8 @@ use crate::{Error, Settings, Store, chain, connect, crash, idempotency};
 
 /// Inputs that wait for the committer; whoever comes then waits with its input.
 const REQUESTS: usize = 4096;
+/// So long a failed write of the committer says that the database cannot be written.
+const FAILURE_COUNTS: Duration = Duration::from_secs(30);
 /// Wait before what is owed to a claimed effect is tried again.
 const OWED_AGAIN: Duration = Duration::from_millis(500);
 
@@ -39,6 +44,8 @@ pub(crate) struct Inner {
     /// Told when an effect became free.
     pub(crate) freed: Arc<Notify>,
     clock: Mutex<Clock>,
+    /// When and why the committer's last write failed; none: it did not.
+    write_failed: Mutex<Option<(Instant, Arc<Error>)>>,
 }
 
 /// The wall clock, but for steps backwards: then time goes on from the latest instant at its usual
@@ -77,6 +84,7 @@ impl Store {
             process,
             freed: Arc::new(Notify::new()),
             clock: Mutex::new(Clock { at: 0, read: Instant::now() }),
+            write_failed: Mutex::default(),
         });
         let (requests, received) = mpsc::channel::<Request>(REQUESTS);
         let committer = tokio::spawn(Committer::new(Arc::clone(&inner), received).run());
@@ -106,6 +114,33 @@ impl Inner {
         Timestamp::from_micros(clock.now(now, Instant::now()))
     }
 
+    pub(crate) fn note_write(&self, failed: Option<&Arc<Error>>) {
+        let mut last = self.write_failed.lock().unwrap_or_else(PoisonError::into_inner);
+        *last = failed.map(|error| (Instant::now(), Arc::clone(error)));
+    }
+
+    /// Why the committer's last write failed, if that was just now. A small write may fit onto a full
+    /// disk where a committer's does not.
+    pub(crate) fn last_write(&self) -> Result<(), Error> {
+        let last = self.write_failed.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*last {
+            Some((at, error)) if at.elapsed() < FAILURE_COUNTS => {
+                Err(Error::Shared(Arc::clone(error)))
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Begins a transaction that writes. The lock is taken at once: one that reads first and then
+    /// finds that another process has written meanwhile could only give up.
+    pub(crate) async fn begin(&self) -> Result<DatabaseTransaction, Error> {
+        let options = TransactionOptions {
+            sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
+            ..TransactionOptions::default()
+        };
+        self.writer.begin_with_options(options).await.map_err(Error::database("begin a change"))
+    }
+
     /// Notes what must become of a claimed effect. It is done as soon as the database can, however
     /// often it must be tried: an effect that is forgotten here would never be done.
     pub(crate) fn owe(self: &Arc<Self>, effect: Effect, owed: Owed) {
@@ -125,7 +160,7 @@ impl Inner {
         if effects.is_empty() {
             return Ok(());
         }
-        let txn = self.writer.begin().await.map_err(Error::database("begin a transaction"))?;
+        let txn = self.begin().await?;
         claims::pay(&txn, &self.process, effects, owed).await?;
         crash::point("claims.written");
         txn.commit().await.map_err(Error::database("commit a transaction"))?;

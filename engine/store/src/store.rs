@@ -2,10 +2,7 @@
 
 use std::time::Duration;
 
-use sea_orm::{
-    ConnectionTrait, DatabaseConnection, DatabaseTransaction, SqliteTransactionMode,
-    TransactionOptions, TransactionTrait,
-};
+use sea_orm::{ConnectionTrait, DatabaseConnection, DatabaseTransaction};
 
 use tokio::sync::oneshot;
 
@@ -31,6 +28,7 @@ impl Store {
             let write = "UPDATE seaql_migrations SET applied_at = applied_at";
             txn.execute_unprepared(write).await.map_err(Error::database("be written"))?;
             commit(txn).await?;
+            self.inner.last_write()?;
             self.ping().await
         })
         .await
@@ -67,14 +65,8 @@ impl Store {
         self.inner.stale_after
     }
 
-    /// Begins a transaction that writes. The lock is taken at once: one that reads first and then
-    /// finds that another process has written meanwhile could only give up.
     pub(crate) async fn begin(&self) -> Result<DatabaseTransaction, Error> {
-        let options = TransactionOptions {
-            sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
-            ..TransactionOptions::default()
-        };
-        self.writer().begin_with_options(options).await.map_err(Error::database("begin a change"))
+        self.inner.begin().await
     }
 }
 

@@ -12,6 +12,7 @@ use sea_orm::ConnectionTrait;
 
 use super::records::{application, deployment, group_state, insert, package, store, write};
 use crate::apply::apply;
+use crate::store::commit;
 use crate::{Error, Settings, Store};
 
 fn settings(path: &std::path::Path) -> Settings {
@@ -140,6 +141,25 @@ async fn a_full_disk_is_unavailable_and_passes() {
     store.writer().execute_unprepared(limit).await.expect("the limit is lifted");
     store.token_create("ada", "another").await.expect("writing goes on");
     store.check().await.expect("it can be read and written");
+}
+
+/// What SQLite does when the disk is full as a transaction is written: it ends it by itself. The
+/// driver goes on counting it, and without care what is "committed" later is part of a transaction
+/// that nobody ends.
+#[tokio::test]
+async fn a_transaction_that_the_database_ended_spoils_none_that_follows() {
+    let (store, _folder) = store().await;
+    let txn = store.begin().await.expect("a transaction begins");
+    txn.execute_unprepared("ROLLBACK").await.expect("the database ends it");
+    commit(txn).await.expect_err("there is nothing to commit");
+    drop(store.begin().await.expect("a transaction begins, and is given up"));
+
+    let txn = store.begin().await.expect("a transaction begins");
+    let write = "INSERT INTO scripts (sha256, body) VALUES ('digest', 'body')";
+    txn.execute_unprepared(write).await.expect("a row is written");
+    commit(txn).await.expect("committed");
+    // Readers have connections of their own: they see what is durable and nothing else.
+    assert!(store.script("digest").await.expect("it can be read").is_some());
 }
 
 #[tokio::test]

@@ -1,0 +1,77 @@
+//! The whole story by the command line, as a person would type it.
+
+use std::process::{Output, Stdio};
+
+use serde_json::Value;
+use tokio::process::Command;
+
+use crate::harness::Demo;
+
+/// Runs `capstan` against the demo.
+async fn capstan(demo: &Demo, arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_capstan"))
+        .args(arguments)
+        .env("CAPSTAN_SERVER", &demo.url)
+        .env("CAPSTAN_TOKEN", &demo.token)
+        .stdin(Stdio::null())
+        .output()
+        .await
+        .unwrap()
+}
+
+/// Runs it, expects this exit code, and gives what it printed.
+async fn expect(demo: &Demo, code: i32, arguments: &[&str]) -> String {
+    let output = capstan(demo, arguments).await;
+    let text = String::from_utf8(output.stdout).unwrap();
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(code), "{arguments:?}\n{text}\n{errors}");
+    format!("{text}{errors}")
+}
+
+const GROUP: [&str; 2] = ["--group", "web-demo"];
+
+async fn on_group(demo: &Demo, code: i32, words: &[&str], more: &[&str]) -> String {
+    expect(demo, code, &[words, &GROUP, more].concat()).await
+}
+
+#[tokio::test]
+async fn a_release_by_the_command_line_ends_with_its_exit_code() {
+    let demo = Demo::start(4).await;
+    let plan = on_group(&demo, 0, &["deployment", "plan"], &["--package", "1.1.0"]).await;
+    assert!(plan.contains("web-01") && plan.contains("bastion"), "{plan}");
+
+    // 1.1.0: created, and followed until a person must click.
+    let create = ["deployment", "create"];
+    let package = ["--package", "1.1.0", "--watch", "--until-click"];
+    let told = on_group(&demo, 3, &create, &package).await;
+    assert!(told.contains("SMOKE_SUCCESS"), "{told}");
+    on_group(&demo, 0, &["deployment", "bake"], &[]).await;
+    let told = on_group(&demo, 3, &["deployment", "watch"], &["--until-click"]).await;
+    assert!(told.contains("BAKE_SUCCESS"), "{told}");
+    let told = on_group(&demo, 5, &["deployment", "bake"], &[]).await;
+    assert!(told.contains("rollout"), "what is allowed now is told: {told}");
+    on_group(&demo, 0, &["deployment", "rollout"], &[]).await;
+    let told = on_group(&demo, 0, &["deployment", "watch"], &[]).await;
+    assert!(told.contains("SUCCESS"), "{told}");
+    demo.assert_all_run("1.1.0").await;
+
+    // 1.2.0 fails at its bastion and is finished: exit code 1.
+    let package = ["--package", "1.2.0", "--watch", "--until-click"];
+    let told = on_group(&demo, 3, &create, &package).await;
+    assert!(told.contains("SMOKE_FAILURE"), "{told}");
+    on_group(&demo, 0, &["deployment", "finish"], &[]).await;
+    let newest = demo.newest().await.id.to_string();
+    expect(&demo, 1, &["deployment", "watch", &newest]).await;
+
+    // The bastion that is left on it goes back.
+    let told = on_group(&demo, 0, &["deployment", "rollback"], &["--watch"]).await;
+    assert!(told.contains("SUCCESS"), "{told}");
+    demo.assert_all_run("1.1.0").await;
+
+    // For programs: JSON, and nothing else on standard output.
+    let output = capstan(&demo, &["--output", "json", "deployment", "show", &newest]).await;
+    let view: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(view["status"], "FAILURE");
+    let unknown = expect(&demo, 4, &["deployment", "show", "nothing-like-an-id"]).await;
+    assert!(unknown.contains("nothing-like-an-id"), "{unknown}");
+}
