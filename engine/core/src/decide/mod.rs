@@ -8,7 +8,9 @@
 //! * [`outcome`]: how stages end
 //! * [`observe`]: what is seen of servers
 //! * [`member`]: servers that come, go, are pulled out and put back
+//! * [`sync`]: the record of the CMDB
 //! * [`advance`]: the rows of the tables, then the holds, then the next steps, until nothing changes
+//! * [`hold`]: the holds that Capstan sets and clears by itself
 //! * [`start`]: one stage of one target starts
 //! * [`write`]: the only ways to change a row, each with its event
 
@@ -16,10 +18,12 @@ pub mod command;
 
 mod advance;
 mod create;
+mod hold;
 mod member;
 mod observe;
 mod outcome;
 mod start;
+mod sync;
 mod view;
 mod write;
 
