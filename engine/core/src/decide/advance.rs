@@ -9,7 +9,8 @@ use crate::event::{EventData, EventType};
 use crate::input::Answer;
 use crate::record::{Batch, HoldReason};
 use crate::stage::{Stage, VERIFY_FRESH};
-use crate::state::{Counts, DeploymentState, check_comes_first};
+use crate::state::{Counts, DeploymentState};
+use crate::tally::{Need, check_comes_first};
 use crate::target_status::{TargetEvent, TargetStatus};
 use crate::{DeploymentId, Timestamp};
 
@@ -229,12 +230,7 @@ impl Decider<'_> {
         let baking = self.of(id).deployment.status == DeploymentStatus::Baking;
         let mut started = false;
         while *starts_left > 0 {
-            let state = self.of(id);
-            let place = match (state.first_ready(batch), state.first_needing_slot(batch)) {
-                (Some(place), _) => place,
-                (None, Some(place)) if self.slots(id).free() > 0 => place,
-                _ => break,
-            };
+            let Some(place) = self.first_startable(id, batch) else { break };
             let target = self.target(id, place);
             let check = self
                 .state
@@ -250,6 +246,20 @@ impl Decider<'_> {
             started = true;
         }
         started
+    }
+
+    /// The first PENDING target of a batch that may start now.
+    pub(super) fn first_startable(&self, id: DeploymentId, batch: u32) -> Option<usize> {
+        let (state, slots) = (self.of(id), self.slots(id));
+        let first = |need: Need| {
+            let is_met = match need {
+                Need::Nothing => true,
+                Need::Slot => slots.free() > 0,
+                Need::Look => slots.free_unseen() > 0,
+            };
+            state.first_waiting(batch, need).filter(|_| is_met)
+        };
+        Need::ALL.into_iter().find_map(first)
     }
 
     /// When no batch runs, the next one is queued, and starts when its wait is over.

@@ -8,7 +8,7 @@ use crate::id::derived_in_order;
 use crate::input::{Answer, Create, Refused, RollBack};
 use crate::order::ScriptSet;
 use crate::plan::{Plan, PlanInput, plan};
-use crate::record::{Batch, Deployment, Flavor, PackageRef, Running, Target};
+use crate::record::{Batch, Deployment, Flavor, OutBecause, PackageRef, Running, Service, Target};
 use crate::rollback::History;
 use crate::target_status::TargetStatus;
 use crate::{DeploymentId, ServerId, TargetId, Timestamp};
@@ -269,7 +269,14 @@ impl Decider<'_> {
                 version: package.version.clone(),
                 proven_at: Some(now),
             };
-            self.change_server(server, |server| server.running = Some(running));
+            self.change_server(server, |server| {
+                server.running = Some(running);
+                // What runs a version may be serving it, whatever the record took it for.
+                if server.service == Service::Out && server.out_because == Some(OutBecause::New) {
+                    server.service = Service::Unknown;
+                    server.out_because = None;
+                }
+            });
         }
         if let Some(state) = self.state.deployment_mut(id) {
             for batch in &mut state.batches {

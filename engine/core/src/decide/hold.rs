@@ -4,6 +4,7 @@ use crate::DeploymentId;
 use crate::batch_status::BatchStatus;
 use crate::deployment_status::DeploymentStatus;
 use crate::record::HoldReason;
+use crate::tally::Need;
 use crate::target_status::TargetStatus;
 
 use super::Decider;
@@ -69,18 +70,28 @@ impl Decider<'_> {
             return None;
         }
         let batch = state.running_batch()?.index;
-        let waits = state.first_needing_slot(batch).is_some();
-        let may_start = state.first_ready(batch).is_some() || self.slots(id).free() > 0;
+        let waits = self.waits_for_slot(id, batch).is_some();
+        let may_start = self.first_startable(id, batch).is_some();
         let under_way = state.counts().under_way() > 0;
         let held = state.between_stages().iter().any(|place| self.may_go_on(id, *place));
         (waits && !may_start && !under_way && !held).then_some(batch)
     }
 
+    /// The first target of a batch that must have a slot.
+    fn waits_for_slot(&self, id: DeploymentId, batch: u32) -> Option<usize> {
+        let state = self.of(id);
+        [Need::Slot, Need::Look].into_iter().find_map(|need| state.first_waiting(batch, need))
+    }
+
     /// Targets that need no slot go first. Returns whether any moved.
     fn join(&mut self, id: DeploymentId, batch: u32) -> bool {
         let state = self.of(id);
-        let ready = state.ready_after(batch);
-        let Some(waiting) = state.first_needing_slot(batch) else { return false };
+        let unseen = state.waiting_after(batch, Need::Look);
+        let ready: Vec<usize> = state
+            .waiting_after(batch, Need::Nothing)
+            .chain(unseen.take(self.slots(id).free_unseen() as usize))
+            .collect();
+        let Some(waiting) = self.waits_for_slot(id, batch) else { return false };
         if state.deployment.status == DeploymentStatus::RollingOut {
             for place in &ready {
                 self.move_to_batch(id, *place, batch);

@@ -73,6 +73,8 @@ impl Decider<'_> {
         let Some(server) = self.state.server(id) else { return };
         match (server.service, server.out_because) {
             (Service::Unknown, _) => self.server_in(id, "it serves"),
+            // Whoever put it to work: it serves, and so it is not taken without a slot.
+            (Service::Out, Some(OutBecause::New)) => self.server_in(id, "it is new and serves"),
             (Service::Out, Some(OutBecause::Dead)) => self.server_in(id, "it answers again"),
             (Service::Out, Some(OutBecause::Outside)) if can_drain => {
                 self.server_in(id, "the load balancer sends traffic again");

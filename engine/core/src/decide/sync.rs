@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::ServerId;
+use crate::effect::EffectKind;
 use crate::event::{EventData, EventType};
 use crate::input::Answer;
 use crate::ports::{CmdbGroup, CmdbServer};
@@ -88,17 +89,19 @@ impl Decider<'_> {
         self.change_server(id, |server| {
             server.take_record(record, entry);
             if was_retired {
-                // Where our own mark is still on it, a person or a target took it out.
-                server.out_because = Some(match (&server.pulled_out, server.drained) {
-                    (Some(_), _) => OutBecause::Person,
-                    (None, true) => OutBecause::Target,
-                    (None, false) => OutBecause::New,
-                });
-                server.service = Service::Out;
+                server.come_back();
             }
         });
         if was_retired {
             self.appear(id);
+            self.look_soon();
+        }
+    }
+
+    /// What came back may be serving all the while: the next look says so, and must not be far.
+    fn look_soon(&mut self) {
+        if let Some(id) = self.state.running().map(|state| state.deployment.id) {
+            self.put_effect(EffectKind::ObserveServers(id));
         }
     }
 
@@ -184,6 +187,27 @@ impl Server {
         };
         server.take_record(group, entry);
         server
+    }
+
+    /// It was no member for a while, and nobody looked at it or kept others from it.
+    fn come_back(&mut self) {
+        if let Some(running) = &mut self.running {
+            running.proven_at = None;
+        }
+        self.dead_since = None;
+        if self.pulled_out.is_some() {
+            self.service = Service::Out;
+            self.out_because = Some(OutBecause::Person);
+        } else if self.drained {
+            // Our own mark is still on it: what took it out must bring it back.
+            self.service = Service::Out;
+            let by_person = self.out_because == Some(OutBecause::Person);
+            let because = if by_person { OutBecause::Person } else { OutBecause::Target };
+            self.out_because = Some(because);
+        } else if self.out_because != Some(OutBecause::New) {
+            self.service = Service::Unknown;
+            self.out_because = None;
+        }
     }
 
     fn take_record(&mut self, group: &CmdbGroup, entry: &CmdbServer) {

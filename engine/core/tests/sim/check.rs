@@ -6,12 +6,12 @@ use capstan_core::deployment_status::DeploymentStatus;
 use capstan_core::effect::EffectKind;
 use capstan_core::order;
 use capstan_core::record::{OutBecause, Service};
-use capstan_core::state::DeploymentState;
+use capstan_core::state::{DeploymentState, GroupState};
 use capstan_core::target_status::TargetStatus;
 use capstan_core::view::WaitKind;
 use capstan_core::{decide, event};
 
-use super::World;
+use super::{Host, World};
 
 pub fn after_input(world: &World) {
     let rebuilt = world.shadow.rebuild();
@@ -44,6 +44,26 @@ pub fn took(world: &World, events: &[event::Event]) {
         let alone = slots.total <= 1 || state.deployment.frozen.may_go_dark;
         assert!(slots.out <= slots.l, "S1: {slots:?}");
         assert!(alone || world.in_service() > 0, "S1: the last server in service was taken");
+    }
+}
+
+/// S1 as it is on the hosts: where a decision takes one that serves, and could be known to, those
+/// that serve but for Capstan are no more than L.
+pub fn took_in_truth(world: &World, before: &GroupState, events: &[event::Event]) {
+    for event in events.iter().filter(|event| event.data.already_out.is_some()) {
+        let server = event.server.unwrap();
+        let host = world.hosts.get(&server).cloned().unwrap_or_default();
+        let was_ours = before.server(server).is_some_and(|row| row.drained);
+        if was_ours || !host.would_serve() || host.fresh {
+            continue;
+        }
+        let state = world.state.deployment(event.deployment.unwrap()).unwrap();
+        let taken = world.state.servers().iter().filter(|row| {
+            let would_serve = world.hosts.get(&row.id).is_some_and(Host::would_serve);
+            row.drained && !row.retired && would_serve
+        });
+        let (taken, slots) = (taken.count(), world.state.slots(state));
+        assert!(taken <= slots.l as usize, "S1: {taken} serve but for us, {slots:?}");
     }
 }
 
