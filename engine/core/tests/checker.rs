@@ -136,6 +136,21 @@ fn markup_on_an_old_proof() {
 }
 
 #[test]
+fn markup_done_again_on_an_old_proof() {
+    for kind in [EventType::TargetTry, EventType::TargetTakenOver] {
+        let mut log = good_log();
+        let place = log.iter().rposition(goes_to("MARKUP_RUNNING")).unwrap();
+        let again =
+            Event { kind, at: log[place].at + Duration::from_secs(61), ..log[place].clone() };
+        log.insert(place + 1, again);
+        for (event, seq) in log.iter_mut().zip(1..) {
+            event.seq = seq;
+        }
+        assert!(rules(&log).contains(&"S5"), "{kind:?}");
+    }
+}
+
+#[test]
 fn keys_and_fences() {
     let start = goes_to("VERIFY_RUNNING");
     assert!(bent(&start, |event| event.data.fence = Some(1)).contains(&"S7"));

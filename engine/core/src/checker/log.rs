@@ -114,11 +114,15 @@ impl<'a> Log<'a> {
                 *count += 1;
                 self.owes_hold |= *count > 1 && !self.holds.contains(&HoldReason::Dependency);
             }
+            EventType::TargetTry | EventType::TargetTakenOver => {
+                let target = event.target.and_then(|id| self.targets.get(&id).copied());
+                if let Some(target) = target {
+                    self.check_proof(event, &target, target.status);
+                }
+            }
             EventType::DeploymentStale
             | EventType::TargetAdded
             | EventType::TargetMoved
-            | EventType::TargetTry
-            | EventType::TargetTakenOver
             | EventType::LateOutcome
             | EventType::ServerOut
             | EventType::ServerIn
@@ -321,12 +325,17 @@ impl<'a> Log<'a> {
                 self.drained_again.remove(&server);
             }
         }
+        self.check_proof(event, target, to);
+        self.check_failures(event);
+    }
+
+    /// S5: Markup is ordered, ordered again or taken over on a fresh proof only.
+    fn check_proof(&mut self, event: &Event, target: &TargetLog, status: TargetStatus) {
         let fresh = target.proven_at.is_some_and(|at| event.at.since(at) <= VERIFY_FRESH);
-        if to == TargetStatus::MarkupRunning && !fresh {
+        if status == TargetStatus::MarkupRunning && !fresh {
             let at = target.proven_at;
             self.say("S5", event, format!("Markup on a proof of {at:?}"));
         }
-        self.check_failures(event);
     }
 
     /// S1: a server in service is taken only within the limit.

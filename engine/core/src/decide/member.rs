@@ -153,7 +153,10 @@ impl Decider<'_> {
     /// Sets a target aside, or marks it so when a stage is under way.
     pub(super) fn leave(&mut self, id: DeploymentId, place: usize) {
         let status = self.target(id, place).status;
-        if status.running().is_some() {
+        if self.awaits_try(id, place) {
+            self.drop_try(id, place);
+            self.set_aside(id, place);
+        } else if status.running().is_some() {
             self.change_target(id, place, |target| target.leaving = true);
         } else if status.on(TargetEvent::ServerLeft).is_some() {
             self.set_aside(id, place);

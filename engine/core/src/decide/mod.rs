@@ -12,6 +12,7 @@
 //! * [`advance`]: the rows of the tables, then the holds, then the next steps, until nothing changes
 //! * [`hold`]: the holds that Capstan sets and clears by itself
 //! * [`start`]: one stage of one target starts
+//! * [`tries`]: acts that are done again
 //! * [`write`]: the only ways to change a row, each with its event
 
 pub mod command;
@@ -24,6 +25,7 @@ mod observe;
 mod outcome;
 mod start;
 mod sync;
+mod tries;
 mod view;
 mod write;
 

@@ -143,7 +143,7 @@ impl Decider<'_> {
                 let braked = self.of(id).deployment.is_braked();
                 match TRY_WAITS.get(tries) {
                     Some(wait) if again == Again::May && !braked && stage != Stage::Check => {
-                        self.try_again(id, place, *wait, cause, message);
+                        self.try_again(id, place, *wait, (cause, message));
                     }
                     _ => self.fail(id, place, stage, cause, message),
                 }
@@ -163,29 +163,7 @@ impl Decider<'_> {
         }
     }
 
-    fn try_again(
-        &mut self,
-        id: DeploymentId,
-        place: usize,
-        wait: std::time::Duration,
-        cause: Cause,
-        message: Option<String>,
-    ) {
-        let key = self.start_try(id, place, wait);
-        let target = self.target(id, place);
-        let data = EventData {
-            to: Some(target.status.word().to_owned()),
-            attempt: Some(target.attempt),
-            key: Some(key),
-            fence: self.state.server(target.server).map(|server| server.fence),
-            message,
-            ..EventData::default()
-        };
-        let about = About { place: Some(place), cause: Some(cause), ..About::default() };
-        self.event(id, EventType::TargetTry, &about, data);
-    }
-
-    fn fail(
+    pub(super) fn fail(
         &mut self,
         id: DeploymentId,
         place: usize,
@@ -255,25 +233,6 @@ impl Decider<'_> {
     ) -> Answer {
         if let Some(place) = self.place_under_way(id, target, key) {
             self.change_target(id, place, |target| target.unknown_since = None);
-        }
-        Answer::Done
-    }
-
-    pub(super) fn taken_over(&mut self, id: DeploymentId, target: TargetId) -> Answer {
-        let Some(place) = self.of(id).place(target) else { return Answer::Done };
-        let target = self.target(id, place);
-        let (server, order, is_running) =
-            (target.server, target.order, target.status.running().is_some());
-        let ours = self.state.server(server).is_some_and(|row| row.order == order);
-        if is_running && ours {
-            self.change_server(server, |server| server.fence += 1);
-            let data = EventData {
-                key: order,
-                fence: self.state.server(server).map(|server| server.fence),
-                ..EventData::default()
-            };
-            let about = About { place: Some(place), ..About::default() };
-            self.event(id, EventType::TargetTakenOver, &about, data);
         }
         Answer::Done
     }

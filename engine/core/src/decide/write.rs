@@ -217,6 +217,9 @@ impl Decider<'_> {
             if to.running().is_none() {
                 target.deadline_at = None;
             }
+            if to.running().is_none() && !to.is_failure() {
+                target.cause = None;
+            }
             change(target);
         });
         let target = self.target(id, place);
@@ -282,6 +285,7 @@ impl Decider<'_> {
             deployment.stale = false;
         });
         self.hold_event(id, EventType::HoldSet, reason, detail);
+        self.fail_awaited_tries(id);
         self.wake_next(id);
     }
 
@@ -327,6 +331,9 @@ impl Decider<'_> {
             deployment.holds.clear();
         });
         for place in 0..self.of(id).targets().len() {
+            if self.awaits_try(id, place) {
+                self.revoke_awaited_try(id, place);
+            }
             let status = self.target(id, place).status;
             if status == TargetStatus::Pending || status.is_between_stages() {
                 self.move_target(id, place, TargetEvent::Ended, None, |_| {});

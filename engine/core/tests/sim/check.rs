@@ -124,7 +124,13 @@ fn check_target(world: &World, state: &DeploymentState, target: &capstan_core::r
         assert_eq!(server.order, target.order, "S7: one order per server at a time");
         let work = order::work(&state.deployment, target, server).expect("it can be done");
         assert_eq!((work.fence, Some(work.key)), (server.fence, target.order));
-        assert!(target.deadline_at.is_some());
+        assert!(work.act_at <= work.deadline_at);
+        let kind = EffectKind::RunStage(id, target.id);
+        let due_at = world.shadow.effects[&(kind.number(), kind.subject())].due_at;
+        let held = state.deployment.holds.iter().map(|hold| hold.since);
+        for stopped in held.chain(state.deployment.ended_at) {
+            assert!(due_at <= stopped, "S2: {target:?} begins at {due_at}, held at {stopped}");
+        }
     }
     if !state.deployment.status.is_running() {
         return;

@@ -19,13 +19,13 @@ use capstan_core::event::Event;
 use capstan_core::input::{
     Act, Again, Answer, Create, Input, Refused, RollBack, StageEnded, StageResult,
 };
-use capstan_core::order::ScriptSet;
+use capstan_core::order::{self, ScriptSet};
 use capstan_core::ports::{CmdbApplication, CmdbGroup, CmdbServer, Report, Sight};
 use capstan_core::record::{
     Application, BastionRule, Cause, Flavor, Group, OnLbFailure, PackageRef, Service,
 };
 use capstan_core::rollback::{History, Past};
-use capstan_core::stage::Stage;
+use capstan_core::stage::{Stage, VERIFY_FRESH};
 use capstan_core::state::{DeploymentState, GroupState};
 use capstan_core::target_status::TargetStatus;
 use capstan_core::{
@@ -512,9 +512,24 @@ impl World {
         self.now = self.now + time;
     }
 
+    /// What an engine is given to do for a stage.
+    pub fn work(&self, stage: &Running) -> order::Work {
+        self.find_work(stage).expect("it can be done")
+    }
+
+    fn find_work(&self, stage: &Running) -> Option<order::Work> {
+        let state = self.of(stage.deployment);
+        let target = &state.targets()[state.place(stage.target).unwrap()];
+        let server = self.state.server(stage.server).unwrap();
+        order::work(&state.deployment, target, server)
+    }
+
     /// What a host truthfully answers when a stage is asked of it.
     fn truth(&mut self, stage: &Running) -> StageResult {
         let wanted = self.of(stage.deployment).deployment.package.id;
+        let at = self.now.max(stage.due_at);
+        let proven_at = self.find_work(stage).and_then(|work| work.verified_at);
+        let too_old = proven_at.is_some_and(|proven_at| at.since(proven_at) > VERIFY_FRESH);
         let host = self.hosts.entry(stage.server).or_default();
         let failed = |again| StageResult::Failed { cause: Cause::Failed, again };
         match stage.stage {
@@ -535,6 +550,8 @@ impl World {
                 failed(Again::WillNot)
             }
             Stage::Download | Stage::Verify => StageResult::Succeeded,
+            // The engine does not put a server into traffic on an old proof.
+            Stage::Markup if too_old => failed(Again::WillNot),
             Stage::Markup if !host.answers() => failed(Again::May),
             Stage::Markup => {
                 host.mark = false;
@@ -685,7 +702,9 @@ impl World {
     pub fn crash(&mut self) {
         self.state = self.shadow.rebuild();
         self.more.clear();
-        for Running { deployment, target, .. } in self.stages() {
+        let now = self.now;
+        let given_out = self.stages().into_iter().filter(|stage| stage.due_at <= now);
+        for Running { deployment, target, .. } in given_out {
             self.give(Input::TakenOver { deployment, target }).unwrap();
         }
     }
