@@ -4,7 +4,8 @@
 //! and effects, in one transaction. It is a function of its arguments alone.
 //!
 //! * [`command`]: what a person asks of a deployment, and whether it is allowed
-//! * [`create`]: new deployments, rollbacks, adoption
+//! * [`create`]: new deployments, rollbacks
+//! * [`adopt`]: what a group ran when it came to Capstan
 //! * [`outcome`]: how stages end
 //! * [`observe`]: what is seen of servers
 //! * [`member`]: servers that come, go, are pulled out and put back
@@ -17,6 +18,7 @@
 
 pub mod command;
 
+mod adopt;
 mod advance;
 mod create;
 mod hold;
@@ -97,7 +99,10 @@ impl Decider<'_> {
         match input {
             Input::Create(create) => self.create(create),
             Input::Rollback(rollback) => self.roll_back(rollback),
-            Input::Adopt { package, scripts, servers } => self.adopt(package, scripts, servers),
+            Input::Adopt { package, scripts, servers, history } => {
+                self.check_untouched(history)?;
+                self.adopt(package, scripts, servers)
+            }
             Input::Act(act) => self.act(act),
             Input::StageEnded(ended) => Ok(self.stage_ended(ended)),
             Input::AnswerLost { deployment, target, key, message } => {

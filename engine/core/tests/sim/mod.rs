@@ -307,9 +307,7 @@ impl World {
             for host in self.hosts.values_mut() {
                 host.package = Some(package(0).id);
             }
-            let input =
-                Input::Adopt { package: package(0), scripts: scripts(), servers: ids.clone() };
-            self.give(input).unwrap();
+            self.adopt().unwrap();
         }
         if setup.first == First::Out {
             self.hosts.values_mut().for_each(|host| host.outside = true);
@@ -317,6 +315,17 @@ impl World {
         if matches!(setup.first, First::In | First::Out) {
             self.look();
         }
+    }
+
+    /// Every host says that it runs version 0.
+    pub fn adopt(&mut self) -> Result<Answer, Refused> {
+        let servers = self.state.servers().iter().filter(|server| !server.retired);
+        self.give(Input::Adopt {
+            package: package(0),
+            scripts: scripts(),
+            servers: servers.map(|server| server.id).collect(),
+            history: self.history(),
+        })
     }
 
     // Inputs.
