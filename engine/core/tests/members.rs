@@ -6,11 +6,14 @@ mod sim;
 use capstan_core::ServerId;
 use capstan_core::action::Action;
 use capstan_core::config::ConfigRequest;
+use capstan_core::decide::{LOOK_INTERVAL, RETURN_PATIENCE};
 use capstan_core::deployment_status::DeploymentStatus as Status;
 use capstan_core::effect::EffectKind;
+use capstan_core::event::{Event, EventType};
 use capstan_core::record::{OutBecause, Service};
+use capstan_core::target_status::TargetStatus as Target;
 
-use sim::case::{Case, baked, half, started};
+use sim::case::{Case, baked, half, started, verified};
 use sim::{First, Host, Setup, World};
 
 fn service(case: &Case, server: ServerId) -> (Service, Option<OutBecause>) {
@@ -105,4 +108,123 @@ fn an_adopted_server_may_serve_though_it_was_new() {
     let world = World::new(Setup { first: First::New, ..Setup::default() });
     let rows = world.state.servers().iter().filter(|row| !row.retired);
     assert!(rows.into_iter().all(|row| row.service == Service::Unknown));
+}
+
+/// A server that was pulled out before its turn, and put back: the deployment takes it up.
+fn taken_up_again() -> (Case, ServerId) {
+    let mut case = baked(8, half());
+    let server = case.batch(3)[0];
+    case.pull(server);
+    case.world.put_back(server).unwrap();
+    assert_eq!(case.target(server), Target::Pending);
+    assert!(!returns(&case, server), "the deployment brings it in");
+    (case, server)
+}
+
+fn returns(case: &Case, server: ServerId) -> bool {
+    let kind = EffectKind::ReturnServer(server);
+    case.world.shadow.effects.contains_key(&(kind.number(), kind.subject()))
+}
+
+#[test]
+fn a_server_that_was_put_back_is_returned_when_its_deployment_ends() {
+    let (mut case, server) = taken_up_again();
+    case.act(Action::Revoke).is(Status::Revoked);
+    assert!(returns(&case, server));
+    case.world.return_servers();
+    assert_eq!(service(&case, server), (Service::In, None), "it proved the group's version");
+
+    // Under way when the deployment ends: when its stage has ended.
+    let (mut case, server) = taken_up_again();
+    case.act(Action::Rollout);
+    while case.target(server).running().is_none() {
+        case.world.succeed(&case.world.stages()[0].clone());
+    }
+    case.act(Action::Revoke);
+    assert!(!returns(&case, server), "its target took it out");
+}
+
+#[test]
+fn a_target_takes_over_who_was_to_be_returned() {
+    let mut case = verified(8, half());
+    case.act(Action::Revoke);
+    let server = case.batch(2)[0];
+    case.pull(server);
+    case.world.put_back(server).unwrap();
+    assert!(returns(&case, server));
+    let id = case.world.rollout(2, half());
+    let mut case = Case { world: case.world, id };
+    while !case.target(server).is_at_rest() && case.target(server).running().is_none() {
+        case.run();
+        let next =
+            case.allowed().into_iter().find(|it| [Action::Bake, Action::Rollout].contains(it));
+        case.act(next.unwrap());
+    }
+    assert!(!returns(&case, server));
+}
+
+#[test]
+fn a_server_that_was_put_back_and_left_is_returned_when_it_is_there_again() {
+    let mut case = verified(4, half());
+    case.act(Action::Revoke);
+    let server = case.batch(2)[0];
+    case.pull(server);
+    case.world.put_back(server).unwrap();
+    case.world.remove_server(server, true);
+    assert!(!returns(&case, server));
+    case.world.restore_server(server);
+    assert!(returns(&case, server));
+    assert_eq!(service(&case, server), (Service::Out, Some(OutBecause::Person)));
+}
+
+#[test]
+fn a_lost_answer_does_not_leave_a_server_out_for_good() {
+    let mut case = baked(4, half());
+    let bastion = case.batch(1)[0];
+    case.pull(bastion);
+    case.world.hosts.get_mut(&bastion).unwrap().dead = true;
+    case.world.put_back(bastion).unwrap();
+    let said = |case: &Case| {
+        let out = |event: &&Event| event.kind == EventType::ServerOut;
+        case.world.events_of(case.id).filter(out).count()
+    };
+    let before = said(&case);
+    for _ in 0..10 {
+        case.world.return_servers();
+        case.world.look();
+        assert!(returns(&case, bastion), "it is asked again");
+        case.world.pass(LOOK_INTERVAL);
+    }
+    assert_eq!(said(&case) - before, 1, "once");
+    assert!(case.server(bastion).dead_since.is_some(), "since when is on the row");
+    case.revive(bastion);
+    case.world.return_servers();
+    assert_eq!(service(&case, bastion), (Service::In, None));
+    assert!(!returns(&case, bastion));
+
+    case.pull(bastion);
+    case.world.hosts.get_mut(&bastion).unwrap().dead = true;
+    case.world.put_back(bastion).unwrap();
+    case.world.return_servers();
+    case.world.pass(RETURN_PATIENCE);
+    case.world.return_servers();
+    assert!(!returns(&case, bastion), "it stays out");
+    assert_eq!(case.target(bastion), Target::VerifyFailure, "and has relapsed");
+}
+
+#[test]
+fn who_is_put_back_and_kept_out_by_others_is_out_by_others() {
+    let mut world = World::new(Setup::default());
+    let server = world.server_at(0).unwrap();
+    world.pull_out(server).unwrap();
+    world.drain();
+    world.hosts.get_mut(&server).unwrap().outside = true;
+    world.put_back(server).unwrap();
+    world.return_servers();
+    let row = world.state.server(server).unwrap();
+    assert_eq!((row.service, row.out_because), (Service::Out, Some(OutBecause::Outside)));
+    assert!(!row.drained, "our own mark is off");
+    world.hosts.get_mut(&server).unwrap().outside = false;
+    world.look();
+    assert_eq!(world.state.server(server).unwrap().service, Service::In);
 }

@@ -1,19 +1,15 @@
-//! Servers that come and go, are pulled out and put back.
+//! Servers that come and go, and are pulled out.
 
 use crate::batch_status::BatchStatus;
 use crate::deployment_status::DeploymentStatus;
 use crate::effect::{Effect, EffectKind};
 use crate::event::{EventData, EventType};
 use crate::input::{Answer, Refused};
-use crate::ports::{Report, Sight};
-use crate::record::{
-    Batch, Flavor, OutBecause, PackageRef, PulledOut, Running, Server, Service, Target,
-};
+use crate::record::{Batch, Flavor, OutBecause, PulledOut, Server, Service, Target};
 use crate::target_status::{TargetEvent, TargetStatus};
 use crate::{DeploymentId, ServerId, TargetId};
 
 use super::Decider;
-use super::observe::return_package;
 use super::write::About;
 
 impl Decider<'_> {
@@ -46,24 +42,7 @@ impl Decider<'_> {
         Ok(Answer::Done)
     }
 
-    pub(super) fn put_back(&mut self, id: ServerId, actor: &str) -> Result<Answer, Refused> {
-        if self.known_server(id)?.pulled_out.is_none() {
-            return Err(Refused::new("not_pulled_out", "nobody pulled this server out"));
-        }
-        actor.clone_into(&mut self.actor);
-        self.change_server(id, |server| {
-            server.pulled_out = None;
-            server.out_because = Some(OutBecause::Person);
-        });
-        self.server_event(id, EventType::ServerPutBack, EventData::default());
-        self.changes.delete(EffectKind::DrainServer(id));
-        if !self.member_appeared(id) {
-            self.put_effect(EffectKind::ReturnServer(id));
-        }
-        Ok(Answer::Done)
-    }
-
-    fn known_server(&self, id: ServerId) -> Result<&Server, Refused> {
+    pub(super) fn known_server(&self, id: ServerId) -> Result<&Server, Refused> {
         self.state
             .server(id)
             .filter(|server| !server.retired)
@@ -82,63 +61,6 @@ impl Decider<'_> {
             self.changes.put(Effect { kind: EffectKind::DrainServer(id), group, due_at });
         }
         Answer::Done
-    }
-
-    pub(super) fn server_returned(
-        &mut self,
-        id: ServerId,
-        report: Option<&Report>,
-        sight: Sight,
-        current: Option<&PackageRef>,
-    ) -> Answer {
-        self.changes.delete(EffectKind::ReturnServer(id));
-        let waits = self.state.server(id).is_some_and(|server| {
-            server.pulled_out.is_none() && server.out_because == Some(OutBecause::Person)
-        });
-        if !waits {
-            return Answer::Done;
-        }
-        let right = return_package(self.state, id, current)
-            .filter(|package| report.is_some_and(|report| report.sha256 == package.sha256));
-        match (right, sight) {
-            (Some(package), Sight::Serving) => {
-                let running = Running {
-                    package: package.id,
-                    version: package.version.clone(),
-                    proven_at: Some(self.now),
-                };
-                self.change_server(id, |server| {
-                    server.running = Some(running);
-                    server.drained = false;
-                });
-                self.changes.delete(EffectKind::DrainServer(id));
-                self.server_in(id, "it was put back and proved the group's package");
-            }
-            (right, _) => self.does_not_return(id, report, right.is_some()),
-        }
-        Answer::Done
-    }
-
-    fn does_not_return(&mut self, id: ServerId, report: Option<&Report>, is_right: bool) {
-        let message = match report {
-            None => "it was put back and does not say what it runs: it stays out".to_owned(),
-            Some(report) if is_right => {
-                format!("it was put back with {} and does not serve: it stays out", report.version)
-            }
-            Some(report) => format!(
-                "it was put back and runs {}, not the group's package: it stays out",
-                report.version
-            ),
-        };
-        let data = EventData { message: Some(message.clone()), ..EventData::default() };
-        self.server_event(id, EventType::ServerOut, data);
-        let Some(state) = self.state.running() else { return };
-        let deployment = state.deployment.id;
-        if let Some(place) = state.place_of_server(id)
-            && state.targets()[place].status == TargetStatus::Success
-        {
-            self.relapse(deployment, place, message);
-        }
     }
 
     /// Its server left: the target is set aside, at once or when its stage has ended.

@@ -8,7 +8,8 @@
 //! * [`adopt`]: what a group ran when it came to Capstan
 //! * [`outcome`]: how stages end
 //! * [`observe`]: what is seen of servers
-//! * [`member`]: servers that come, go, are pulled out and put back
+//! * [`member`]: servers that come, go and are pulled out
+//! * [`put_back`]: servers that are put back
 //! * [`sync`]: the record of the CMDB
 //! * [`advance`]: the rows of the tables, then the holds, then the next steps, until nothing changes
 //! * [`hold`]: the holds that Capstan sets and clears by itself
@@ -25,6 +26,7 @@ mod hold;
 mod member;
 mod observe;
 mod outcome;
+mod put_back;
 mod start;
 mod sync;
 mod tries;
@@ -39,7 +41,8 @@ use crate::state::GroupState;
 use crate::{DeploymentId, Timestamp};
 
 pub use command::permitted;
-pub use observe::{LOOK_INTERVAL, return_package};
+pub use observe::LOOK_INTERVAL;
+pub use put_back::{RETURN_PATIENCE, return_package};
 pub use view::view;
 
 /// The name under which the engine itself acts.

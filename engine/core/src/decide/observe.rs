@@ -6,8 +6,7 @@ use crate::effect::{Effect, EffectKind};
 use crate::event::{EventData, EventType};
 use crate::input::Answer;
 use crate::ports::Sight;
-use crate::record::{Cause, Flavor, HoldReason, OutBecause, PackageRef, Server, Service};
-use crate::state::GroupState;
+use crate::record::{Cause, Flavor, HoldReason, OutBecause, Server, Service};
 use crate::target_status::{TargetEvent, TargetStatus};
 use crate::{DeploymentId, ServerId, Timestamp};
 
@@ -52,7 +51,9 @@ impl Decider<'_> {
 
     fn see(&mut self, id: ServerId, sight: Sight, can_drain: bool) {
         let Some(server) = self.state.server(id).filter(|server| !server.retired) else { return };
-        let (is_out, was_dead) = (server.service == Service::Out, server.dead_since.is_some());
+        let is_out = server.service == Service::Out;
+        let is_ours = matches!(server.out_because, Some(OutBecause::Target | OutBecause::Person));
+        let was_dead = server.dead_since.is_some() && !is_ours;
         match sight {
             Sight::Serving => self.see_serving(id, can_drain),
             Sight::Dead => self.see_dead(id),
@@ -61,9 +62,7 @@ impl Decider<'_> {
             }
             Sight::Drained | Sight::TakenOut if was_dead => self.change_server(id, |server| {
                 server.dead_since = None;
-                if server.out_because == Some(OutBecause::Dead) {
-                    server.out_because = Some(OutBecause::Outside);
-                }
+                server.out_because = Some(OutBecause::Outside);
             }),
             Sight::Drained | Sight::TakenOut | Sight::Unknown => {}
         }
@@ -190,19 +189,4 @@ impl Decider<'_> {
             target.skipped = false;
         });
     }
-}
-
-/// The package that a server must prove to go into traffic when it is put back: that of its SUCCESS
-/// target in the running deployment, else the one that the group runs.
-pub fn return_package(
-    state: &GroupState,
-    server: ServerId,
-    current: Option<&PackageRef>,
-) -> Option<PackageRef> {
-    let by_target = state.running().and_then(|running| {
-        let place = running.place_of_server(server)?;
-        (running.targets()[place].status == TargetStatus::Success)
-            .then(|| running.deployment.package.clone())
-    });
-    by_target.or_else(|| current.cloned())
 }

@@ -36,6 +36,7 @@ impl Decider<'_> {
             });
             if is_last_word {
                 self.undo_failed_markdown(id, place);
+                self.return_if_put_back(self.target(id, place).server);
             }
             return Answer::Done;
         }

@@ -91,6 +91,8 @@ impl Decider<'_> {
     /// took no slot.
     fn take_server(&mut self, id: DeploymentId, place: usize) -> bool {
         let server = self.target(id, place).server;
+        // The target brings it in now, whoever put it back.
+        self.changes.delete(EffectKind::ReturnServer(server));
         let mut already_out = true;
         let now = self.now;
         self.change_server(server, |server| {

@@ -75,6 +75,7 @@ impl Decider<'_> {
     fn retire(&mut self, id: ServerId) {
         self.changes.server_records.insert(id);
         self.change_server(id, |server| server.retired = true);
+        self.changes.delete(EffectKind::ReturnServer(id));
         self.server_event(id, EventType::ServerLeft, EventData::default());
         self.member_left(id);
     }
@@ -93,7 +94,9 @@ impl Decider<'_> {
             }
         });
         if was_retired {
-            self.appear(id);
+            if !self.appear(id) {
+                self.return_if_put_back(id);
+            }
             self.look_soon();
         }
     }
@@ -115,9 +118,10 @@ impl Decider<'_> {
         self.appear(id);
     }
 
-    fn appear(&mut self, id: ServerId) {
+    /// Returns whether a deployment takes care of it.
+    fn appear(&mut self, id: ServerId) -> bool {
         self.server_event(id, EventType::ServerAppeared, EventData::default());
-        self.member_appeared(id);
+        self.member_appeared(id)
     }
 }
 

@@ -340,6 +340,7 @@ impl Decider<'_> {
             }
             if status.running().is_none() {
                 self.undo_failed_markdown(id, place);
+                self.return_if_put_back(self.target(id, place).server);
             }
         }
         for index in 1..=u32::try_from(self.of(id).batches().len()).unwrap_or(0) {
