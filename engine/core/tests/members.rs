@@ -5,15 +5,17 @@ mod sim;
 
 use capstan_core::ServerId;
 use capstan_core::action::Action;
+use capstan_core::batch_status::BatchStatus;
 use capstan_core::config::ConfigRequest;
 use capstan_core::decide::{LOOK_INTERVAL, RETURN_PATIENCE};
 use capstan_core::deployment_status::DeploymentStatus as Status;
 use capstan_core::effect::EffectKind;
 use capstan_core::event::{Event, EventType};
 use capstan_core::record::{OutBecause, Service};
+use capstan_core::stage::Stage;
 use capstan_core::target_status::TargetStatus as Target;
 
-use sim::case::{Case, baked, half, started, verified};
+use sim::case::{Case, baked, half, marked, started, verified};
 use sim::{First, Host, Setup, World};
 
 fn service(case: &Case, server: ServerId) -> (Service, Option<OutBecause>) {
@@ -227,4 +229,81 @@ fn who_is_put_back_and_kept_out_by_others_is_out_by_others() {
     world.hosts.get_mut(&server).unwrap().outside = false;
     world.look();
     assert_eq!(world.state.server(server).unwrap().service, Service::In);
+}
+
+#[test]
+fn a_rollback_visits_who_was_left_out_and_stops_serving() {
+    for dies in [true, false] {
+        let mut case = baked(8, half());
+        case.act(Action::Rollout);
+        for stage in case.world.stages() {
+            case.world.succeed(&stage);
+        }
+        case.world.roll_back(None, ConfigRequest::default()).unwrap();
+        let id = case.world.running().unwrap();
+        let mut case = Case { world: case.world, id };
+        let planned = case.world.of(id).targets().len();
+        let left_out = |row: &&capstan_core::record::Server| {
+            case.world.of(id).place_of_server(row.id).is_none()
+        };
+        let server = case.world.state.servers().iter().find(left_out).unwrap().id;
+        if dies {
+            case.die(server);
+        } else {
+            case.world.hosts.get_mut(&server).unwrap().outside = true;
+            case.world.look();
+        }
+        assert_eq!(case.world.of(id).targets().len(), planned + 1);
+        assert_eq!(case.target(server), Target::Pending);
+        let last = u32::try_from(case.world.of(id).batches().len()).unwrap();
+        assert_eq!(case.batch(last), [server], "in a new last batch");
+        case.revive(server).run();
+        case.is(Status::Success);
+    }
+}
+
+#[test]
+fn who_appears_goes_after_all_that_were_planned() {
+    let mut case = baked(4, half());
+    let planned: Vec<Vec<ServerId>> = (1..=3).map(|index| case.batch(index)).collect();
+    case.world.add_server();
+    case.world.add_server();
+    assert_eq!(case.batch(4).len(), 2, "one last batch takes all that appear while it is PENDING");
+    let away = case.batch(1)[0];
+    case.pull(away);
+    assert_eq!((1..=3).map(|index| case.batch(index)).collect::<Vec<_>>(), planned);
+    case.act(Action::Rollout);
+    while case.batch_status(4) == BatchStatus::Pending {
+        let stage = case.world.stages()[0];
+        case.world.succeed(&stage);
+    }
+    case.world.add_server();
+    assert_eq!(case.batch(5).len(), 1, "it has begun: another one");
+    assert_eq!(case.batch(4).len(), 2);
+    case.run().is(Status::Success);
+}
+
+#[test]
+fn who_comes_back_late_shares_the_last_batch_with_who_appears() {
+    let mut case = marked(8, 2, half());
+    let bad = case.batch(1)[1];
+    case.world.run_rounds(|_, stage| stage.server == bad && stage.stage == Stage::Install, |_| {});
+    let last = u32::try_from(case.world.of(case.id).batches().len()).unwrap();
+    case.pull(bad);
+    case.world.put_back(bad).unwrap();
+    case.world.add_server();
+    let new = case.world.server_at(8).unwrap();
+    assert_eq!(case.batch(last + 1), [bad, new]);
+}
+
+#[test]
+fn a_draft_gives_who_appeared_a_last_batch() {
+    let mut world = World::new(Setup { servers: 4, ..Setup::default() });
+    let draft = world.create_input(1, half(), false);
+    let id = world.create(draft).unwrap();
+    world.add_server();
+    let mut case = Case { world, id };
+    let new = case.world.server_at(4).unwrap();
+    case.act(Action::Start);
+    assert_eq!(case.batch(4), [new]);
 }

@@ -10,7 +10,7 @@ use crate::order::ScriptSet;
 use crate::plan::{Plan, PlanInput, plan};
 use crate::record::{Batch, Deployment, Flavor, PackageRef, Target};
 use crate::rollback::History;
-use crate::{DeploymentId, TargetId};
+use crate::{DeploymentId, ServerId, TargetId, Timestamp};
 
 use super::write::About;
 use super::{DRAFT_KEPT, Decider};
@@ -247,8 +247,7 @@ impl Decider<'_> {
             .filter_map(|(batch, server)| Some((batch, self.state.server(server)?)))
             .zip(0..)
             .map(|((batch, server), place)| {
-                let names: &[&[u8]] = &[id.0.as_bytes(), server.id.0.as_bytes(), b"target"];
-                let target = TargetId(derived_in_order(self.now, place, names));
+                let target = planned_id(id, server.id, place, self.now);
                 Target::new(target, id, batch, place, server, self.now)
             })
             .collect()
@@ -284,4 +283,21 @@ impl Decider<'_> {
             stale: false,
         }
     }
+}
+
+/// The id of a target that is made with its deployment. Those that come later are not numbered by
+/// their place: that tells the two apart (see [`is_planned`]).
+fn planned_id(
+    deployment: DeploymentId,
+    server: ServerId,
+    place: u32,
+    created_at: Timestamp,
+) -> TargetId {
+    let names: &[&[u8]] = &[deployment.0.as_bytes(), server.0.as_bytes(), b"target"];
+    TargetId(derived_in_order(created_at, place, names))
+}
+
+/// Whether a target stood in the plan that its deployment was made with.
+pub(super) fn is_planned(deployment: &Deployment, target: &Target) -> bool {
+    target.id == planned_id(deployment.id, target.server, target.place, deployment.created_at)
 }

@@ -10,6 +10,7 @@ use crate::target_status::{TargetEvent, TargetStatus};
 use crate::{DeploymentId, ServerId, TargetId};
 
 use super::Decider;
+use super::create::is_planned;
 use super::write::About;
 
 impl Decider<'_> {
@@ -170,12 +171,18 @@ impl Decider<'_> {
         true
     }
 
-    /// The last batch, if it is a normal one that has not begun; else a new one.
+    /// The last batch for servers that appear or come back, if it has not begun; else a new one.
+    /// They join no batch of the plan: who is new goes after all that were planned.
     pub(super) fn last_open_batch(&mut self, id: DeploymentId) -> u32 {
-        let batches = self.of(id).batches();
+        let state = self.of(id);
+        let batches = state.batches();
         if let Some(last) = batches.last()
             && !last.is_bastion
             && last.status == BatchStatus::Pending
+            && !state.targets().iter().any(|target| {
+                let came_back = target.attempt > 1;
+                target.batch == last.index && !came_back && is_planned(&state.deployment, target)
+            })
         {
             return last.index;
         }

@@ -59,11 +59,15 @@ impl Decider<'_> {
             Sight::Dead => self.see_dead(id),
             Sight::Drained | Sight::TakenOut if !is_out => {
                 self.server_out(id, OutBecause::Outside, "the load balancer does not send traffic");
+                self.visit_left_out(id);
             }
-            Sight::Drained | Sight::TakenOut if was_dead => self.change_server(id, |server| {
-                server.dead_since = None;
-                server.out_because = Some(OutBecause::Outside);
-            }),
+            Sight::Drained | Sight::TakenOut if was_dead => {
+                self.change_server(id, |server| {
+                    server.dead_since = None;
+                    server.out_because = Some(OutBecause::Outside);
+                });
+                self.visit_left_out(id);
+            }
             Sight::Drained | Sight::TakenOut | Sight::Unknown => {}
         }
     }
@@ -154,24 +158,31 @@ impl Decider<'_> {
         }
     }
 
-    /// Dead for longer than the settle time: a relapse if its target had succeeded; in a rollback
-    /// that had left it out as already right, a new target.
+    /// Dead for longer than the settle time: a relapse if its target had succeeded.
     fn dead_for_good(&mut self, server: ServerId, since: Timestamp) {
         let Some(state) = self.state.running() else { return };
         if self.now.since(since) < state.deployment.frozen.settle_time() {
             return;
         }
-        let (id, flavor) = (state.deployment.id, state.deployment.flavor);
+        let id = state.deployment.id;
         match state.place_of_server(server) {
             Some(place) if state.targets()[place].status == TargetStatus::Success => {
                 let version = &state.deployment.package.version;
                 let message = format!("it served {version} and does not answer any more");
                 self.relapse(id, place, message);
             }
-            None if flavor == Flavor::Rollback => {
-                self.add_target(id, server);
-            }
-            _ => {}
+            Some(_) => {}
+            None => self.visit_left_out(server),
+        }
+    }
+
+    /// A rollback left a server out as already right, and it does not serve any more: it gets a
+    /// target after all.
+    fn visit_left_out(&mut self, server: ServerId) {
+        let Some(state) = self.state.running() else { return };
+        let (id, flavor) = (state.deployment.id, state.deployment.flavor);
+        if flavor == Flavor::Rollback && state.place_of_server(server).is_none() {
+            self.add_target(id, server);
         }
     }
 
