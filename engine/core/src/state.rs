@@ -7,7 +7,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::batch_status::BatchStatus;
-use crate::record::{Batch, Deployment, Group, Server, Target};
+use crate::event::StartingPoint;
+use crate::record::{Batch, Deployment, Group, Server, Service, Target};
 use crate::slots::{Census, Slots};
 use crate::tally::{Need, Tally, is_unknown};
 use crate::target_status::TargetStatus;
@@ -157,6 +158,31 @@ impl GroupState {
             state.deployment.config.max_unavailable,
             state.deployment.frozen.may_go_dark,
         )
+    }
+
+    /// How the group stands, for the log of a deployment that begins to hold it.
+    pub(crate) fn starting_point(&self, state: &DeploymentState) -> StartingPoint {
+        let named = |wanted: fn(&Server) -> bool| {
+            let members = self.servers.iter().filter(|server| !server.retired);
+            members.filter(|server| wanted(server)).map(|server| server.id).collect()
+        };
+        let config = &state.deployment.config;
+        StartingPoint {
+            members: self.census.members,
+            may_go_dark: state.deployment.frozen.may_go_dark,
+            max_unavailable: config.max_unavailable,
+            max_failure: config.max_failure,
+            out: named(|server| server.is_out() && server.service != Service::Unknown),
+            unseen: named(|server| server.service == Service::Unknown),
+            new: named(|server| !server.is_out() && server.service != Service::In),
+            // Who is no member now may come back, and is pulled out then.
+            pulled_out: self
+                .servers
+                .iter()
+                .filter(|server| server.pulled_out.is_some())
+                .map(|server| server.id)
+                .collect(),
+        }
     }
 
     /// Replaces a server by a newer row.

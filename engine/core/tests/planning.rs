@@ -509,15 +509,15 @@ fn a_server_that_a_rollback_left_out_and_that_dies_gets_a_target() {
 
 #[test]
 fn a_group_that_was_released_to_is_not_adopted() {
-    let come = || World::new(Setup { adopted: false, ..Setup::default() });
+    let fresh = || World::new(Setup { adopted: false, ..Setup::default() });
     let code = |world: &mut World| world.adopt().map_err(|refused| refused.code);
-    let mut world = come();
+    let mut world = fresh();
     let draft = world.create_input(1, ConfigRequest::default(), false);
     world.create(draft).unwrap();
     assert!(matches!(code(&mut world), Ok(Answer::Created(_))), "a draft has touched nothing");
     assert_eq!(code(&mut world), Err("already_adopted"), "once");
 
-    let mut world = come();
+    let mut world = fresh();
     let id = world.rollout(1, ConfigRequest::default());
     assert_eq!(code(&mut world), Err("already_adopted"), "one is under way");
     let refused = world.adopt().unwrap_err();

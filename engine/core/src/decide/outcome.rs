@@ -6,7 +6,7 @@ use crate::input::{Again, Answer, StageEnded, StageResult};
 use crate::record::{Cause, OutBecause, Running, Service};
 use crate::stage::{Stage, TRY_WAITS};
 use crate::target_status::TargetEvent;
-use crate::{DeploymentId, OrderKey, TargetId};
+use crate::{DeploymentId, OrderKey, ServerId, TargetId};
 
 use super::Decider;
 use super::write::About;
@@ -17,12 +17,14 @@ impl Decider<'_> {
         let id = ended.deployment;
         let Some(place) = self.of(id).place(ended.target) else { return Answer::Done };
         let target = self.target(id, place);
+        let server = target.server;
         let stage = target.status.running().filter(|_| target.order == Some(ended.key));
         let Some(stage) = stage else {
             self.late_outcome(ended, place);
             return Answer::Done;
         };
         let result = self.forgive(id, stage, ended.result);
+        let before = self.state.server(server).map(|row| row.service);
         let is_last_word = self.note_on_server(ended, place, stage, result);
         self.changes.delete(EffectKind::RunStage(id, ended.target));
         let failed = matches!(result, StageResult::Failed { .. });
@@ -35,8 +37,9 @@ impl Decider<'_> {
                 target.message = message;
             });
             if is_last_word {
+                self.tell_running(id, server, before);
                 self.undo_failed_markdown(id, place);
-                self.return_if_put_back(self.target(id, place).server);
+                self.return_if_put_back(server);
             }
             return Answer::Done;
         }
@@ -46,6 +49,19 @@ impl Decider<'_> {
             self.note_on_target(ended, place, stage, result);
         }
         Answer::Done
+    }
+
+    /// An act of a deployment that has ended changed whether a server serves: the log of the one
+    /// that holds the group now must say so, since its counts follow (S1).
+    fn tell_running(&mut self, ended: DeploymentId, id: ServerId, before: Option<Service>) {
+        let now = self.state.server(id).map(|row| row.service);
+        if now == before || self.state.running().is_none() {
+            return;
+        }
+        let serves = now == Some(Service::In);
+        let kind = if serves { EventType::ServerIn } else { EventType::ServerOut };
+        let message = Some(format!("by an act of deployment {ended}, which has ended"));
+        self.server_event(id, kind, EventData { message, ..EventData::default() });
     }
 
     /// `ignore_verify` forgives a bad health answer of the right package, and nothing else (S5).

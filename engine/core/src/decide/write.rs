@@ -48,6 +48,13 @@ impl Decider<'_> {
         let group = self.state.id();
         let state = self.of(id);
         let target = about.place.map(|place| &state.targets()[place]);
+        let server = about.server.or(target.map(|target| target.server));
+        let row = server.and_then(|server| self.state.server(server));
+        let data = EventData {
+            service: row.map(|row| row.service),
+            out_because: row.and_then(|row| row.out_because),
+            ..data
+        };
         let event = Event {
             seq: state.deployment.seq + 1,
             at: self.now,
@@ -56,7 +63,7 @@ impl Decider<'_> {
             deployment: Some(id),
             batch: about.batch.or(target.map(|target| target.batch)),
             target: target.map(|target| target.id),
-            server: about.server.or(target.map(|target| target.server)),
+            server,
             actor: self.actor.clone(),
             cause: about.cause,
             data,
@@ -134,6 +141,8 @@ impl Decider<'_> {
             from: Some(from.word().to_owned()),
             to: Some(to.word().to_owned()),
             version: Some(self.of(id).deployment.package.version.clone()),
+            start: (from == DeploymentStatus::Pending && to.is_running())
+                .then(|| self.state.starting_point(self.of(id))),
             ..self.figures(id)
         };
         self.event(id, EventType::DeploymentStatus, &About::default(), data);

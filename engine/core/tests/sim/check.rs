@@ -161,12 +161,7 @@ fn check_target(world: &World, state: &DeploymentState, target: &capstan_core::r
 
 /// What must be true of the whole log.
 pub fn logs(world: &World) {
-    let configs = world
-        .state
-        .deployments()
-        .map(|state| (state.deployment.id, state.deployment.config.clone()))
-        .collect();
-    if let Err(found) = checker::check_with(&world.shadow.events, &configs) {
+    if let Err(found) = checker::check(&world.shadow.events) {
         for violation in &found {
             eprintln!("{violation}");
         }

@@ -34,6 +34,7 @@ use capstan_core::{
 use shadow::Shadow;
 
 /// How a group begins.
+#[expect(clippy::struct_excessive_bools, reason = "each is a choice of its own")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Setup {
     pub servers: u32,
@@ -73,6 +74,7 @@ impl Default for Setup {
 }
 
 /// A host as it is, whatever Capstan thinks.
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 #[derive(Debug, Clone, Default)]
 pub struct Host {
     pub dead: bool,
@@ -527,10 +529,10 @@ impl World {
     }
 
     fn find_work(&self, stage: &Running) -> Option<order::Work> {
-        let state = self.of(stage.deployment);
-        let target = &state.targets()[state.place(stage.target).unwrap()];
+        let row = self.of(stage.deployment);
+        let target = &row.targets()[row.place(stage.target).unwrap()];
         let server = self.state.server(stage.server).unwrap();
-        order::work(&state.deployment, target, server)
+        order::work(&row.deployment, target, server)
     }
 
     /// What a host truthfully answers when a stage is asked of it.
@@ -628,7 +630,11 @@ impl World {
             let sight = match host.sight() {
                 _ if hidden(place) => Sight::Unknown,
                 Sight::Drained | Sight::TakenOut if !self.can_drain => Sight::Serving,
-                sight => sight,
+                Sight::Serving
+                | Sight::Drained
+                | Sight::TakenOut
+                | Sight::Dead
+                | Sight::Unknown => host.sight(),
             };
             host.fresh &= hidden(place);
             seen.push((server.id, sight));
