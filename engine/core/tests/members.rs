@@ -3,7 +3,8 @@
 
 mod sim;
 
-use capstan_core::ServerId;
+use std::time::Duration;
+
 use capstan_core::action::Action;
 use capstan_core::batch_status::BatchStatus;
 use capstan_core::config::ConfigRequest;
@@ -14,6 +15,7 @@ use capstan_core::event::{Event, EventType};
 use capstan_core::record::{OutBecause, Service};
 use capstan_core::stage::Stage;
 use capstan_core::target_status::TargetStatus as Target;
+use capstan_core::{ServerId, Timestamp};
 
 use sim::case::{Case, baked, half, marked, started, verified};
 use sim::{First, Host, Setup, World};
@@ -30,18 +32,22 @@ fn vanish_and_return(case: &mut Case, servers: &[ServerId]) {
     }
 }
 
+fn look_due(case: &Case) -> Timestamp {
+    let look = EffectKind::ObserveServers(case.id);
+    case.world.shadow.effects[&(look.number(), look.subject())].due_at
+}
+
 #[test]
 fn a_server_that_comes_back_may_serve_and_is_looked_at() {
     let mut case = baked(8, ConfigRequest::default());
     let back = case.batch(3);
+    case.world.pass(Duration::from_secs(1));
     vanish_and_return(&mut case, &back);
     for server in &back {
         assert_eq!(service(&case, *server), (Service::Unknown, None));
         assert!(case.server(*server).is_out(), "nothing says that it serves");
     }
-    let look = EffectKind::ObserveServers(case.id);
-    let effect = case.world.shadow.effects[&(look.number(), look.subject())];
-    assert_eq!(effect.due_at, case.world.now, "the look is not far");
+    assert_eq!(look_due(&case), case.world.now, "the look is not far");
     case.world.look();
     assert_eq!(service(&case, back[0]), (Service::In, None));
     case.act(Action::Rollout).run().is(Status::Success);
@@ -93,8 +99,10 @@ fn a_host_under_a_new_id_may_serve_too() {
 #[test]
 fn a_new_server_that_serves_needs_a_slot() {
     let mut case = baked(2, half());
+    case.world.pass(Duration::from_secs(1));
     case.world.add_host(Host::default());
     case.world.add_server();
+    assert_eq!(look_due(&case), case.world.now, "who appears may serve already");
     let (serves, blank) = (case.world.server_at(2).unwrap(), case.world.server_at(3).unwrap());
     case.world.look();
     assert_eq!(service(&case, serves), (Service::In, None), "truth of traffic is observed");

@@ -101,7 +101,8 @@ impl Decider<'_> {
         }
     }
 
-    /// What came back may be serving all the while: the next look says so, and must not be far.
+    /// Who appears may serve already, and who came back all the while: the next look says so, and
+    /// must not be far.
     fn look_soon(&mut self) {
         if let Some(id) = self.state.running().map(|state| state.deployment.id) {
             self.put_effect(EffectKind::ObserveServers(id));
@@ -116,6 +117,7 @@ impl Decider<'_> {
         self.changes.servers.insert(id);
         self.state.insert_server(server);
         self.appear(id);
+        self.look_soon();
     }
 
     /// Returns whether a deployment takes care of it.

@@ -31,6 +31,13 @@ pub fn after_input(world: &World) {
         assert!(server.is_out() && server.service != Service::In, "S1: pulled out is out");
         assert!(server.drained, "pulled out carries our mark");
     }
+    for server in world.state.servers().iter().filter(|server| !server.retired) {
+        let put_back = server.pulled_out.is_none()
+            && server.out_because == Some(OutBecause::Person)
+            && server.dead_since.is_some();
+        let asked = has_effect(world, EffectKind::ReturnServer(server.id));
+        assert!(!put_back || asked, "its answer was lost and nobody asks again: {server:?}");
+    }
     for state in world.state.deployments() {
         check_deployment(world, state);
     }
