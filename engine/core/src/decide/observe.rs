@@ -107,6 +107,7 @@ impl Decider<'_> {
     fn drain_again(&mut self, id: ServerId) {
         let twice = self.state.server(id).is_some_and(|server| server.drained_again);
         self.change_server(id, |server| server.drained_again = true);
+        self.forget_failed_markdown(id);
         let message = "it is in traffic although it was drained; it is drained again";
         let data = EventData { message: Some(message.to_owned()), ..EventData::default() };
         self.server_event(id, EventType::ServerDrainedAgain, data);
@@ -114,6 +115,18 @@ impl Decider<'_> {
         if twice && let Some(running) = self.state.running().map(|state| state.deployment.id) {
             let detail = "a server that was drained is in traffic for the second time".to_owned();
             self.set_hold(running, HoldReason::Dependency, detail);
+        }
+    }
+
+    /// Its Markdown had failed, and now it is drained after all: the end of its target does not give
+    /// it back, since our own mark is on it.
+    fn forget_failed_markdown(&mut self, server: ServerId) {
+        let taken = self.state.running().and_then(|state| {
+            let place = state.place_of_server(server)?;
+            state.targets()[place].took.then_some((state.deployment.id, place))
+        });
+        if let Some((id, place)) = taken {
+            self.change_target(id, place, |target| target.took = false);
         }
     }
 

@@ -59,7 +59,7 @@ pub fn took(world: &World, events: &[event::Event]) {
 pub fn took_in_truth(world: &World, before: &GroupState, events: &[event::Event]) {
     for event in events.iter().filter(|event| event.data.already_out.is_some()) {
         let server = event.server.unwrap();
-        let host = world.hosts.get(&server).cloned().unwrap_or_default();
+        let Some(host) = world.hosts.get(&server) else { continue };
         let was_ours = before.server(server).is_some_and(|row| row.drained);
         if was_ours || !host.would_serve() || host.fresh {
             continue;
