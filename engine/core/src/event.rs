@@ -146,7 +146,7 @@ pub struct StartingPoint {
     /// Members that are known to be out.
     pub out: Vec<ServerId>,
     /// Members that nobody has looked at: they count as out, and may serve.
-    pub unseen: Vec<ServerId>,
+    pub unknown: Vec<ServerId>,
     /// Members that are new: they do not count as out yet.
     pub new: Vec<ServerId>,
     /// Servers that a person pulled out; the members among them are out, too.

@@ -173,7 +173,7 @@ impl GroupState {
             max_unavailable: config.max_unavailable,
             max_failure: config.max_failure,
             out: named(|server| server.is_out() && server.service != Service::Unknown),
-            unseen: named(|server| server.service == Service::Unknown),
+            unknown: named(|server| server.service == Service::Unknown),
             new: named(|server| !server.is_out() && server.service != Service::In),
             // Who is no member now may come back, and is pulled out then.
             pulled_out: self

@@ -17,7 +17,7 @@ pub(super) struct Standing {
     start: StartingPoint,
     members: u32,
     out: BTreeSet<ServerId>,
-    unseen: BTreeSet<ServerId>,
+    unknown: BTreeSet<ServerId>,
     new: BTreeSet<ServerId>,
     pulled_out: BTreeSet<ServerId>,
     /// Servers that are no members any more.
@@ -29,7 +29,7 @@ pub(super) struct Standing {
 enum Was {
     InService,
     Out,
-    Unseen,
+    Unknown,
     New,
 }
 
@@ -40,7 +40,7 @@ impl Standing {
             planned,
             members: start.members,
             out: set(&start.out),
-            unseen: set(&start.unseen),
+            unknown: set(&start.unknown),
             new: set(&start.new),
             pulled_out: set(&start.pulled_out),
             gone: BTreeSet::new(),
@@ -67,7 +67,7 @@ impl Standing {
     fn was(&self, server: ServerId) -> Was {
         match server {
             _ if self.out.contains(&server) => Was::Out,
-            _ if self.unseen.contains(&server) => Was::Unseen,
+            _ if self.unknown.contains(&server) => Was::Unknown,
             _ if self.new.contains(&server) => Was::New,
             _ => Was::InService,
         }
@@ -75,7 +75,7 @@ impl Standing {
 
     #[expect(clippy::wildcard_enum_match_arm, reason = "only these change who is a member")]
     fn follow(&mut self, event: &Event, server: ServerId) {
-        for set in [&mut self.out, &mut self.unseen, &mut self.new] {
+        for set in [&mut self.out, &mut self.unknown, &mut self.new] {
             set.remove(&server);
         }
         match event.kind {
@@ -99,7 +99,7 @@ impl Standing {
             return;
         }
         let set = match (event.data.service, event.data.out_because) {
-            (Some(Service::Unknown), _) => &mut self.unseen,
+            (Some(Service::Unknown), _) => &mut self.unknown,
             (Some(Service::Out), Some(OutBecause::New)) => &mut self.new,
             (Some(Service::Out), _) => &mut self.out,
             (Some(Service::In) | None, _) => return,
@@ -110,13 +110,13 @@ impl Standing {
     /// The bounds of S1 as they follow from the log.
     fn slots(&self) -> Slots {
         let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
-        let (out, unseen) = (count(self.out.len()), count(self.unseen.len()));
+        let (out, unknown) = (count(self.out.len()), count(self.unknown.len()));
         let census = Census {
             members: self.members,
-            out: out + unseen,
-            in_service: self.members.saturating_sub(out + unseen + count(self.new.len())),
+            out: out + unknown,
+            in_service: self.members.saturating_sub(out + unknown + count(self.new.len())),
             pulled_out: count(self.pulled_out.intersection(&self.out).count()),
-            unseen,
+            unknown,
         };
         let StartingPoint { max_unavailable, may_go_dark, .. } = self.start;
         Slots::new(self.planned, census, max_unavailable, may_go_dark)
@@ -147,10 +147,10 @@ fn taken(event: &Event, was: Was, slots: Slots) -> Vec<String> {
         let told = event.data.already_out;
         wrong.push(format!("a server is taken, told as already out: {told:?}, and was {was:?}"));
     }
-    let known = slots.out - slots.unseen;
+    let known = slots.out - slots.unknown;
     let over = match was {
         Was::InService => slots.out > slots.l,
-        Was::Unseen => known > slots.l,
+        Was::Unknown => known > slots.l,
         Was::Out | Was::New => false,
     };
     if over {

@@ -255,7 +255,7 @@ impl Decider<'_> {
             let is_met = match need {
                 Need::Nothing => true,
                 Need::Slot => slots.free() > 0,
-                Need::Look => slots.free_unseen() > 0,
+                Need::Look => slots.free_unknown() > 0,
             };
             state.first_waiting(batch, need).filter(|_| is_met)
         };

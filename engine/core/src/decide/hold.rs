@@ -86,10 +86,10 @@ impl Decider<'_> {
     /// Targets that need no slot go first. Returns whether any moved.
     fn join(&mut self, id: DeploymentId, batch: u32) -> bool {
         let state = self.of(id);
-        let unseen = state.waiting_after(batch, Need::Look);
+        let unknown = state.waiting_after(batch, Need::Look);
         let ready: Vec<usize> = state
             .waiting_after(batch, Need::Nothing)
-            .chain(unseen.take(self.slots(id).free_unseen() as usize))
+            .chain(unknown.take(self.slots(id).free_unknown() as usize))
             .collect();
         let Some(waiting) = self.waits_for_slot(id, batch) else { return false };
         if state.deployment.status == DeploymentStatus::RollingOut {
