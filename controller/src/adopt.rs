@@ -92,7 +92,8 @@ impl App {
         self.look(id, crate::look::PATIENT).await?;
         self.store.scripts_put(&bodies).await?;
         let (version, count) = (package.version.clone(), servers.len());
-        self.submit(id, Input::Adopt { package, scripts, servers }).await?;
+        let history = self.store.history(id).await?;
+        self.submit(id, Input::Adopt { package, scripts, servers, history }).await?;
         tracing::info!(group = group.name, version, servers = count, "adopted what the group runs");
         Ok(())
     }

@@ -9,11 +9,11 @@
 
 mod fences;
 mod log;
+mod standing;
 
 use std::collections::BTreeMap;
 
 use crate::DeploymentId;
-use crate::config::DeploymentConfig;
 use crate::event::Event;
 
 /// A rule that a log breaks.
@@ -43,23 +43,11 @@ impl std::fmt::Display for Violation {
 /// # Errors
 /// Every violation that was found, by deployment and place.
 pub fn check(events: &[Event]) -> Result<(), Vec<Violation>> {
-    check_with(events, &BTreeMap::new())
-}
-
-/// Checks what [`check`] does and, where the strategy of a deployment is given, the limit of
-/// failures (S2), too: the log does not name the share that brakes.
-///
-/// # Errors
-/// Every violation that was found, by deployment and place.
-pub fn check_with(
-    events: &[Event],
-    configs: &BTreeMap<DeploymentId, DeploymentConfig>,
-) -> Result<(), Vec<Violation>> {
-    let mut logs: BTreeMap<DeploymentId, log::Log<'_>> = BTreeMap::new();
+    let mut logs: BTreeMap<DeploymentId, log::Log> = BTreeMap::new();
     let mut fences = fences::Fences::default();
     for event in events {
         let Some(id) = event.deployment else { continue };
-        logs.entry(id).or_insert_with(|| log::Log::new(id, configs.get(&id))).read(event);
+        logs.entry(id).or_insert_with(|| log::Log::new(id)).read(event);
         fences.read(id, event);
     }
     let mut found = fences.violations();
@@ -70,7 +58,7 @@ pub fn check_with(
 }
 
 /// S6: at most one deployment of a group is neither PENDING nor final.
-fn one_at_a_time(logs: &BTreeMap<DeploymentId, log::Log<'_>>) -> Vec<Violation> {
+fn one_at_a_time(logs: &BTreeMap<DeploymentId, log::Log>) -> Vec<Violation> {
     let mut spans: Vec<_> = logs
         .iter()
         .filter_map(|(id, log)| log.started.map(|start| (log.group, start, log.ended_at, *id)))

@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::record::{Cause, HoldReason};
+use crate::record::{Cause, HoldReason, OutBecause, Service};
+use crate::share::Share;
 use crate::{DeploymentId, GroupId, OrderKey, ServerId, TargetId, Timestamp};
 
 /// Every type of event. Whoever reads events uses this enum.
@@ -115,9 +116,41 @@ pub struct EventData {
     /// The server needed no further slot, since it was out or new.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub already_out: Option<bool>,
+    /// For an event about a server: whether it gets traffic after this event, as far as is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<Service>,
+    /// Why it does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub out_because: Option<OutBecause>,
+    /// When a deployment begins to hold its group: how the group stands.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start: Option<StartingPoint>,
     /// A sentence for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
+}
+
+/// How a group stands when a deployment begins to hold it. With the events that follow, who is out
+/// can be told at every one of them, and S1 and S2 be checked from the log alone. Members that are
+/// not named are in service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct StartingPoint {
+    /// Members of the group.
+    pub members: u32,
+    /// Whether the last server in service may be taken.
+    pub may_go_dark: bool,
+    /// Share of the group that may be out at once.
+    pub max_unavailable: Share,
+    /// Share of the group whose failure brakes.
+    pub max_failure: Share,
+    /// Members that are known to be out.
+    pub out: Vec<ServerId>,
+    /// Members that nobody has looked at: they count as out, and may serve.
+    pub unknown: Vec<ServerId>,
+    /// Members that are new: they do not count as out yet.
+    pub new: Vec<ServerId>,
+    /// Servers that a person pulled out; the members among them are out, too.
+    pub pulled_out: Vec<ServerId>,
 }
 
 /// One thing that happened.

@@ -110,6 +110,8 @@ pub enum Input {
         scripts: ScriptSet,
         /// The servers that reported it.
         servers: Vec<ServerId>,
+        /// The group's earlier deployments: with any, it is too late.
+        history: History,
     },
 }
 

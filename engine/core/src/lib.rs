@@ -13,6 +13,7 @@
 //! * whether a log keeps the rules: [`checker`]
 //! * what drivers implement: [`ports`]
 
+mod tally;
 mod transitions;
 
 pub mod action;

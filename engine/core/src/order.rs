@@ -48,9 +48,17 @@ pub struct Work {
     pub fence: i64,
     /// When the stage started.
     pub started_at: Timestamp,
+    /// When this act began: the latest of the stage's start, the instant from which its automatic
+    /// try was due, and the instant at which an engine took it over from one that died. A drain is
+    /// counted from here.
+    pub act_at: Timestamp,
     /// When the stage must have ended; a lost answer is asked for until then and
     /// [`crate::stage::UNKNOWN_GRACE`] longer.
     pub deadline_at: Timestamp,
+    /// For Markup: when the package was last proven on the server. An engine must not put the
+    /// server into traffic when that is longer ago than [`crate::stage::VERIFY_FRESH`] (S5): it ends
+    /// the stage as failed, and another try will not help.
+    pub verified_at: Option<Timestamp>,
     /// Where the server is.
     pub endpoint: Endpoint,
     /// Name of the load-balancer driver.
@@ -100,7 +108,7 @@ pub fn endpoint(binding: &Binding, server: &Server) -> Endpoint {
 pub fn work(deployment: &Deployment, target: &Target, server: &Server) -> Option<Work> {
     let stage = target.status.running()?;
     let key = target.order.filter(|_| server.order == target.order)?;
-    let limit = stage.limit(deployment.config.startup_timeout(), deployment.frozen.settle_time());
+    let limit = limit(deployment, stage);
     Some(Work {
         deployment: deployment.id,
         target: target.id,
@@ -109,7 +117,9 @@ pub fn work(deployment: &Deployment, target: &Target, server: &Server) -> Option
         key,
         fence: server.fence,
         started_at: target.status_since,
+        act_at: act_at(deployment, target)?,
         deadline_at: target.deadline_at?,
+        verified_at: target.verified_at.filter(|_| stage == Stage::Markup),
         endpoint: endpoint(&deployment.frozen, server),
         load_balancer: deployment.frozen.load_balancer.clone(),
         executor: deployment.frozen.executor.clone(),
@@ -123,6 +133,18 @@ pub fn work(deployment: &Deployment, target: &Target, server: &Server) -> Option
         },
         time_limit: limit + HOST_MARGIN,
     })
+}
+
+/// How long a stage may take in a deployment.
+pub(crate) fn limit(deployment: &Deployment, stage: Stage) -> Duration {
+    stage.limit(deployment.config.startup_timeout(), deployment.frozen.settle_time())
+}
+
+/// When the act under way on a target began, or will begin if it is a try that is not due yet; see
+/// [`Work::act_at`]. The row keeps the instant at which it must have ended.
+pub(crate) fn act_at(deployment: &Deployment, target: &Target) -> Option<Timestamp> {
+    let stage = target.status.running()?;
+    Some(target.deadline_at? - limit(deployment, stage))
 }
 
 fn environment(

@@ -17,6 +17,8 @@ pub struct Census {
     pub in_service: u32,
     /// Members that a person pulled out.
     pub pulled_out: u32,
+    /// Members that nobody has looked at: they count as out, and may serve.
+    pub unknown: u32,
 }
 
 impl Census {
@@ -54,6 +56,9 @@ impl Census {
         if server.pulled_out.is_some() {
             shift(&mut self.pulled_out);
         }
+        if server.service == crate::record::Service::Unknown {
+            shift(&mut self.unknown);
+        }
     }
 }
 
@@ -70,6 +75,8 @@ pub struct Slots {
     pub out: u32,
     /// Servers in service.
     pub in_service: u32,
+    /// Servers that count as out and may serve, since nobody has looked at them.
+    pub unknown: u32,
     /// Whether the last server in service may be taken.
     pub may_take_last: bool,
 }
@@ -87,6 +94,7 @@ impl Slots {
             l: b.max(census.pulled_out + 1).min(most.max(1)),
             out: census.out,
             in_service: census.in_service,
+            unknown: census.unknown,
             may_take_last,
         }
     }
@@ -97,6 +105,13 @@ impl Slots {
         let spare = u32::from(!self.may_take_last);
         by_limit.min(self.in_service.saturating_sub(spare))
     }
+
+    /// How many servers that nobody has looked at may be taken now. Each may be in service, and each
+    /// may be among those that count as out: so they are taken only while fewer than `L` others are
+    /// known to be out.
+    pub fn free_unknown(self) -> u32 {
+        self.l.saturating_sub(self.out.saturating_sub(self.unknown)).min(self.unknown)
+    }
 }
 
 #[cfg(test)]
@@ -104,7 +119,8 @@ mod tests {
     use super::*;
 
     fn slots(total: u32, out: u32, pulled_out: u32, percent: u8) -> Slots {
-        let census = Census { members: total, out, in_service: total - out, pulled_out };
+        let census =
+            Census { members: total, out, in_service: total - out, pulled_out, unknown: 0 };
         Slots::new(total, census, Share::percent(percent), false)
     }
 
@@ -125,8 +141,15 @@ mod tests {
     fn the_last_server_is_taken_only_alone_or_when_the_group_may_go_dark() {
         assert_eq!(slots(1, 0, 0, 25).free(), 1);
         assert_eq!(slots(2, 1, 1, 25).free(), 0);
-        let census = Census { members: 2, out: 1, in_service: 1, pulled_out: 1 };
+        let census = Census { members: 2, out: 1, in_service: 1, pulled_out: 1, unknown: 0 };
         assert_eq!(Slots::new(2, census, Share::ALL, true).free(), 1);
+    }
+
+    #[test]
+    fn what_nobody_has_looked_at_is_taken_as_if_it_served() {
+        let census = Census { members: 8, out: 4, in_service: 4, pulled_out: 0, unknown: 3 };
+        let slots = Slots::new(8, census, Share::percent(25), false);
+        assert_eq!((slots.l, slots.free(), slots.free_unknown()), (2, 0, 1));
     }
 
     #[test]

@@ -7,10 +7,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::batch_status::BatchStatus;
-use crate::record::{Batch, Deployment, Group, OutBecause, Server, Service, Target};
+use crate::event::StartingPoint;
+use crate::record::{Batch, Deployment, Group, Server, Service, Target};
 use crate::slots::{Census, Slots};
+use crate::tally::{Need, Tally, is_unknown};
 use crate::target_status::TargetStatus;
 use crate::{DeploymentId, GroupId, ServerId, TargetId};
+
+pub use crate::tally::Counts;
 
 /// One group.
 #[derive(Debug, Clone, PartialEq)]
@@ -38,77 +42,6 @@ pub struct DeploymentState {
     /// inputs start no PENDING target, so that outcomes are not written behind hundreds of starts.
     /// Not a row: a copy that is read anew starts more at once, which does no harm.
     pub(crate) starts_wait: bool,
-}
-
-/// Counts over a set of targets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Counts([u32; TargetStatus::ALL.len()]);
-
-impl Counts {
-    /// How many targets have this status.
-    pub fn of(&self, status: TargetStatus) -> u32 {
-        self.0[status.index()]
-    }
-
-    /// How many targets have a status for which `wanted` holds.
-    pub fn sum(&self, wanted: impl Fn(TargetStatus) -> bool) -> u32 {
-        TargetStatus::ALL.iter().filter(|status| wanted(**status)).map(|s| self.of(*s)).sum()
-    }
-
-    /// Targets that are not set aside.
-    pub fn live(&self) -> u32 {
-        self.sum(|status| status != TargetStatus::SetAside)
-    }
-
-    /// Targets whose last stage failed.
-    pub fn failed(&self) -> u32 {
-        self.sum(TargetStatus::is_failure)
-    }
-
-    /// Targets with a stage or a Check under way.
-    pub fn under_way(&self) -> u32 {
-        self.sum(|status| status.running().is_some())
-    }
-
-    /// Targets at rest, a bastion's `VERIFY_SUCCESS` not counted.
-    pub fn at_rest(&self) -> u32 {
-        self.sum(TargetStatus::is_at_rest)
-    }
-
-    /// All targets.
-    pub fn all(&self) -> u32 {
-        self.0.iter().sum()
-    }
-
-    fn shift(&mut self, status: TargetStatus, by: i32) {
-        let count = &mut self.0[status.index()];
-        *count = count.saturating_add_signed(by);
-    }
-
-    fn add(&mut self, other: &Self) {
-        for (count, more) in self.0.iter_mut().zip(other.0) {
-            *count += more;
-        }
-    }
-}
-
-/// What is counted and listed beside the rows.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-struct Tally {
-    batches: BTreeMap<u32, BatchTally>,
-    /// Targets between two stages, by place.
-    between: BTreeSet<usize>,
-    /// Targets under way whose answer is lost.
-    unknown: u32,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-struct BatchTally {
-    counts: Counts,
-    /// PENDING targets that need no slot: server out or new, or a Check comes first.
-    ready: BTreeSet<usize>,
-    /// PENDING targets whose server is in service.
-    need_slot: BTreeSet<usize>,
 }
 
 impl GroupState {
@@ -227,6 +160,31 @@ impl GroupState {
         )
     }
 
+    /// How the group stands, for the log of a deployment that begins to hold it.
+    pub(crate) fn starting_point(&self, state: &DeploymentState) -> StartingPoint {
+        let named = |wanted: fn(&Server) -> bool| {
+            let members = self.servers.iter().filter(|server| !server.retired);
+            members.filter(|server| wanted(server)).map(|server| server.id).collect()
+        };
+        let config = &state.deployment.config;
+        StartingPoint {
+            members: self.census.members,
+            may_go_dark: state.deployment.frozen.may_go_dark,
+            max_unavailable: config.max_unavailable,
+            max_failure: config.max_failure,
+            out: named(|server| server.is_out() && server.service != Service::Unknown),
+            unknown: named(|server| server.service == Service::Unknown),
+            new: named(|server| !server.is_out() && server.service != Service::In),
+            // Who is no member now may come back, and is pulled out then.
+            pulled_out: self
+                .servers
+                .iter()
+                .filter(|server| server.pulled_out.is_some())
+                .map(|server| server.id)
+                .collect(),
+        }
+    }
+
     /// Replaces a server by a newer row.
     pub fn replace_server(&mut self, server: Server) {
         if self.server_places.contains_key(&server.id) {
@@ -326,23 +284,17 @@ impl DeploymentState {
         &self.tally.between
     }
 
-    /// The first PENDING target of a batch that needs no slot.
-    pub(crate) fn first_ready(&self, batch: u32) -> Option<usize> {
-        self.tally.batches.get(&batch)?.ready.first().copied()
+    /// The first PENDING target of a batch with this need.
+    pub(crate) fn first_waiting(&self, batch: u32, need: Need) -> Option<usize> {
+        self.tally.batches.get(&batch)?.waiting[need as usize].first().copied()
     }
 
-    /// The first PENDING target of a batch that needs a slot.
-    pub(crate) fn first_needing_slot(&self, batch: u32) -> Option<usize> {
-        self.tally.batches.get(&batch)?.need_slot.first().copied()
-    }
-
-    /// PENDING targets of batches after `batch` that need no slot, by place.
-    pub(crate) fn ready_after(&self, batch: u32) -> Vec<usize> {
+    /// PENDING targets of batches after `batch` with this need, by batch and place.
+    pub(crate) fn waiting_after(&self, batch: u32, need: Need) -> impl Iterator<Item = usize> {
         self.tally
             .batches
             .range(batch + 1..)
-            .flat_map(|(_, tally)| tally.ready.iter().copied())
-            .collect()
+            .flat_map(move |(_, tally)| tally.waiting[need as usize].iter().copied())
     }
 
     /// The running batch: the lowest that deploys (the bastion batch, while the deployment smokes).
@@ -372,8 +324,9 @@ impl DeploymentState {
         let target = &self.targets[place];
         if let Some(batch) = self.tally.batches.get_mut(&target.batch) {
             batch.counts.shift(target.status, -1);
-            batch.ready.remove(&place);
-            batch.need_slot.remove(&place);
+            for list in &mut batch.waiting {
+                list.remove(&place);
+            }
             if batch.counts.all() == 0 {
                 self.tally.batches.remove(&target.batch);
             }
@@ -389,10 +342,8 @@ impl DeploymentState {
         let batch = self.tally.batches.entry(target.batch).or_default();
         batch.counts.shift(target.status, 1);
         if target.status == TargetStatus::Pending {
-            let needs_slot =
-                server.is_some_and(|server| needs_slot(&self.deployment, target, server));
-            let list = if needs_slot { &mut batch.need_slot } else { &mut batch.ready };
-            list.insert(place);
+            let need = Need::of(&self.deployment, target, server);
+            batch.waiting[need as usize].insert(place);
         }
         if target.status.is_between_stages() {
             self.tally.between.insert(place);
@@ -408,22 +359,4 @@ impl DeploymentState {
             self.tally(place, Some(server));
         }
     }
-}
-
-fn is_unknown(target: &Target) -> bool {
-    target.unknown_since.is_some() && target.status.running().is_some()
-}
-
-/// Whether a PENDING target must have a slot before it starts: its server is in service, and no
-/// Check comes first (a Check changes nothing on the host).
-fn needs_slot(deployment: &Deployment, target: &Target, server: &Server) -> bool {
-    !check_comes_first(deployment, target, server)
-        && !server.is_out()
-        && server.out_because != Some(OutBecause::New)
-        && server.service == Service::In
-}
-
-/// Whether the record says that the server may run the package and the attempt had no Check yet.
-pub(crate) fn check_comes_first(deployment: &Deployment, target: &Target, server: &Server) -> bool {
-    !target.checked && server.may_run(deployment.package.id)
 }

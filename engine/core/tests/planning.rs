@@ -506,3 +506,32 @@ fn a_server_that_a_rollback_left_out_and_that_dies_gets_a_target() {
     let batch = world.of(back).targets()[place].batch;
     assert_eq!(batch as usize, world.of(back).batches().len(), "in a new last batch");
 }
+
+#[test]
+fn a_group_that_was_released_to_is_not_adopted() {
+    let fresh = || World::new(Setup { adopted: false, ..Setup::default() });
+    let code = |world: &mut World| world.adopt().map_err(|refused| refused.code);
+    let mut world = fresh();
+    let draft = world.create_input(1, ConfigRequest::default(), false);
+    world.create(draft).unwrap();
+    assert!(matches!(code(&mut world), Ok(Answer::Created(_))), "a draft has touched nothing");
+    assert_eq!(code(&mut world), Err("already_adopted"), "once");
+
+    let mut world = fresh();
+    let id = world.rollout(1, ConfigRequest::default());
+    assert_eq!(code(&mut world), Err("already_adopted"), "one is under way");
+    let refused = world.adopt().unwrap_err();
+    assert_eq!(refused.deployment, Some(id));
+    world.act(id, capstan_core::action::Action::Revoke).unwrap();
+    world.run();
+    assert_eq!(code(&mut world), Err("already_adopted"), "one was");
+    let servers = world.state.servers().iter().map(|server| server.id).collect();
+    let late = capstan_core::input::Input::Adopt {
+        package: package(0),
+        scripts: sim::scripts(),
+        servers,
+        history: History::default(),
+    };
+    let refused = world.give(late).unwrap_err();
+    assert_eq!(refused.code, "already_adopted", "and was not known when the hosts were asked");
+}

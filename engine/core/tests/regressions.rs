@@ -71,6 +71,22 @@ const SCENARIOS: &[(&str, &str)] = &[
          revoke 0 0
          scaleout 21 2",
     ),
+    (
+        "a server that was drained again after its Markdown had failed counted as in service (S1)",
+        "group servers=12 marked=3 pools=1 dark=true bastion=true adopted=false first=In
+         create 1 0
+         wont 0 0
+         look 0 0
+         drain 0 0
+         ok 0 0
+         revoke 0 0
+         ok 0 0
+         ok 0 0
+         blind 1 0
+         pull 3 0
+         create 0 2
+         ok 0 0",
+    ),
 ];
 
 #[test]

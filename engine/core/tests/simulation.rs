@@ -29,8 +29,9 @@ fn a_step() -> impl Strategy<Value = Step> {
 fn a_setup(servers: impl Strategy<Value = u32>) -> impl Strategy<Value = Setup> {
     let first =
         select(vec![First::In, First::In, First::In, First::Unknown, First::Out, First::New]);
-    (servers, 0..4_u32, 1..4_u32, 0..6_u32, 0..4_u32, any::<bool>(), first).prop_map(
-        |(servers, marked, pools, dark, bastion, adopted, first)| Setup {
+    let flags = (0..6_u32, 0..4_u32, any::<bool>(), 0..3_u32);
+    (servers, 0..4_u32, 1..4_u32, flags, first).prop_map(
+        |(servers, marked, pools, (dark, bastion, adopted, drain), first)| Setup {
             servers,
             marked,
             pools,
@@ -38,6 +39,7 @@ fn a_setup(servers: impl Strategy<Value = u32>) -> impl Strategy<Value = Setup> 
             bastion: bastion != 0,
             adopted,
             first,
+            can_drain: drain != 0,
         },
     )
 }

@@ -5,6 +5,7 @@ mod sim;
 
 use std::time::Duration;
 
+use capstan_core::ServerId;
 use capstan_core::action::Action;
 use capstan_core::batch_status::BatchStatus;
 use capstan_core::config::{ConfigRequest, Mode};
@@ -15,110 +16,9 @@ use capstan_core::input::{Again, StageResult};
 use capstan_core::record::{Cause, HoldReason, OutBecause, Service};
 use capstan_core::stage::Stage;
 use capstan_core::target_status::TargetStatus as Target;
-use capstan_core::{DeploymentId, ServerId};
 
-use sim::{Running, Setup, World, check};
-
-struct Case {
-    world: World,
-    id: DeploymentId,
-}
-
-fn never(_: &World, _: &Running) -> bool {
-    false
-}
-
-/// A rollout of version 1 to `servers` servers, started.
-fn started(servers: u32, config: ConfigRequest) -> Case {
-    marked(servers, 0, config)
-}
-
-fn marked(servers: u32, marked: u32, config: ConfigRequest) -> Case {
-    let mut world = World::new(Setup { servers, marked, ..Setup::default() });
-    let id = world.rollout(1, config);
-    Case { world, id }
-}
-
-fn half() -> ConfigRequest {
-    ConfigRequest { max_unavailable: Some(50), ..ConfigRequest::default() }
-}
-
-impl Case {
-    fn status(&self) -> Status {
-        self.world.of(self.id).deployment.status
-    }
-
-    fn run(&mut self) -> &mut Self {
-        self.world.run_rounds(never, |_| {});
-        self
-    }
-
-    /// Everything ends well but this stage.
-    fn run_failing(&mut self, stage: Stage) -> &mut Self {
-        self.world.run_rounds(|_, running| running.stage == stage, |_| {});
-        self
-    }
-
-    fn act(&mut self, action: Action) -> &mut Self {
-        self.world.act(self.id, action).unwrap();
-        self
-    }
-
-    fn is(&mut self, status: Status) -> &mut Self {
-        assert_eq!(self.status(), status);
-        check::logs(&self.world);
-        self
-    }
-
-    /// The servers of a batch, by place.
-    fn batch(&self, index: u32) -> Vec<ServerId> {
-        let targets = self.world.of(self.id).targets().iter();
-        targets.filter(|target| target.batch == index).map(|target| target.server).collect()
-    }
-
-    fn batch_status(&self, index: u32) -> BatchStatus {
-        self.world.of(self.id).batch(index).unwrap().status
-    }
-
-    fn target(&self, server: ServerId) -> Target {
-        self.world.status_of(self.id, server)
-    }
-
-    fn die(&mut self, server: ServerId) -> &mut Self {
-        self.world.hosts.get_mut(&server).unwrap().dead = true;
-        self.world.look();
-        self.world.pass(Duration::from_secs(6));
-        self.world.look();
-        self
-    }
-
-    fn revive(&mut self, server: ServerId) -> &mut Self {
-        self.world.hosts.get_mut(&server).unwrap().dead = false;
-        self
-    }
-
-    fn pull(&mut self, server: ServerId) -> &mut Self {
-        self.world.pull_out(server).unwrap();
-        self.world.drain();
-        self
-    }
-
-    fn allowed(&self) -> Vec<Action> {
-        view(&self.world.state, self.id).unwrap().allowed_actions
-    }
-}
-
-fn verified(servers: u32, config: ConfigRequest) -> Case {
-    let mut case = started(servers, config);
-    case.is(Status::Smoking).run().is(Status::SmokeSuccess);
-    case
-}
-
-fn baked(servers: u32, config: ConfigRequest) -> Case {
-    let mut case = verified(servers, config);
-    case.act(Action::Bake).is(Status::Baking).run().is(Status::BakeSuccess);
-    case
-}
+use sim::case::{Case, baked, half, marked, started, verified};
+use sim::{Setup, World};
 
 #[test]
 fn pending_starts_with_and_without_bastions() {

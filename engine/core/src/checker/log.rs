@@ -1,18 +1,20 @@
 //! The log of one deployment, read event by event.
 
+mod starts;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::action::Action;
 use crate::batch_status::BatchStatus;
-use crate::config::DeploymentConfig;
 use crate::deployment_status::DeploymentStatus;
 use crate::event::{Event, EventType};
 use crate::record::{Cause, HoldReason};
-use crate::stage::VERIFY_FRESH;
+use crate::share::Share;
 use crate::target_status::TargetStatus;
 use crate::{DeploymentId, GroupId, ServerId, TargetId, Timestamp};
 
 use super::Violation;
+use super::standing::Standing;
 
 /// When a deployment began to hold its group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -23,9 +25,14 @@ pub(super) struct Start {
 
 /// What the log has said so far.
 #[derive(Debug)]
-pub(super) struct Log<'a> {
+pub(super) struct Log {
     id: DeploymentId,
-    config: Option<&'a DeploymentConfig>,
+    /// Who is out, since it began to hold its group.
+    standing: Option<Standing>,
+    /// Members when the plan was made.
+    planned: u32,
+    /// Share of the group whose failure brakes.
+    max_failure: Option<Share>,
     pub(super) group: Option<GroupId>,
     pub(super) started: Option<Start>,
     pub(super) ended_at: Option<Timestamp>,
@@ -58,11 +65,13 @@ struct TargetLog {
     was_unknown: bool,
 }
 
-impl<'a> Log<'a> {
-    pub(super) fn new(id: DeploymentId, config: Option<&'a DeploymentConfig>) -> Self {
+impl Log {
+    pub(super) fn new(id: DeploymentId) -> Self {
         Self {
             id,
-            config,
+            standing: None,
+            planned: 0,
+            max_failure: None,
             group: None,
             started: None,
             ended_at: None,
@@ -89,9 +98,11 @@ impl<'a> Log<'a> {
         if (event.kind == EventType::DeploymentCreated) != self.status.is_none() {
             self.say("S8", event, "a log begins with deployment.created and has it once".into());
         }
+        self.follow_servers(event);
         match event.kind {
             EventType::DeploymentCreated => {
                 self.group = Some(event.group);
+                self.planned = event.data.total.unwrap_or_default();
                 self.status = Some(DeploymentStatus::Pending);
             }
             EventType::DeploymentStatus => self.deployment_moved(event),
@@ -114,11 +125,15 @@ impl<'a> Log<'a> {
                 *count += 1;
                 self.owes_hold |= *count > 1 && !self.holds.contains(&HoldReason::Dependency);
             }
+            EventType::TargetTry | EventType::TargetTakenOver => {
+                let target = event.target.and_then(|id| self.targets.get(&id).copied());
+                if let Some(target) = target {
+                    self.check_proof(event, &target, target.status);
+                }
+            }
             EventType::DeploymentStale
             | EventType::TargetAdded
             | EventType::TargetMoved
-            | EventType::TargetTry
-            | EventType::TargetTakenOver
             | EventType::LateOutcome
             | EventType::ServerOut
             | EventType::ServerIn
@@ -128,6 +143,21 @@ impl<'a> Log<'a> {
             | EventType::ServerLeft => {}
         }
         self.failed = event.data.failed_count.unwrap_or(self.failed);
+    }
+
+    /// S1, as long as the deployment holds its group.
+    fn follow_servers(&mut self, event: &Event) {
+        if self.is_final() {
+            return;
+        }
+        if let Some(start) = &event.data.start {
+            self.max_failure = Some(start.max_failure);
+            self.standing = Some(Standing::new(self.planned, start));
+        }
+        let wrong = self.standing.as_mut().map(|standing| standing.read(event));
+        for message in wrong.unwrap_or_default() {
+            self.say("S1", event, message);
+        }
     }
 
     fn say(&mut self, rule: &'static str, event: &Event, message: String) {
@@ -163,6 +193,9 @@ impl<'a> Log<'a> {
         }
         if from == Some(Status::Pending) && to.is_running() {
             self.started = Some(Start { at: event.at, seq: event.seq });
+            if self.standing.is_none() {
+                self.say("S1", event, "it begins and does not say who is out".into());
+            }
             self.has_bastion = to == Status::Smoking;
         }
         if to == Status::BakeSuccess {
@@ -297,73 +330,6 @@ impl<'a> Log<'a> {
         target.attempt = attempt;
         if is_new {
             target.proven_at = None;
-        }
-    }
-
-    /// What must be true when a stage or a Check starts.
-    fn check_start(&mut self, event: &Event, target: &TargetLog, to: TargetStatus) {
-        if self.is_final() || self.started.is_none() {
-            self.say("S9", event, format!("{to} in a deployment that is not under way"));
-        }
-        if self.is_braked() {
-            self.say("S2", event, format!("{to} while {:?} hold", self.holds));
-        }
-        if self.owes_hold {
-            let message = "a server was drained again twice, and nothing holds".to_owned();
-            self.say("S13", event, message);
-        }
-        if target.status == TargetStatus::Pending {
-            self.check_bastions_first(event, event.batch.unwrap_or(0));
-        }
-        if to == TargetStatus::MarkdownRunning {
-            self.check_slot(event);
-            if let Some(server) = event.server {
-                self.drained_again.remove(&server);
-            }
-        }
-        let fresh = target.proven_at.is_some_and(|at| event.at.since(at) <= VERIFY_FRESH);
-        if to == TargetStatus::MarkupRunning && !fresh {
-            let at = target.proven_at;
-            self.say("S5", event, format!("Markup on a proof of {at:?}"));
-        }
-        self.check_failures(event);
-    }
-
-    /// S1: a server in service is taken only within the limit.
-    fn check_slot(&mut self, event: &Event) {
-        let data = &event.data;
-        let (Some(already_out), Some(out), Some(limit), Some(total)) =
-            (data.already_out, data.out_count, data.limit, data.total)
-        else {
-            self.say("S1", event, "Markdown without the figures of S1".into());
-            return;
-        };
-        if out == 0 || limit == 0 || limit > total.max(1) {
-            self.say("S1", event, format!("{out} out, limit {limit}, total {total} cannot be"));
-        }
-        if !already_out && out > limit {
-            self.say(
-                "S1",
-                event,
-                format!("a server is taken: {out} are out, the limit is {limit}"),
-            );
-        }
-    }
-
-    /// S2: nothing starts in a rollout whose failures reach the limit, but for a retry that passed
-    /// them over.
-    fn check_failures(&mut self, event: &Event) {
-        let (Some(config), Some(total), Some(failed)) =
-            (self.config, event.data.total, event.data.failed_count)
-        else {
-            return;
-        };
-        let limit = config.failure_limit(total);
-        self.passed_over = self.passed_over.min(failed);
-        let rolls = self.status == Some(DeploymentStatus::RollingOut);
-        if rolls && failed >= limit && failed > self.passed_over {
-            let message = format!("a stage starts: {failed} failed, the limit is {limit}");
-            self.say("S2", event, message);
         }
     }
 

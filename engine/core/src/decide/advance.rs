@@ -9,7 +9,8 @@ use crate::event::{EventData, EventType};
 use crate::input::Answer;
 use crate::record::{Batch, HoldReason};
 use crate::stage::{Stage, VERIFY_FRESH};
-use crate::state::{Counts, DeploymentState, check_comes_first};
+use crate::state::{Counts, DeploymentState};
+use crate::tally::{Need, check_comes_first};
 use crate::target_status::{TargetEvent, TargetStatus};
 use crate::{DeploymentId, Timestamp};
 
@@ -166,112 +167,6 @@ impl Decider<'_> {
         moved
     }
 
-    // Holds.
-
-    fn apply_holds(&mut self, id: DeploymentId) -> bool {
-        self.hold_for_failures(id) | self.hold_for_slots(id)
-    }
-
-    fn hold_for_failures(&mut self, id: DeploymentId) -> bool {
-        let state = self.of(id);
-        let row = &state.deployment;
-        if row.status != DeploymentStatus::RollingOut {
-            return false;
-        }
-        let (failed, seen) = (state.failed_or_unknown(), row.failed_seen);
-        let total = self.slots(id).total;
-        let limit = row.config.failure_limit(total);
-        let passed_over = if failed < limit { 0 } else { seen.min(failed) };
-        if passed_over != seen {
-            self.change_deployment(id, |deployment| deployment.failed_seen = passed_over);
-        }
-        let is_new = self.of(id).deployment.hold(HoldReason::Failures).is_none();
-        if failed <= passed_over || failed < limit || !is_new {
-            return false;
-        }
-        let detail = format!("{failed} of {total} servers failed; the limit is {limit}");
-        self.set_hold(id, HoldReason::Failures, detail);
-        true
-    }
-
-    fn hold_for_slots(&mut self, id: DeploymentId) -> bool {
-        let Some(batch) = self.batch_without_slots(id) else {
-            return self.clear_hold(id, HoldReason::Slots);
-        };
-        if self.join(id, batch) {
-            return true;
-        }
-        if self.of(id).deployment.hold(HoldReason::Slots).is_some() {
-            return false;
-        }
-        let slots = self.slots(id);
-        let detail = format!(
-            "{} of {} servers are out and at most {} may be when another is taken, {} in service; \
-             {}",
-            slots.out,
-            slots.total,
-            slots.l,
-            slots.in_service,
-            HoldReason::Slots.clears()
-        );
-        self.set_hold(id, HoldReason::Slots, detail);
-        true
-    }
-
-    /// S2, `slots`: a target of the running batch waits, none that waits may start, no stage or
-    /// Check is under way and no target is held. Gives the running batch.
-    fn batch_without_slots(&self, id: DeploymentId) -> Option<u32> {
-        use DeploymentStatus as Status;
-        let state = self.of(id);
-        let status = state.deployment.status;
-        if !matches!(status, Status::Smoking | Status::RollingOut) {
-            return None;
-        }
-        let batch = state.running_batch()?.index;
-        let waits = state.first_needing_slot(batch).is_some();
-        let may_start = state.first_ready(batch).is_some() || self.slots(id).free() > 0;
-        let under_way = state.counts().under_way() > 0;
-        let held = state.between_stages().iter().any(|place| self.may_go_on(id, *place));
-        (waits && !may_start && !under_way && !held).then_some(batch)
-    }
-
-    /// Targets that need no slot go first. Returns whether any moved.
-    fn join(&mut self, id: DeploymentId, batch: u32) -> bool {
-        let state = self.of(id);
-        let ready = state.ready_after(batch);
-        let Some(waiting) = state.first_needing_slot(batch) else { return false };
-        if state.deployment.status == DeploymentStatus::RollingOut {
-            for place in &ready {
-                self.move_to_batch(id, *place, batch);
-            }
-            return !ready.is_empty();
-        }
-        let counts = state.counts_of(batch);
-        let settled = counts.of(TargetStatus::VerifySuccess)
-            + counts.of(TargetStatus::Success)
-            + counts.failed();
-        if settled > 0 {
-            let next = self.batch_after(id, batch);
-            self.move_to_batch(id, waiting, next);
-            return true;
-        }
-        let Some(first) = ready.first().copied() else { return false };
-        let other = self.target(id, first).batch;
-        self.move_to_batch(id, first, batch);
-        self.move_to_batch(id, waiting, other);
-        true
-    }
-
-    fn batch_after(&mut self, id: DeploymentId, batch: u32) -> u32 {
-        let next = self
-            .of(id)
-            .batches()
-            .iter()
-            .find(|row| row.index > batch && row.status == BatchStatus::Pending)
-            .map(|row| row.index);
-        next.unwrap_or_else(|| self.last_open_batch(id))
-    }
-
     // Next steps.
 
     fn next_steps(&mut self, id: DeploymentId, starts_left: &mut usize) -> bool {
@@ -318,7 +213,7 @@ impl Decider<'_> {
     }
 
     /// Whether a target between two stages has a next one: a bastion's Markup comes with bake.
-    fn may_go_on(&self, id: DeploymentId, place: usize) -> bool {
+    pub(super) fn may_go_on(&self, id: DeploymentId, place: usize) -> bool {
         let state = self.of(id);
         let target = &state.targets()[place];
         target.status != TargetStatus::VerifySuccess
@@ -335,12 +230,7 @@ impl Decider<'_> {
         let baking = self.of(id).deployment.status == DeploymentStatus::Baking;
         let mut started = false;
         while *starts_left > 0 {
-            let state = self.of(id);
-            let place = match (state.first_ready(batch), state.first_needing_slot(batch)) {
-                (Some(place), _) => place,
-                (None, Some(place)) if self.slots(id).free() > 0 => place,
-                _ => break,
-            };
+            let Some(place) = self.first_startable(id, batch) else { break };
             let target = self.target(id, place);
             let check = self
                 .state
@@ -356,6 +246,20 @@ impl Decider<'_> {
             started = true;
         }
         started
+    }
+
+    /// The first PENDING target of a batch that may start now.
+    pub(super) fn first_startable(&self, id: DeploymentId, batch: u32) -> Option<usize> {
+        let (state, slots) = (self.of(id), self.slots(id));
+        let first = |need: Need| {
+            let is_met = match need {
+                Need::Nothing => true,
+                Need::Slot => slots.free() > 0,
+                Need::Look => slots.free_unknown() > 0,
+            };
+            state.first_waiting(batch, need).filter(|_| is_met)
+        };
+        Need::ALL.into_iter().find_map(first)
     }
 
     /// When no batch runs, the next one is queued, and starts when its wait is over.

@@ -1,4 +1,4 @@
-//! New deployments, rollbacks and adoption.
+//! New deployments and rollbacks.
 
 use crate::batch_status::BatchStatus;
 use crate::config::DeploymentConfig;
@@ -8,25 +8,24 @@ use crate::id::derived_in_order;
 use crate::input::{Answer, Create, Refused, RollBack};
 use crate::order::ScriptSet;
 use crate::plan::{Plan, PlanInput, plan};
-use crate::record::{Batch, Deployment, Flavor, PackageRef, Running, Target};
+use crate::record::{Batch, Deployment, Flavor, PackageRef, Target};
 use crate::rollback::History;
-use crate::target_status::TargetStatus;
 use crate::{DeploymentId, ServerId, TargetId, Timestamp};
 
 use super::write::About;
 use super::{DRAFT_KEPT, Decider};
 
 /// What a new deployment is made from, besides its plan.
-struct Draft<'a> {
-    id: DeploymentId,
-    package: &'a PackageRef,
-    flavor: Flavor,
-    config: DeploymentConfig,
-    scripts: &'a ScriptSet,
-    parent: Option<DeploymentId>,
-    origin: Option<DeploymentId>,
-    restores: Option<DeploymentId>,
-    ignore_verify_reason: Option<String>,
+pub(super) struct Draft<'a> {
+    pub(super) id: DeploymentId,
+    pub(super) package: &'a PackageRef,
+    pub(super) flavor: Flavor,
+    pub(super) config: DeploymentConfig,
+    pub(super) scripts: &'a ScriptSet,
+    pub(super) parent: Option<DeploymentId>,
+    pub(super) origin: Option<DeploymentId>,
+    pub(super) restores: Option<DeploymentId>,
+    pub(super) ignore_verify_reason: Option<String>,
 }
 
 impl Decider<'_> {
@@ -196,101 +195,6 @@ impl Decider<'_> {
         Some(running)
     }
 
-    pub(super) fn adopt(
-        &mut self,
-        package: &PackageRef,
-        scripts: &ScriptSet,
-        servers: &[ServerId],
-    ) -> Result<Answer, Refused> {
-        let zero = Timestamp::from_micros(0);
-        let group = self.state.id();
-        let id = DeploymentId::derive(zero, &[group.0.as_bytes(), b"adopted"]);
-        if self.state.deployment(id).is_some() {
-            return Err(Refused {
-                deployment: Some(id),
-                ..Refused::new("already_adopted", "the group was adopted already")
-            });
-        }
-        let config = DeploymentConfig::complete(
-            &crate::config::ConfigRequest::default(),
-            Flavor::Adopted,
-            self.state.group.binding.may_go_dark,
-        )
-        .map_err(|error| Refused::new("invalid", error.to_string()))?;
-        let mut made = plan(PlanInput {
-            group: &self.state.group,
-            servers: self.state.servers(),
-            package,
-            flavor: Flavor::Adopted,
-            config: &config,
-            seed: None,
-        })?;
-        for batch in &mut made.batches {
-            batch.servers.retain(|planned| servers.contains(&planned.server));
-        }
-        made.batches.retain(|batch| !batch.servers.is_empty());
-        if made.batches.is_empty() {
-            return Err(Refused::new(
-                "empty_plan",
-                "no server of the group reported that it runs this package",
-            ));
-        }
-        for (batch, index) in made.batches.iter_mut().zip(1..) {
-            batch.index = index;
-        }
-        let draft = Draft {
-            id,
-            package,
-            flavor: Flavor::Adopted,
-            config,
-            scripts,
-            parent: None,
-            origin: None,
-            restores: None,
-            ignore_verify_reason: None,
-        };
-        self.insert(draft, &made);
-        self.prove_adopted(id, package);
-        Ok(Answer::Created(id))
-    }
-
-    /// What the hosts reported stands for the whole chain: every row is final from the start.
-    fn prove_adopted(&mut self, id: DeploymentId, package: &PackageRef) {
-        let now = self.now;
-        for place in 0..self.of(id).targets().len() {
-            self.change_target(id, place, |target| {
-                target.status = TargetStatus::Success;
-                target.skipped = true;
-                target.verified_at = Some(now);
-            });
-            let server = self.target(id, place).server;
-            let running = Running {
-                package: package.id,
-                version: package.version.clone(),
-                proven_at: Some(now),
-            };
-            self.change_server(server, |server| server.running = Some(running));
-        }
-        if let Some(state) = self.state.deployment_mut(id) {
-            for batch in &mut state.batches {
-                batch.status = BatchStatus::Success;
-                batch.ended_at = Some(now);
-            }
-        }
-        self.change_deployment(id, |deployment| {
-            deployment.status = DeploymentStatus::Success;
-            deployment.started_at = Some(now);
-            deployment.ended_at = Some(now);
-        });
-        let data = EventData {
-            to: Some(DeploymentStatus::Success.word().to_owned()),
-            version: Some(package.version.clone()),
-            message: Some("the group already ran this version when it came to Capstan".into()),
-            ..self.figures(id)
-        };
-        self.event(id, EventType::DeploymentStatus, &About::default(), data);
-    }
-
     /// A new deployment's id: the group's version and the number of deployments at hand make it
     /// differ from every other of this instant.
     fn new_id(&self) -> DeploymentId {
@@ -300,7 +204,7 @@ impl Decider<'_> {
         DeploymentId::derive(self.now, &[group.0.as_bytes(), &version, &at_hand, b"deployment"])
     }
 
-    fn insert(&mut self, draft: Draft<'_>, made: &Plan) {
+    pub(super) fn insert(&mut self, draft: Draft<'_>, made: &Plan) {
         let id = draft.id;
         let batches = made.batches.iter().map(|batch| Batch {
             deployment: id,
@@ -343,8 +247,7 @@ impl Decider<'_> {
             .filter_map(|(batch, server)| Some((batch, self.state.server(server)?)))
             .zip(0..)
             .map(|((batch, server), place)| {
-                let names: &[&[u8]] = &[id.0.as_bytes(), server.id.0.as_bytes(), b"target"];
-                let target = TargetId(derived_in_order(self.now, place, names));
+                let target = planned_id(id, server.id, place, self.now);
                 Target::new(target, id, batch, place, server, self.now)
             })
             .collect()
@@ -380,4 +283,21 @@ impl Decider<'_> {
             stale: false,
         }
     }
+}
+
+/// The id of a target that is made with its deployment. Those that come later are not numbered by
+/// their place: that tells the two apart (see [`is_planned`]).
+fn planned_id(
+    deployment: DeploymentId,
+    server: ServerId,
+    place: u32,
+    created_at: Timestamp,
+) -> TargetId {
+    let names: &[&[u8]] = &[deployment.0.as_bytes(), server.0.as_bytes(), b"target"];
+    TargetId(derived_in_order(created_at, place, names))
+}
+
+/// Whether a target stood in the plan that its deployment was made with.
+pub(super) fn is_planned(deployment: &Deployment, target: &Target) -> bool {
+    target.id == planned_id(deployment.id, target.server, target.place, deployment.created_at)
 }

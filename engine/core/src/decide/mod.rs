@@ -4,22 +4,32 @@
 //! and effects, in one transaction. It is a function of its arguments alone.
 //!
 //! * [`command`]: what a person asks of a deployment, and whether it is allowed
-//! * [`create`]: new deployments, rollbacks, adoption
+//! * [`create`]: new deployments, rollbacks
+//! * [`adopt`]: what a group ran when it came to Capstan
 //! * [`outcome`]: how stages end
 //! * [`observe`]: what is seen of servers
-//! * [`member`]: servers that come, go, are pulled out and put back
+//! * [`member`]: servers that come, go and are pulled out
+//! * [`put_back`]: servers that are put back
+//! * [`sync`]: the record of the CMDB
 //! * [`advance`]: the rows of the tables, then the holds, then the next steps, until nothing changes
+//! * [`hold`]: the holds that Capstan sets and clears by itself
 //! * [`start`]: one stage of one target starts
+//! * [`tries`]: acts that are done again
 //! * [`write`]: the only ways to change a row, each with its event
 
 pub mod command;
 
+mod adopt;
 mod advance;
 mod create;
+mod hold;
 mod member;
 mod observe;
 mod outcome;
+mod put_back;
 mod start;
+mod sync;
+mod tries;
 mod view;
 mod write;
 
@@ -31,7 +41,8 @@ use crate::state::GroupState;
 use crate::{DeploymentId, Timestamp};
 
 pub use command::permitted;
-pub use observe::{LOOK_INTERVAL, return_package};
+pub use observe::LOOK_INTERVAL;
+pub use put_back::{RETURN_PATIENCE, return_package};
 pub use view::view;
 
 /// The name under which the engine itself acts.
@@ -91,7 +102,10 @@ impl Decider<'_> {
         match input {
             Input::Create(create) => self.create(create),
             Input::Rollback(rollback) => self.roll_back(rollback),
-            Input::Adopt { package, scripts, servers } => self.adopt(package, scripts, servers),
+            Input::Adopt { package, scripts, servers, history } => {
+                self.check_untouched(history)?;
+                self.adopt(package, scripts, servers)
+            }
             Input::Act(act) => self.act(act),
             Input::StageEnded(ended) => Ok(self.stage_ended(ended)),
             Input::AnswerLost { deployment, target, key, message } => {

@@ -6,8 +6,7 @@ use crate::effect::{Effect, EffectKind};
 use crate::event::{EventData, EventType};
 use crate::input::Answer;
 use crate::ports::Sight;
-use crate::record::{Cause, Flavor, HoldReason, OutBecause, PackageRef, Server, Service};
-use crate::state::GroupState;
+use crate::record::{Cause, Flavor, HoldReason, OutBecause, Server, Service};
 use crate::target_status::{TargetEvent, TargetStatus};
 use crate::{DeploymentId, ServerId, Timestamp};
 
@@ -52,19 +51,23 @@ impl Decider<'_> {
 
     fn see(&mut self, id: ServerId, sight: Sight, can_drain: bool) {
         let Some(server) = self.state.server(id).filter(|server| !server.retired) else { return };
-        let (is_out, was_dead) = (server.service == Service::Out, server.dead_since.is_some());
+        let is_out = server.service == Service::Out;
+        let is_ours = matches!(server.out_because, Some(OutBecause::Target | OutBecause::Person));
+        let was_dead = server.dead_since.is_some() && !is_ours;
         match sight {
             Sight::Serving => self.see_serving(id, can_drain),
             Sight::Dead => self.see_dead(id),
             Sight::Drained | Sight::TakenOut if !is_out => {
                 self.server_out(id, OutBecause::Outside, "the load balancer does not send traffic");
+                self.visit_left_out(id);
             }
-            Sight::Drained | Sight::TakenOut if was_dead => self.change_server(id, |server| {
-                server.dead_since = None;
-                if server.out_because == Some(OutBecause::Dead) {
+            Sight::Drained | Sight::TakenOut if was_dead => {
+                self.change_server(id, |server| {
+                    server.dead_since = None;
                     server.out_because = Some(OutBecause::Outside);
-                }
-            }),
+                });
+                self.visit_left_out(id);
+            }
             Sight::Drained | Sight::TakenOut | Sight::Unknown => {}
         }
     }
@@ -73,6 +76,8 @@ impl Decider<'_> {
         let Some(server) = self.state.server(id) else { return };
         match (server.service, server.out_because) {
             (Service::Unknown, _) => self.server_in(id, "it serves"),
+            // Whoever put it to work: it serves, and so it is not taken without a slot.
+            (Service::Out, Some(OutBecause::New)) => self.server_in(id, "it is new and serves"),
             (Service::Out, Some(OutBecause::Dead)) => self.server_in(id, "it answers again"),
             (Service::Out, Some(OutBecause::Outside)) if can_drain => {
                 self.server_in(id, "the load balancer sends traffic again");
@@ -102,6 +107,7 @@ impl Decider<'_> {
     fn drain_again(&mut self, id: ServerId) {
         let twice = self.state.server(id).is_some_and(|server| server.drained_again);
         self.change_server(id, |server| server.drained_again = true);
+        self.forget_failed_markdown(id);
         let message = "it is in traffic although it was drained; it is drained again";
         let data = EventData { message: Some(message.to_owned()), ..EventData::default() };
         self.server_event(id, EventType::ServerDrainedAgain, data);
@@ -109,6 +115,18 @@ impl Decider<'_> {
         if twice && let Some(running) = self.state.running().map(|state| state.deployment.id) {
             let detail = "a server that was drained is in traffic for the second time".to_owned();
             self.set_hold(running, HoldReason::Dependency, detail);
+        }
+    }
+
+    /// Its Markdown had failed, and now it is drained after all: the end of its target does not give
+    /// it back, since our own mark is on it.
+    fn forget_failed_markdown(&mut self, server: ServerId) {
+        let taken = self.state.running().and_then(|state| {
+            let place = state.place_of_server(server)?;
+            state.targets()[place].took.then_some((state.deployment.id, place))
+        });
+        if let Some((id, place)) = taken {
+            self.change_target(id, place, |target| target.took = false);
         }
     }
 
@@ -153,24 +171,31 @@ impl Decider<'_> {
         }
     }
 
-    /// Dead for longer than the settle time: a relapse if its target had succeeded; in a rollback
-    /// that had left it out as already right, a new target.
+    /// Dead for longer than the settle time: a relapse if its target had succeeded.
     fn dead_for_good(&mut self, server: ServerId, since: Timestamp) {
         let Some(state) = self.state.running() else { return };
         if self.now.since(since) < state.deployment.frozen.settle_time() {
             return;
         }
-        let (id, flavor) = (state.deployment.id, state.deployment.flavor);
+        let id = state.deployment.id;
         match state.place_of_server(server) {
             Some(place) if state.targets()[place].status == TargetStatus::Success => {
                 let version = &state.deployment.package.version;
                 let message = format!("it served {version} and does not answer any more");
                 self.relapse(id, place, message);
             }
-            None if flavor == Flavor::Rollback => {
-                self.add_target(id, server);
-            }
-            _ => {}
+            Some(_) => {}
+            None => self.visit_left_out(server),
+        }
+    }
+
+    /// A rollback left a server out as already right, and it does not serve any more: it gets a
+    /// target after all.
+    fn visit_left_out(&mut self, server: ServerId) {
+        let Some(state) = self.state.running() else { return };
+        let (id, flavor) = (state.deployment.id, state.deployment.flavor);
+        if flavor == Flavor::Rollback && state.place_of_server(server).is_none() {
+            self.add_target(id, server);
         }
     }
 
@@ -188,19 +213,4 @@ impl Decider<'_> {
             target.skipped = false;
         });
     }
-}
-
-/// The package that a server must prove to go into traffic when it is put back: that of its SUCCESS
-/// target in the running deployment, else the one that the group runs.
-pub fn return_package(
-    state: &GroupState,
-    server: ServerId,
-    current: Option<&PackageRef>,
-) -> Option<PackageRef> {
-    let by_target = state.running().and_then(|running| {
-        let place = running.place_of_server(server)?;
-        (running.targets()[place].status == TargetStatus::Success)
-            .then(|| running.deployment.package.clone())
-    });
-    by_target.or_else(|| current.cloned())
 }

@@ -6,7 +6,7 @@ use crate::input::{Again, Answer, StageEnded, StageResult};
 use crate::record::{Cause, OutBecause, Running, Service};
 use crate::stage::{Stage, TRY_WAITS};
 use crate::target_status::TargetEvent;
-use crate::{DeploymentId, OrderKey, TargetId};
+use crate::{DeploymentId, OrderKey, ServerId, TargetId};
 
 use super::Decider;
 use super::write::About;
@@ -17,12 +17,14 @@ impl Decider<'_> {
         let id = ended.deployment;
         let Some(place) = self.of(id).place(ended.target) else { return Answer::Done };
         let target = self.target(id, place);
+        let server = target.server;
         let stage = target.status.running().filter(|_| target.order == Some(ended.key));
         let Some(stage) = stage else {
             self.late_outcome(ended, place);
             return Answer::Done;
         };
         let result = self.forgive(id, stage, ended.result);
+        let before = self.state.server(server).map(|row| row.service);
         let is_last_word = self.note_on_server(ended, place, stage, result);
         self.changes.delete(EffectKind::RunStage(id, ended.target));
         let failed = matches!(result, StageResult::Failed { .. });
@@ -35,7 +37,9 @@ impl Decider<'_> {
                 target.message = message;
             });
             if is_last_word {
+                self.tell_running(id, server, before);
                 self.undo_failed_markdown(id, place);
+                self.return_if_put_back(server);
             }
             return Answer::Done;
         }
@@ -45,6 +49,19 @@ impl Decider<'_> {
             self.note_on_target(ended, place, stage, result);
         }
         Answer::Done
+    }
+
+    /// An act of a deployment that has ended changed whether a server serves: the log of the one
+    /// that holds the group now must say so, since its counts follow (S1).
+    fn tell_running(&mut self, ended: DeploymentId, id: ServerId, before: Option<Service>) {
+        let now = self.state.server(id).map(|row| row.service);
+        if now == before || self.state.running().is_none() {
+            return;
+        }
+        let serves = now == Some(Service::In);
+        let kind = if serves { EventType::ServerIn } else { EventType::ServerOut };
+        let message = Some(format!("by an act of deployment {ended}, which has ended"));
+        self.server_event(id, kind, EventData { message, ..EventData::default() });
     }
 
     /// `ignore_verify` forgives a bad health answer of the right package, and nothing else (S5).
@@ -143,7 +160,7 @@ impl Decider<'_> {
                 let braked = self.of(id).deployment.is_braked();
                 match TRY_WAITS.get(tries) {
                     Some(wait) if again == Again::May && !braked && stage != Stage::Check => {
-                        self.try_again(id, place, *wait, cause, message);
+                        self.try_again(id, place, *wait, (cause, message));
                     }
                     _ => self.fail(id, place, stage, cause, message),
                 }
@@ -163,29 +180,7 @@ impl Decider<'_> {
         }
     }
 
-    fn try_again(
-        &mut self,
-        id: DeploymentId,
-        place: usize,
-        wait: std::time::Duration,
-        cause: Cause,
-        message: Option<String>,
-    ) {
-        let key = self.start_try(id, place, wait);
-        let target = self.target(id, place);
-        let data = EventData {
-            to: Some(target.status.word().to_owned()),
-            attempt: Some(target.attempt),
-            key: Some(key),
-            fence: self.state.server(target.server).map(|server| server.fence),
-            message,
-            ..EventData::default()
-        };
-        let about = About { place: Some(place), cause: Some(cause), ..About::default() };
-        self.event(id, EventType::TargetTry, &about, data);
-    }
-
-    fn fail(
+    pub(super) fn fail(
         &mut self,
         id: DeploymentId,
         place: usize,
@@ -255,25 +250,6 @@ impl Decider<'_> {
     ) -> Answer {
         if let Some(place) = self.place_under_way(id, target, key) {
             self.change_target(id, place, |target| target.unknown_since = None);
-        }
-        Answer::Done
-    }
-
-    pub(super) fn taken_over(&mut self, id: DeploymentId, target: TargetId) -> Answer {
-        let Some(place) = self.of(id).place(target) else { return Answer::Done };
-        let target = self.target(id, place);
-        let (server, order, is_running) =
-            (target.server, target.order, target.status.running().is_some());
-        let ours = self.state.server(server).is_some_and(|row| row.order == order);
-        if is_running && ours {
-            self.change_server(server, |server| server.fence += 1);
-            let data = EventData {
-                key: order,
-                fence: self.state.server(server).map(|server| server.fence),
-                ..EventData::default()
-            };
-            let about = About { place: Some(place), ..About::default() };
-            self.event(id, EventType::TargetTakenOver, &about, data);
         }
         Answer::Done
     }

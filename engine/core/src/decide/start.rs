@@ -1,7 +1,5 @@
 //! One stage of one target starts: its row, its server's fence and its effect, together.
 
-use std::time::Duration;
-
 use crate::effect::{Effect, EffectKind};
 use crate::order;
 use crate::record::{OutBecause, Running, Service};
@@ -27,7 +25,8 @@ impl Decider<'_> {
         if stage == Stage::Markup {
             self.changes.delete(EffectKind::DrainServer(self.target(id, place).server));
         }
-        let (key, limit) = (self.next_key(id, place), self.limit(id, stage));
+        let key = self.next_key(id, place);
+        let limit = order::limit(&self.of(id).deployment, stage);
         self.give_order(id, place, key);
         let now = self.now;
         let took = already_out == Some(false);
@@ -44,43 +43,21 @@ impl Decider<'_> {
         self.run_stage_at(id, place, now);
     }
 
-    /// Starts another try of the stage under way, after `wait`.
-    pub(super) fn start_try(&mut self, id: DeploymentId, place: usize, wait: Duration) -> OrderKey {
-        let stage = self.target(id, place).status.running().unwrap_or(Stage::Check);
-        let (key, limit) = (self.next_key(id, place), self.limit(id, stage));
-        self.give_order(id, place, key);
-        let due = self.now + wait;
-        self.change_target(id, place, |target| {
-            target.order = Some(key);
-            target.orders += 1;
-            target.tries += 1;
-            target.unknown_since = None;
-            target.deadline_at = Some(due + limit);
-        });
-        self.run_stage_at(id, place, due);
-        key
-    }
-
-    fn run_stage_at(&mut self, id: DeploymentId, place: usize, due_at: Timestamp) {
+    pub(super) fn run_stage_at(&mut self, id: DeploymentId, place: usize, due_at: Timestamp) {
         let kind = EffectKind::RunStage(id, self.target(id, place).id);
         let group = self.state.id();
         self.changes.put(Effect { kind, group, due_at });
     }
 
     /// The next key of a target: one per act, the same if the same decision is taken again.
-    fn next_key(&self, id: DeploymentId, place: usize) -> OrderKey {
+    pub(super) fn next_key(&self, id: DeploymentId, place: usize) -> OrderKey {
         let target = self.target(id, place);
         let number = (target.orders + 1).to_be_bytes();
         OrderKey::derive(self.now, &[target.id.0.as_bytes(), &number])
     }
 
-    fn limit(&self, id: DeploymentId, stage: Stage) -> Duration {
-        let deployment = &self.of(id).deployment;
-        stage.limit(deployment.config.startup_timeout(), deployment.frozen.settle_time())
-    }
-
     /// One act per server at a time: the newest key, and a fence above all before it (S7).
-    fn give_order(&mut self, id: DeploymentId, place: usize, key: OrderKey) {
+    pub(super) fn give_order(&mut self, id: DeploymentId, place: usize, key: OrderKey) {
         let server = self.target(id, place).server;
         self.supersede(id, server);
         self.change_server(server, |server| {
@@ -114,6 +91,8 @@ impl Decider<'_> {
     /// took no slot.
     fn take_server(&mut self, id: DeploymentId, place: usize) -> bool {
         let server = self.target(id, place).server;
+        // The target brings it in now, whoever put it back.
+        self.changes.delete(EffectKind::ReturnServer(server));
         let mut already_out = true;
         let now = self.now;
         self.change_server(server, |server| {

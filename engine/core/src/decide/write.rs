@@ -48,6 +48,13 @@ impl Decider<'_> {
         let group = self.state.id();
         let state = self.of(id);
         let target = about.place.map(|place| &state.targets()[place]);
+        let server = about.server.or(target.map(|target| target.server));
+        let row = server.and_then(|server| self.state.server(server));
+        let data = EventData {
+            service: row.map(|row| row.service),
+            out_because: row.and_then(|row| row.out_because),
+            ..data
+        };
         let event = Event {
             seq: state.deployment.seq + 1,
             at: self.now,
@@ -56,7 +63,7 @@ impl Decider<'_> {
             deployment: Some(id),
             batch: about.batch.or(target.map(|target| target.batch)),
             target: target.map(|target| target.id),
-            server: about.server.or(target.map(|target| target.server)),
+            server,
             actor: self.actor.clone(),
             cause: about.cause,
             data,
@@ -134,6 +141,8 @@ impl Decider<'_> {
             from: Some(from.word().to_owned()),
             to: Some(to.word().to_owned()),
             version: Some(self.of(id).deployment.package.version.clone()),
+            start: (from == DeploymentStatus::Pending && to.is_running())
+                .then(|| self.state.starting_point(self.of(id))),
             ..self.figures(id)
         };
         self.event(id, EventType::DeploymentStatus, &About::default(), data);
@@ -217,6 +226,9 @@ impl Decider<'_> {
             if to.running().is_none() {
                 target.deadline_at = None;
             }
+            if to.running().is_none() && !to.is_failure() {
+                target.cause = None;
+            }
             change(target);
         });
         let target = self.target(id, place);
@@ -282,6 +294,7 @@ impl Decider<'_> {
             deployment.stale = false;
         });
         self.hold_event(id, EventType::HoldSet, reason, detail);
+        self.fail_awaited_tries(id);
         self.wake_next(id);
     }
 
@@ -327,12 +340,16 @@ impl Decider<'_> {
             deployment.holds.clear();
         });
         for place in 0..self.of(id).targets().len() {
+            if self.awaits_try(id, place) {
+                self.revoke_awaited_try(id, place);
+            }
             let status = self.target(id, place).status;
             if status == TargetStatus::Pending || status.is_between_stages() {
                 self.move_target(id, place, TargetEvent::Ended, None, |_| {});
             }
             if status.running().is_none() {
                 self.undo_failed_markdown(id, place);
+                self.return_if_put_back(self.target(id, place).server);
             }
         }
         for index in 1..=u32::try_from(self.of(id).batches().len()).unwrap_or(0) {

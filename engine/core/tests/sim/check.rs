@@ -6,12 +6,12 @@ use capstan_core::deployment_status::DeploymentStatus;
 use capstan_core::effect::EffectKind;
 use capstan_core::order;
 use capstan_core::record::{OutBecause, Service};
-use capstan_core::state::DeploymentState;
+use capstan_core::state::{DeploymentState, GroupState};
 use capstan_core::target_status::TargetStatus;
 use capstan_core::view::WaitKind;
 use capstan_core::{decide, event};
 
-use super::World;
+use super::{Host, World};
 
 pub fn after_input(world: &World) {
     let rebuilt = world.shadow.rebuild();
@@ -31,6 +31,13 @@ pub fn after_input(world: &World) {
         assert!(server.is_out() && server.service != Service::In, "S1: pulled out is out");
         assert!(server.drained, "pulled out carries our mark");
     }
+    for server in world.state.servers().iter().filter(|server| !server.retired) {
+        let put_back = server.pulled_out.is_none()
+            && server.out_because == Some(OutBecause::Person)
+            && server.dead_since.is_some();
+        let asked = has_effect(world, EffectKind::ReturnServer(server.id));
+        assert!(!put_back || asked, "its answer was lost and nobody asks again: {server:?}");
+    }
     for state in world.state.deployments() {
         check_deployment(world, state);
     }
@@ -44,6 +51,26 @@ pub fn took(world: &World, events: &[event::Event]) {
         let alone = slots.total <= 1 || state.deployment.frozen.may_go_dark;
         assert!(slots.out <= slots.l, "S1: {slots:?}");
         assert!(alone || world.in_service() > 0, "S1: the last server in service was taken");
+    }
+}
+
+/// S1 as it is on the hosts: where a decision takes one that serves, and could be known to, those
+/// that serve but for Capstan are no more than L.
+pub fn took_in_truth(world: &World, before: &GroupState, events: &[event::Event]) {
+    for event in events.iter().filter(|event| event.data.already_out.is_some()) {
+        let server = event.server.unwrap();
+        let Some(host) = world.hosts.get(&server) else { continue };
+        let was_ours = before.server(server).is_some_and(|row| row.drained);
+        if was_ours || !host.would_serve() || host.fresh {
+            continue;
+        }
+        let state = world.state.deployment(event.deployment.unwrap()).unwrap();
+        let taken = world.state.servers().iter().filter(|row| {
+            let would_serve = world.hosts.get(&row.id).is_some_and(Host::would_serve);
+            row.drained && !row.retired && would_serve
+        });
+        let (taken, slots) = (taken.count(), world.state.slots(state));
+        assert!(taken <= slots.l as usize, "S1: {taken} serve but for us, {slots:?}");
     }
 }
 
@@ -104,7 +131,13 @@ fn check_target(world: &World, state: &DeploymentState, target: &capstan_core::r
         assert_eq!(server.order, target.order, "S7: one order per server at a time");
         let work = order::work(&state.deployment, target, server).expect("it can be done");
         assert_eq!((work.fence, Some(work.key)), (server.fence, target.order));
-        assert!(target.deadline_at.is_some());
+        assert!(work.act_at <= work.deadline_at);
+        let kind = EffectKind::RunStage(id, target.id);
+        let due_at = world.shadow.effects[&(kind.number(), kind.subject())].due_at;
+        let held = state.deployment.holds.iter().map(|hold| hold.since);
+        for stopped in held.chain(state.deployment.ended_at) {
+            assert!(due_at <= stopped, "S2: {target:?} begins at {due_at}, held at {stopped}");
+        }
     }
     if !state.deployment.status.is_running() {
         return;
@@ -135,12 +168,7 @@ fn check_target(world: &World, state: &DeploymentState, target: &capstan_core::r
 
 /// What must be true of the whole log.
 pub fn logs(world: &World) {
-    let configs = world
-        .state
-        .deployments()
-        .map(|state| (state.deployment.id, state.deployment.config.clone()))
-        .collect();
-    if let Err(found) = checker::check_with(&world.shadow.events, &configs) {
+    if let Err(found) = checker::check(&world.shadow.events) {
         for violation in &found {
             eprintln!("{violation}");
         }

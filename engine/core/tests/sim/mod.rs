@@ -3,6 +3,7 @@
 #![allow(dead_code, clippy::unwrap_used, missing_docs, unreachable_pub)]
 #![allow(clippy::needless_pass_by_value, reason = "an input is given away")]
 
+pub mod case;
 pub mod check;
 pub mod scenario;
 pub mod shadow;
@@ -18,13 +19,13 @@ use capstan_core::event::Event;
 use capstan_core::input::{
     Act, Again, Answer, Create, Input, Refused, RollBack, StageEnded, StageResult,
 };
-use capstan_core::order::ScriptSet;
+use capstan_core::order::{self, ScriptSet};
 use capstan_core::ports::{CmdbApplication, CmdbGroup, CmdbServer, Report, Sight};
 use capstan_core::record::{
     Application, BastionRule, Cause, Flavor, Group, OnLbFailure, PackageRef, Service,
 };
 use capstan_core::rollback::{History, Past};
-use capstan_core::stage::Stage;
+use capstan_core::stage::{Stage, VERIFY_FRESH};
 use capstan_core::state::{DeploymentState, GroupState};
 use capstan_core::target_status::TargetStatus;
 use capstan_core::{
@@ -33,6 +34,7 @@ use capstan_core::{
 use shadow::Shadow;
 
 /// How a group begins.
+#[expect(clippy::struct_excessive_bools, reason = "each is a choice of its own")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Setup {
     pub servers: u32,
@@ -43,6 +45,8 @@ pub struct Setup {
     /// The group came with version 0 on every server.
     pub adopted: bool,
     pub first: First,
+    /// The load balancer can take traffic away; else only health is seen.
+    pub can_drain: bool,
 }
 
 /// What is known of the servers at first.
@@ -64,29 +68,51 @@ impl Default for Setup {
             bastion: true,
             adopted: true,
             first: First::In,
+            can_drain: true,
         }
     }
 }
 
 /// A host as it is, whatever Capstan thinks.
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 #[derive(Debug, Clone, Default)]
 pub struct Host {
     pub dead: bool,
+    /// Nothing was ever installed on it.
+    pub blank: bool,
     /// Our mark at the load balancer.
     pub mark: bool,
     /// Somebody else's mark.
     pub outside: bool,
     pub package: Option<PackageId>,
+    /// It began to serve after it was last looked at: nobody can know.
+    pub fresh: bool,
 }
 
 impl Host {
+    pub fn answers(&self) -> bool {
+        !self.dead && !self.blank
+    }
+
+    /// Whether it serves, were it not for our own mark.
+    pub fn would_serve(&self) -> bool {
+        self.answers() && !self.outside
+    }
+
     pub fn sight(&self) -> Sight {
-        match (self.dead, self.outside, self.mark) {
-            (true, ..) => Sight::Dead,
+        match (self.answers(), self.outside, self.mark) {
+            (false, ..) => Sight::Dead,
             (_, true, _) => Sight::TakenOut,
             (_, _, true) => Sight::Drained,
             _ => Sight::Serving,
         }
+    }
+
+    /// Something happens to it that nobody sees.
+    pub fn changes(&mut self, change: impl FnOnce(&mut Self)) {
+        let served = self.would_serve();
+        change(self);
+        self.fresh |= !served && self.would_serve();
     }
 }
 
@@ -99,6 +125,8 @@ pub struct Running {
     pub stage: Stage,
     pub key: OrderKey,
     pub unknown: bool,
+    /// When it is given out.
+    pub due_at: Timestamp,
 }
 
 #[derive(Debug)]
@@ -255,7 +283,7 @@ impl World {
             bad: BTreeSet::new(),
             stash: Vec::new(),
             careful,
-            can_drain: true,
+            can_drain: setup.can_drain,
             more: BTreeSet::new(),
             next_server: setup.servers,
         };
@@ -274,15 +302,14 @@ impl World {
         self.sync(true);
         let ids: Vec<ServerId> = self.state.servers().iter().map(|server| server.id).collect();
         for id in &ids {
-            self.hosts.insert(*id, Host::default());
+            let fresh = setup.first == First::New;
+            self.hosts.insert(*id, Host { fresh, ..Host::default() });
         }
         if setup.adopted {
             for host in self.hosts.values_mut() {
                 host.package = Some(package(0).id);
             }
-            let input =
-                Input::Adopt { package: package(0), scripts: scripts(), servers: ids.clone() };
-            self.give(input).unwrap();
+            self.adopt().unwrap();
         }
         if setup.first == First::Out {
             self.hosts.values_mut().for_each(|host| host.outside = true);
@@ -292,22 +319,36 @@ impl World {
         }
     }
 
+    /// Every host says that it runs version 0.
+    pub fn adopt(&mut self) -> Result<Answer, Refused> {
+        let servers = self.state.servers().iter().filter(|server| !server.retired);
+        self.give(Input::Adopt {
+            package: package(0),
+            scripts: scripts(),
+            servers: servers.map(|server| server.id).collect(),
+            history: self.history(),
+        })
+    }
+
     // Inputs.
 
     /// Gives an input and writes what follows; a refusal must leave the state as it was.
     pub fn give(&mut self, input: Input) -> Result<Answer, Refused> {
         let before = self.careful.then(|| self.state.clone());
         let result = decide(&mut self.state, &input, self.now);
-        if let Some(before) = before {
+        if let Some(before) = &before {
             let mut twin = before.clone();
             let again = decide(&mut twin, &input, self.now);
             assert_eq!(result, again, "a decision is a function of its arguments");
             assert!(twin == self.state, "a decision is a function of its arguments");
             if result.is_err() {
-                assert!(before == self.state, "refused input changed the state: {input:?}");
+                assert!(*before == self.state, "refused input changed the state: {input:?}");
             }
         }
         let decision = result?;
+        if let Some(before) = &before {
+            check::took_in_truth(self, before, &decision.changes.events);
+        }
         self.shadow.write(&self.state, &decision.changes);
         if !decision.changes.is_empty() {
             self.state.group.version += 1;
@@ -450,10 +491,10 @@ impl World {
 
     /// The stages whose effects are there, in the order of targets.
     pub fn stages(&self) -> Vec<Running> {
-        let kinds = self.shadow.effects.values().map(|effect| effect.kind);
-        let mut running: Vec<(u32, Running)> = kinds
-            .filter_map(|kind| {
-                let EffectKind::RunStage(deployment, id) = kind else { return None };
+        let effects = self.shadow.effects.values();
+        let mut running: Vec<(u32, Running)> = effects
+            .filter_map(|effect| {
+                let EffectKind::RunStage(deployment, id) = effect.kind else { return None };
                 let state = self.state.deployment(deployment)?;
                 let target = &state.targets()[state.place(id)?];
                 let running = Running {
@@ -463,6 +504,7 @@ impl World {
                     stage: target.status.running()?,
                     key: target.order?,
                     unknown: target.unknown_since.is_some(),
+                    due_at: effect.due_at,
                 };
                 Some((target.place, running))
             })
@@ -481,13 +523,30 @@ impl World {
         self.now = self.now + time;
     }
 
+    /// What an engine is given to do for a stage.
+    pub fn work(&self, stage: &Running) -> order::Work {
+        self.find_work(stage).expect("it can be done")
+    }
+
+    fn find_work(&self, stage: &Running) -> Option<order::Work> {
+        let row = self.of(stage.deployment);
+        let target = &row.targets()[row.place(stage.target).unwrap()];
+        let server = self.state.server(stage.server).unwrap();
+        order::work(&row.deployment, target, server)
+    }
+
     /// What a host truthfully answers when a stage is asked of it.
     fn truth(&mut self, stage: &Running) -> StageResult {
         let wanted = self.of(stage.deployment).deployment.package.id;
+        let at = self.now.max(stage.due_at);
+        let proven_at = self.find_work(stage).and_then(|work| work.verified_at);
+        let too_old = proven_at.is_some_and(|proven_at| at.since(proven_at) > VERIFY_FRESH);
         let host = self.hosts.entry(stage.server).or_default();
         let failed = |again| StageResult::Failed { cause: Cause::Failed, again };
         match stage.stage {
-            Stage::Check if host.package == Some(wanted) && !host.dead => StageResult::Succeeded,
+            Stage::Check if host.package == Some(wanted) && host.answers() => {
+                StageResult::Succeeded
+            }
             Stage::Check => failed(Again::WillNot),
             Stage::Markdown => {
                 host.mark = true;
@@ -495,14 +554,20 @@ impl World {
             }
             Stage::Install => {
                 host.package = Some(wanted);
+                host.blank = false;
                 StageResult::Succeeded
             }
-            Stage::Verify if host.dead || host.package != Some(wanted) => failed(Again::WillNot),
+            Stage::Verify if !host.answers() || host.package != Some(wanted) => {
+                failed(Again::WillNot)
+            }
             Stage::Download | Stage::Verify => StageResult::Succeeded,
-            Stage::Markup if host.dead => failed(Again::May),
+            // The engine does not put a server into traffic on an old proof.
+            Stage::Markup if too_old => failed(Again::WillNot),
+            Stage::Markup if !host.answers() => failed(Again::May),
             Stage::Markup => {
                 host.mark = false;
-                if host.outside { StageResult::StillOut } else { StageResult::Succeeded }
+                let still_out = host.outside && self.can_drain;
+                if still_out { StageResult::StillOut } else { StageResult::Succeeded }
             }
         }
     }
@@ -518,7 +583,15 @@ impl World {
         self.end(stage, StageResult::Failed { cause: Cause::Failed, again });
     }
 
+    /// The act is done on the host, and its outcome is lost with the engine that did it.
+    pub fn act_and_crash(&mut self, stage: &Running) {
+        self.truth(stage);
+        self.crash();
+    }
+
+    /// A stage ends: not before its order was given out.
     pub fn end(&mut self, stage: &Running, result: StageResult) {
+        self.now = self.now.max(stage.due_at);
         let ended = StageEnded {
             deployment: stage.deployment,
             target: stage.target,
@@ -543,14 +616,29 @@ impl World {
 
     /// Looks at every server.
     pub fn look(&mut self) {
-        let seen: Vec<(ServerId, Sight)> = self
-            .state
-            .servers()
-            .iter()
-            .filter(|server| !server.retired)
-            .map(|server| (server.id, self.hosts.get(&server.id).cloned().unwrap_or_default()))
-            .map(|(id, host)| (id, host.sight()))
-            .collect();
+        self.look_but(|_| false);
+    }
+
+    /// Looks at every server; nothing can be told of those for which `hidden` is true.
+    pub fn look_but(&mut self, hidden: impl Fn(usize) -> bool) {
+        let mut seen: Vec<(ServerId, Sight)> = Vec::new();
+        for (place, server) in self.state.servers().iter().enumerate() {
+            if server.retired {
+                continue;
+            }
+            let host = self.hosts.entry(server.id).or_default();
+            let sight = match host.sight() {
+                _ if hidden(place) => Sight::Unknown,
+                Sight::Drained | Sight::TakenOut if !self.can_drain => Sight::Serving,
+                Sight::Serving
+                | Sight::Drained
+                | Sight::TakenOut
+                | Sight::Dead
+                | Sight::Unknown => host.sight(),
+            };
+            host.fresh &= hidden(place);
+            seen.push((server.id, sight));
+        }
         let deployment = self.running();
         let can_drain = self.can_drain;
         self.give(Input::Observed { deployment, seen, can_drain }).unwrap();
@@ -566,7 +654,8 @@ impl World {
 
     fn servers_to(&self, wanted: i16) -> Vec<ServerId> {
         let effects = self.shadow.effects.iter();
-        effects.filter(|((kind, _), _)| *kind == wanted).map(|((_, id), _)| ServerId(*id)).collect()
+        let due = effects.filter(|(_, effect)| effect.due_at <= self.now);
+        due.filter(|((kind, _), _)| *kind == wanted).map(|((_, id), _)| ServerId(*id)).collect()
     }
 
     /// Drains what a person pulled out.
@@ -577,6 +666,14 @@ impl World {
         }
     }
 
+    /// The load balancer does not take what is to be drained.
+    pub fn fail_drains(&mut self) {
+        for server in self.servers_to(4) {
+            let problem = Some("busy".to_owned());
+            self.give(Input::ServerDrained { server, problem }).unwrap();
+        }
+    }
+
     /// Asks servers that were put back, as the runner does.
     pub fn return_servers(&mut self) {
         for server in self.servers_to(5) {
@@ -584,12 +681,13 @@ impl World {
             let wanted = return_package(&self.state, server, current.as_ref());
             let host = self.hosts.entry(server).or_default();
             let runs = host.package;
-            let right = wanted.filter(|wanted| Some(wanted.id) == runs && !host.dead);
+            let right = wanted.filter(|wanted| Some(wanted.id) == runs && host.answers());
             if right.is_some() {
                 host.mark = false;
             }
             let sight = host.sight();
-            let report = (!host.dead)
+            let report = host
+                .answers()
                 .then(|| (0..10).map(package).find(|package| Some(package.id) == runs))
                 .flatten()
                 .map(|package| Report { version: package.version, sha256: package.sha256 });
@@ -619,17 +717,42 @@ impl World {
     pub fn crash(&mut self) {
         self.state = self.shadow.rebuild();
         self.more.clear();
-        for Running { deployment, target, .. } in self.stages() {
+        let now = self.now;
+        let given_out = self.stages().into_iter().filter(|stage| stage.due_at <= now);
+        for Running { deployment, target, .. } in given_out {
             self.give(Input::TakenOver { deployment, target }).unwrap();
         }
     }
 
+    /// A new server, on which nothing was installed yet.
     pub fn add_server(&mut self) {
+        self.add_host(Host { blank: true, ..Host::default() });
+    }
+
+    pub fn add_host(&mut self, host: Host) {
         let setup = Setup { marked: 0, ..Setup::default() };
-        self.record.servers.push(cmdb_server(self.next_server, &setup));
+        let entry = cmdb_server(self.next_server, &setup);
+        let name = entry.id.clone();
+        self.record.servers.push(entry);
         self.next_server += 1;
         self.record.revision += 1;
         self.sync(false);
+        let known = self.state.servers().iter().find(|server| server.external_id == name);
+        // A refresh that is held adds nobody.
+        if let Some(id) = known.map(|server| server.id) {
+            self.hosts.insert(id, host);
+        }
+    }
+
+    /// The CMDB gives a host another id.
+    pub fn rename_server(&mut self, server: ServerId) {
+        let external = self.state.server(server).unwrap().external_id.clone();
+        self.record.revision += 1;
+        let revision = self.record.revision;
+        for entry in self.record.servers.iter_mut().filter(|entry| entry.id == external) {
+            entry.id = format!("{external}-{revision}");
+        }
+        self.sync(true);
     }
 
     pub fn remove_server(&mut self, server: ServerId, confirmed: bool) -> Answer {

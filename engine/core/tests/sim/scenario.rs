@@ -10,7 +10,7 @@ use capstan_core::input::{Again, StageResult};
 use capstan_core::record::{Cause, Flavor, HoldReason};
 use capstan_core::stage::Stage;
 
-use super::{First, Running, Setup, World, check, config};
+use super::{First, Host, Running, Setup, World, check, config};
 
 /// One step: a word and two numbers, whose meaning depends on the word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,7 +21,7 @@ pub struct Step {
 }
 
 /// The words, each with its weight in random scenarios.
-pub const WORDS: [(&str, u32); 36] = [
+pub const WORDS: [(&str, u32); 45] = [
     ("ok", 40),
     ("ok_all", 8),
     ("may", 4),
@@ -58,6 +58,15 @@ pub const WORDS: [(&str, u32); 36] = [
     ("remove", 2),
     ("restore", 2),
     ("crash", 2),
+    ("acted", 2),
+    ("blind", 2),
+    ("rename", 2),
+    ("held", 1),
+    ("frozen", 1),
+    ("drain", 3),
+    ("drain_fails", 1),
+    ("returns", 2),
+    ("bad", 1),
 ];
 
 impl Step {
@@ -68,10 +77,10 @@ impl Step {
 
 /// The text of a scenario, which [`parse`] reads.
 pub fn text(setup: &Setup, steps: &[Step]) -> String {
-    let Setup { servers, marked, pools, dark, bastion, adopted, first } = setup;
+    let Setup { servers, marked, pools, dark, bastion, adopted, first, can_drain } = setup;
     let mut text = format!(
         "group servers={servers} marked={marked} pools={pools} dark={dark} bastion={bastion} \
-         adopted={adopted} first={first:?}\n"
+         adopted={adopted} first={first:?} can_drain={can_drain}\n"
     );
     for Step { word, a, b } in steps {
         writeln!(text, "{word} {a} {b}").unwrap();
@@ -90,6 +99,7 @@ pub fn parse(text: &str) -> (Setup, Vec<Step>) {
             "pools" => setup.pools = value.parse().unwrap(),
             "dark" => setup.dark = value.parse().unwrap(),
             "bastion" => setup.bastion = value.parse().unwrap(),
+            "can_drain" => setup.can_drain = value.parse().unwrap(),
             "adopted" => setup.adopted = value.parse().unwrap(),
             "first" => {
                 let all = [First::In, First::Unknown, First::Out, First::New];
@@ -140,7 +150,8 @@ fn click(world: &mut World, id: Option<DeploymentId>, action: Action) {
 pub fn apply(world: &mut World, step: &Step) {
     let Step { word, a, b } = *step;
     match word {
-        "ok" | "may" | "wont" | "unhealthy" | "lose" | "find" | "unreachable" | "take_over" => {
+        "ok" | "may" | "wont" | "unhealthy" | "lose" | "find" | "unreachable" | "take_over"
+        | "acted" => {
             if let Some(stage) = pick(world, a) {
                 on_stage(world, word, &stage);
             }
@@ -182,11 +193,43 @@ pub fn apply(world: &mut World, step: &Step) {
         "wake" => drop(world.wake()),
         "look" => world.look(),
         "crash" => world.crash(),
-        "add" => world.add_server(),
+        "add" => {
+            let blank = a.is_multiple_of(2);
+            world.add_host(Host { blank, fresh: !blank, ..Host::default() });
+        }
+        "blind" => world.look_but(|place| place % 3 == a as usize % 3),
+        "held" => hold_a_refresh(world, a),
+        "frozen" => {
+            world.record.settle_seconds = if a.is_multiple_of(2) { 5 } else { 7 };
+            world.record.may_go_dark = a.is_multiple_of(3);
+            world.record.revision += 1;
+            world.sync(false);
+        }
+        "drain" => world.drain(),
+        "drain_fails" => world.fail_drains(),
+        "returns" => world.return_servers(),
+        "bad" => drop(world.bad.insert(super::package(a % 4).id)),
         _ => match Action::from_word(word) {
             Some(action) => click(world, world.current(), action),
             None => on_server(world, word, a),
         },
+    }
+}
+
+/// The CMDB loses most servers. A person confirms that, or it finds them again.
+fn hold_a_refresh(world: &mut World, number: u32) {
+    let all = world.record.servers.clone();
+    world.record.servers.truncate(all.len().div_ceil(3));
+    world.record.revision += 1;
+    drop(world.sync(false));
+    if number.is_multiple_of(3) {
+        drop(world.sync(true));
+        return;
+    }
+    world.record.servers = all;
+    world.record.revision += 1;
+    if number % 3 == 1 {
+        drop(world.sync(false));
     }
 }
 
@@ -197,6 +240,7 @@ fn on_stage(sim: &mut World, word: &str, stage: &Running) {
         "may" => sim.end(stage, failed(Cause::Timeout, Again::May)),
         "wont" => sim.end(stage, failed(Cause::Failed, Again::WillNot)),
         "unhealthy" if stage.stage == Stage::Verify => sim.end(stage, StageResult::Unhealthy),
+        "acted" => sim.act_and_crash(stage),
         "lose" => sim.lose(stage),
         "find" => sim.find(stage),
         "unreachable" if stage.unknown => {
@@ -216,10 +260,7 @@ fn on_server(sim: &mut World, word: &str, number: u32) {
     let host = sim.hosts.entry(server).or_default();
     match word {
         "die" => host.dead = true,
-        "revive" => {
-            host.dead = false;
-            host.outside = false;
-        }
+        "revive" => host.changes(|host| (host.dead, host.outside) = (false, false)),
         "outside" => host.outside = true,
         "unmark" => host.mark = false,
         "pull" => drop(sim.pull_out(server)),
@@ -230,6 +271,7 @@ fn on_server(sim: &mut World, word: &str, number: u32) {
             }
         }
         "remove" if !retired => drop(sim.remove_server(server, number.is_multiple_of(2))),
+        "rename" if !retired => sim.rename_server(server),
         "restore" if retired => sim.restore_server(server),
         _ => {}
     }
@@ -238,7 +280,7 @@ fn on_server(sim: &mut World, word: &str, number: u32) {
 /// The world stops failing and a person clicks what is allowed: every deployment must end.
 pub fn be_kind(world: &mut World) {
     for host in world.hosts.values_mut() {
-        (host.dead, host.outside) = (false, false);
+        host.changes(|host| (host.dead, host.outside) = (false, false));
     }
     for _ in 0..600 {
         world.drain();

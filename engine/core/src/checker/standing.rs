@@ -1,0 +1,164 @@
+//! S1 from the log alone: who is out is counted from the events, and the counts that they tell are
+//! compared with that.
+
+use std::collections::BTreeSet;
+
+use crate::ServerId;
+use crate::event::{Event, EventType, StartingPoint};
+use crate::record::{OutBecause, Service};
+use crate::slots::{Census, Slots};
+use crate::target_status::TargetStatus;
+
+/// How a group stands while a deployment holds it, as far as its log has said.
+#[derive(Debug)]
+pub(super) struct Standing {
+    /// Members when the plan was made.
+    planned: u32,
+    start: StartingPoint,
+    members: u32,
+    out: BTreeSet<ServerId>,
+    unknown: BTreeSet<ServerId>,
+    new: BTreeSet<ServerId>,
+    pulled_out: BTreeSet<ServerId>,
+    /// Servers that are no members any more.
+    gone: BTreeSet<ServerId>,
+}
+
+/// How one server stood before an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Was {
+    InService,
+    Out,
+    Unknown,
+    New,
+}
+
+impl Standing {
+    pub(super) fn new(planned: u32, start: &StartingPoint) -> Self {
+        let set = |servers: &Vec<ServerId>| servers.iter().copied().collect();
+        Self {
+            planned,
+            members: start.members,
+            out: set(&start.out),
+            unknown: set(&start.unknown),
+            new: set(&start.new),
+            pulled_out: set(&start.pulled_out),
+            gone: BTreeSet::new(),
+            start: start.clone(),
+        }
+    }
+
+    /// Follows an event. Gives what is wrong with it.
+    pub(super) fn read(&mut self, event: &Event) -> Vec<String> {
+        let before = event.server.map(|server| (server, self.was(server)));
+        if let Some((server, _)) = before {
+            self.follow(event, server);
+        }
+        let slots = self.slots();
+        let mut wrong = told(event, slots);
+        let is_taken = event.kind == EventType::TargetStatus
+            && event.data.to.as_deref() == Some(TargetStatus::MarkdownRunning.word());
+        if let Some((_, was)) = before.filter(|_| is_taken) {
+            wrong.extend(taken(event, was, slots));
+        }
+        wrong
+    }
+
+    fn was(&self, server: ServerId) -> Was {
+        match server {
+            _ if self.out.contains(&server) => Was::Out,
+            _ if self.unknown.contains(&server) => Was::Unknown,
+            _ if self.new.contains(&server) => Was::New,
+            _ => Was::InService,
+        }
+    }
+
+    #[expect(clippy::wildcard_enum_match_arm, reason = "only these change who is a member")]
+    fn follow(&mut self, event: &Event, server: ServerId) {
+        for set in [&mut self.out, &mut self.unknown, &mut self.new] {
+            set.remove(&server);
+        }
+        match event.kind {
+            EventType::ServerLeft => {
+                self.members = self.members.saturating_sub(1);
+                self.gone.insert(server);
+            }
+            EventType::ServerAppeared => {
+                self.members += 1;
+                self.gone.remove(&server);
+            }
+            EventType::ServerPulledOut => {
+                self.pulled_out.insert(server);
+            }
+            EventType::ServerPutBack => {
+                self.pulled_out.remove(&server);
+            }
+            _ => {}
+        }
+        if self.gone.contains(&server) {
+            return;
+        }
+        let set = match (event.data.service, event.data.out_because) {
+            (Some(Service::Unknown), _) => &mut self.unknown,
+            (Some(Service::Out), Some(OutBecause::New)) => &mut self.new,
+            (Some(Service::Out), _) => &mut self.out,
+            (Some(Service::In) | None, _) => return,
+        };
+        set.insert(server);
+    }
+
+    /// The bounds of S1 as they follow from the log.
+    fn slots(&self) -> Slots {
+        let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+        let (out, unknown) = (count(self.out.len()), count(self.unknown.len()));
+        let census = Census {
+            members: self.members,
+            out: out + unknown,
+            in_service: self.members.saturating_sub(out + unknown + count(self.new.len())),
+            pulled_out: count(self.pulled_out.intersection(&self.out).count()),
+            unknown,
+        };
+        let StartingPoint { max_unavailable, may_go_dark, .. } = self.start;
+        Slots::new(self.planned, census, max_unavailable, may_go_dark)
+    }
+}
+
+/// The figures that an event tells are those that follow from the log.
+fn told(event: &Event, slots: Slots) -> Vec<String> {
+    let data = &event.data;
+    let figures = [
+        ("out", data.out_count, slots.out),
+        ("L", data.limit, slots.l),
+        ("total", data.total, slots.total),
+    ];
+    let wrong =
+        figures.into_iter().filter(|(_, told, counted)| told.is_some_and(|told| told != *counted));
+    wrong
+        .map(|(name, told, counted)| {
+            format!("{name} is told as {} and is {counted}", told.unwrap_or_default())
+        })
+        .collect()
+}
+
+/// A server in service, or one that may be, is taken only within the limit.
+fn taken(event: &Event, was: Was, slots: Slots) -> Vec<String> {
+    let mut wrong = Vec::new();
+    if event.data.already_out != Some(was != Was::InService) {
+        let told = event.data.already_out;
+        wrong.push(format!("a server is taken, told as already out: {told:?}, and was {was:?}"));
+    }
+    let known = slots.out - slots.unknown;
+    let over = match was {
+        Was::InService => slots.out > slots.l,
+        Was::Unknown => known > slots.l,
+        Was::Out | Was::New => false,
+    };
+    if over {
+        let Slots { out, l, .. } = slots;
+        wrong.push(format!("a server is taken: {out} are out, the limit is {l}"));
+    }
+    if was == Was::InService && slots.in_service == 0 && !slots.may_take_last {
+        wrong.push("the last server in service is taken".to_owned());
+    }
+    wrong
+}

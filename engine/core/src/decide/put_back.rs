@@ -1,0 +1,176 @@
+//! Servers that a person puts back: asked what they run, and brought into traffic if that is right.
+
+use std::time::Duration;
+
+use crate::ServerId;
+use crate::effect::{Effect, EffectKind};
+use crate::event::{EventData, EventType};
+use crate::input::{Answer, Refused};
+use crate::ports::{Report, Sight};
+use crate::record::{OutBecause, PackageRef, Running};
+use crate::state::GroupState;
+use crate::target_status::TargetStatus;
+
+use super::Decider;
+use super::observe::LOOK_INTERVAL;
+
+/// How long a server that was put back is asked again when its answer is lost.
+pub const RETURN_PATIENCE: Duration = Duration::from_mins(5);
+
+/// What came of asking a server that was put back.
+enum Returned {
+    /// It proved the package and gets traffic.
+    Serves(PackageRef),
+    /// It proved the package, and somebody else keeps it out.
+    StillOut(PackageRef),
+    /// It runs something else.
+    Wrong(String),
+    /// It did not say what it runs, or is not seen to serve: that may be so for a moment only.
+    NotYet(String),
+}
+
+impl Decider<'_> {
+    pub(super) fn put_back(&mut self, id: ServerId, actor: &str) -> Result<Answer, Refused> {
+        if self.known_server(id)?.pulled_out.is_none() {
+            return Err(Refused::new("not_pulled_out", "nobody pulled this server out"));
+        }
+        actor.clone_into(&mut self.actor);
+        self.change_server(id, |server| {
+            server.pulled_out = None;
+            server.out_because = Some(OutBecause::Person);
+            server.dead_since = None;
+        });
+        self.server_event(id, EventType::ServerPutBack, EventData::default());
+        self.changes.delete(EffectKind::DrainServer(id));
+        if !self.member_appeared(id) {
+            self.put_effect(EffectKind::ReturnServer(id));
+        }
+        Ok(Answer::Done)
+    }
+
+    pub(super) fn server_returned(
+        &mut self,
+        id: ServerId,
+        report: Option<&Report>,
+        sight: Sight,
+        current: Option<&PackageRef>,
+    ) -> Answer {
+        self.changes.delete(EffectKind::ReturnServer(id));
+        let waits = self.state.server(id).is_some_and(|server| {
+            server.pulled_out.is_none() && server.out_because == Some(OutBecause::Person)
+        });
+        if !waits {
+            return Answer::Done;
+        }
+        match returned(return_package(self.state, id, current), report, sight) {
+            Returned::Serves(package) => {
+                self.proves_again(id, package);
+                self.changes.delete(EffectKind::DrainServer(id));
+                self.server_in(id, "it was put back and proved the group's package");
+            }
+            Returned::StillOut(package) => {
+                self.proves_again(id, package);
+                let message = "it was put back, and somebody else keeps it out";
+                self.server_out(id, OutBecause::Outside, message);
+            }
+            Returned::Wrong(what) => self.does_not_return(id, &what),
+            Returned::NotYet(what) => self.ask_again(id, &what),
+        }
+        Answer::Done
+    }
+
+    /// It runs the package, and our own mark is off.
+    fn proves_again(&mut self, id: ServerId, package: PackageRef) {
+        let running =
+            Running { package: package.id, version: package.version, proven_at: Some(self.now) };
+        self.change_server(id, |server| {
+            server.running = Some(running);
+            server.drained = false;
+            server.dead_since = None;
+        });
+    }
+
+    /// One lost answer does not leave a server out for good. The row keeps since when it has given
+    /// none; after [`RETURN_PATIENCE`] it stays out.
+    fn ask_again(&mut self, id: ServerId, what: &str) {
+        let since = self.state.server(id).and_then(|server| server.dead_since);
+        if since.is_some_and(|since| self.now.since(since) >= RETURN_PATIENCE) {
+            self.does_not_return(id, what);
+            return;
+        }
+        if since.is_none() {
+            let now = self.now;
+            self.change_server(id, |server| server.dead_since = Some(now));
+            let minutes = RETURN_PATIENCE.as_secs() / 60;
+            let message = format!("{what}: it is asked again, for {minutes} minutes");
+            let data = EventData { message: Some(message), ..EventData::default() };
+            self.server_event(id, EventType::ServerOut, data);
+        }
+        let (group, due_at) = (self.state.id(), self.now + LOOK_INTERVAL);
+        self.changes.put(Effect { kind: EffectKind::ReturnServer(id), group, due_at });
+    }
+
+    fn does_not_return(&mut self, id: ServerId, what: &str) {
+        let message = format!("{what}: it stays out");
+        self.change_server(id, |server| server.dead_since = None);
+        let data = EventData { message: Some(message.clone()), ..EventData::default() };
+        self.server_event(id, EventType::ServerOut, data);
+        let Some(state) = self.state.running() else { return };
+        let deployment = state.deployment.id;
+        if let Some(place) = state.place_of_server(id)
+            && state.targets()[place].status == TargetStatus::Success
+        {
+            self.relapse(deployment, place, message);
+        }
+    }
+
+    /// A server that a person put back, and that no deployment takes care of any more, is asked what
+    /// it runs.
+    pub(super) fn return_if_put_back(&mut self, id: ServerId) {
+        let is_put_back = self.state.server(id).is_some_and(|server| {
+            !server.retired
+                && server.pulled_out.is_none()
+                && server.out_because == Some(OutBecause::Person)
+        });
+        if is_put_back {
+            self.change_server(id, |server| server.dead_since = None);
+            self.put_effect(EffectKind::ReturnServer(id));
+        }
+    }
+}
+
+fn returned(wanted: Option<PackageRef>, report: Option<&Report>, sight: Sight) -> Returned {
+    let Some(wanted) = wanted else {
+        return Returned::Wrong("it was put back, and nothing was released to its group".into());
+    };
+    let Some(report) = report else {
+        return Returned::NotYet("it was put back and does not say what it runs".into());
+    };
+    let version = &report.version;
+    if report.sha256 != wanted.sha256 {
+        let what = format!("it was put back and runs {version}, not the group's package");
+        return Returned::Wrong(what);
+    }
+    match sight {
+        Sight::Serving => Returned::Serves(wanted),
+        Sight::TakenOut => Returned::StillOut(wanted),
+        Sight::Drained | Sight::Dead | Sight::Unknown => {
+            Returned::NotYet(format!("it was put back with {version} and does not serve"))
+        }
+    }
+}
+
+/// The package that a server must prove to go into traffic when it is put back: that of its SUCCESS
+/// target in the running deployment, else the one that the group runs.
+pub fn return_package(
+    state: &GroupState,
+    server: ServerId,
+    current: Option<&PackageRef>,
+) -> Option<PackageRef> {
+    let by_target = state.running().and_then(|running| {
+        let place = running.place_of_server(server)?;
+        (running.targets()[place].status == TargetStatus::Success)
+            .then(|| running.deployment.package.clone())
+    });
+    by_target.or_else(|| current.cloned())
+}
