@@ -77,10 +77,10 @@ impl<'a> Engine<'a> {
             }
             Task::Wake(deployment) => Input::Woken { deployment },
             Task::Observe { .. } | Task::Drain { .. } | Task::Return { .. } | Task::Nothing => {
-                self.world.store.forget_effect(claim.kind);
+                self.world.store.forget_effect(claim.effect);
                 return;
             }
         };
-        self.world.store.submit(claim.group, input).await.expect("an outcome is taken");
+        self.world.store.submit(claim.effect.group, input).await.expect("an outcome is taken");
     }
 }
