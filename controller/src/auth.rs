@@ -14,7 +14,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use capstan_core::TokenId;
 use capstan_core::order::hex;
-use capstan_store::SessionRow;
+use capstan_store::{RequestKey, SessionRow};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use uuid::Uuid;
@@ -34,6 +34,8 @@ pub(crate) const CSRF_HEADER: &str = "x-capstan-csrf";
 pub(crate) struct Caller {
     pub(crate) token: TokenId,
     pub(crate) name: String,
+    /// The request, if a repeat of it must not make another deployment.
+    pub(crate) request: Option<RequestKey>,
 }
 
 /// A secret from the operating system's random numbers: 244 bits, in hexadecimal.
@@ -88,14 +90,14 @@ async fn identify(app: &App, method: &Method, headers: &HeaderMap) -> Result<Cal
         let token = bearer(headers).ok_or_else(|| unauthorized("Authorization: Bearer <token>"))?;
         let row = app.store.token_find(&hash(token)).await?;
         let row = row.ok_or_else(|| unauthorized("the token is not known"))?;
-        return Ok(Caller { token: row.id, name: row.name });
+        return Ok(Caller { token: row.id, name: row.name, request: None });
     }
     let session = session(app, headers)
         .await?
         .ok_or_else(|| unauthorized("this call needs Authorization: Bearer <token>"))?;
     let given = headers.get(CSRF_HEADER).and_then(|value| value.to_str().ok());
     if is_safe(method) || same_secret(given.unwrap_or_default(), &session.csrf) {
-        Ok(Caller { token: session.token.id, name: session.token.name })
+        Ok(Caller { token: session.token.id, name: session.token.name, request: None })
     } else {
         Err(csrf_failed())
     }

@@ -9,14 +9,15 @@ use axum::http::{HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use capstan_core::order::hex;
-use capstan_store::Idempotency;
+use capstan_store::{Idempotency, RequestKey};
 use sha2::{Digest, Sha256};
 use tracing::Instrument;
 
+use crate::api::BASE;
 use crate::app::App;
 use crate::audit::Deed;
 use crate::auth::{Caller, is_safe};
-use crate::extract::unread;
+use crate::extract::{Answered, unread};
 use crate::problem::{Problem, Refusal, chain};
 
 /// Header with the caller's key.
@@ -117,12 +118,20 @@ async fn once(
         Idempotency::Fresh => {}
         Idempotency::Running => return Err(still_running()),
         Idempotency::OtherBody => return Err(other_body(key)),
+        Idempotency::Made(made) => {
+            let view = app.deployment(made).await?;
+            let location = format!("{BASE}/deployments/{made}");
+            let response = (StatusCode::CREATED, [(LOCATION, location)], Answered(view));
+            return Ok(keep(app, caller, &path, key, response.into_response()).await);
+        }
         Idempotency::Replay { status, content_type, body } => {
             return Ok(replay(status, &content_type, &body));
         }
     }
     // In a task of its own, so that a panic is seen here and the key does not stay taken.
-    let request = Request::from_parts(parts, Body::from(body));
+    let mut request = Request::from_parts(parts, Body::from(body));
+    let mark = RequestKey { token: caller.token, path: path.clone(), key: key.to_owned() };
+    request.extensions_mut().insert(Caller { request: Some(mark), ..caller.clone() });
     let ran = tokio::spawn(async move { next.run(request).await }.in_current_span()).await;
     let response = ran.unwrap_or_else(|_| Problem::internal().into_response());
     Ok(keep(app, caller, &path, key, response).await)

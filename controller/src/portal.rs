@@ -34,7 +34,7 @@ pub(crate) struct Visitor(pub(crate) SessionRow);
 
 impl Visitor {
     fn caller(&self) -> Caller {
-        Caller { token: self.0.token.id, name: self.0.token.name.clone() }
+        Caller { token: self.0.token.id, name: self.0.token.name.clone(), request: None }
     }
 
     fn chrome(&self, now: Timestamp) -> Chrome<'_> {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use capstan_core::record::Service;
 use capstan_core::view::DeploymentView;
-use capstan_store::crash::{CLAIM_POINTS, SERVER_POINTS, STAGE_POINTS};
+use capstan_store::crash::{ANSWER_POINT, CLAIM_POINTS, SERVER_POINTS, STAGE_POINTS};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -222,6 +222,31 @@ async fn killed_while_a_server_is_pulled_out_or_put_back_it_is_done_all_the_same
             }
         }
     }
+}
+
+/// The process dies between the commit of a request and its answer: whoever repeats the request gets what
+/// it made, and nothing is made twice.
+#[tokio::test]
+async fn killed_before_the_answer_a_repeated_request_makes_nothing_twice() {
+    let mut demo = Demo::start(2).await;
+    let armed = arm(&mut demo, &format!("{ANSWER_POINT}:1")).await;
+    let group = demo.group().await.id;
+    let body = json!({"group": group, "package": "1.1.0", "config": {}, "start": false});
+    assert!(demo.post_once("deployments", "a key", &body).await.is_none(), "it was answered");
+    demo.wait_until_dead().await;
+    std::fs::remove_file(&armed).unwrap();
+    demo.run(&[]).await;
+    let mut answers = Vec::new();
+    for _ in 0..2 {
+        let (status, answer) = demo.post_once("deployments", "a key", &body).await.unwrap();
+        assert_eq!(status, reqwest::StatusCode::CREATED, "{answer}");
+        answers.push(answer["id"].clone());
+    }
+    assert_eq!(answers[0], answers[1]);
+    let page: Value = demo.get("deployments?limit=100").await;
+    let made = page["items"].as_array().unwrap();
+    let made = made.iter().filter(|row| row["package"]["version"] == "1.1.0").count();
+    assert_eq!(made, 1, "{page}");
 }
 
 /// An engine dies, and the one that takes its orders over dies as well.

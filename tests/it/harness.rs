@@ -190,6 +190,24 @@ impl Demo {
         serde_json::from_value(body).unwrap()
     }
 
+    /// Sends a request with an idempotency key; `None` when it is not answered.
+    pub(crate) async fn post_once(
+        &self,
+        path: &str,
+        key: &str,
+        body: &Value,
+    ) -> Option<(StatusCode, Value)> {
+        let request = self
+            .client
+            .post(format!("{}/api/v1/{path}", self.url))
+            .bearer_auth(&self.token)
+            .header("Idempotency-Key", key)
+            .json(body);
+        let answer = request.send().await.ok()?;
+        let status = answer.status();
+        Some((status, answer.json().await.ok()?))
+    }
+
     pub(crate) async fn ready(&self) -> (StatusCode, Value) {
         let answer = self.client.get(format!("{}/readyz", self.url)).send().await.unwrap();
         (answer.status(), answer.json().await.unwrap())

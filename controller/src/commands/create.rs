@@ -139,7 +139,7 @@ impl App {
             scripts,
             history: self.store.history(group.id).await?,
         }));
-        let answer = self.submit(group.id, input).await?;
+        let answer = self.submit_for(caller.request.clone(), group.id, input).await?;
         self.created(group.id, &answer).await
     }
 

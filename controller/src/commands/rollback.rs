@@ -96,7 +96,7 @@ impl App {
             scripts,
             history,
         }));
-        match self.submit(group, input).await? {
+        match self.submit_for(caller.request.clone(), group, input).await? {
             Answer::NothingToRollBack { revoked } => Ok(RolledBack::Nothing(NothingToRollBack {
                 answer: "nothing_to_roll_back",
                 revoked,

@@ -4,7 +4,7 @@ use capstan_core::input::{Again, Input, StageResult};
 use capstan_core::order::Work;
 use capstan_core::ports::{DriverError, LoadBalancer, Seen, Sight};
 use capstan_core::record::Cause;
-use capstan_core::stage::{DRAIN_LIMIT, Stage};
+use capstan_core::stage::{DRAIN_LIMIT, Stage, VERIFY_FRESH};
 use capstan_store::{chain, crash};
 
 use crate::job::{Context, Job, Step};
@@ -17,6 +17,11 @@ pub(crate) async fn step(job: &mut Job, work: &Work, context: &Context) -> Step 
         Ok(balancer) => balancer.as_ref(),
         Err(error) => return refused(work, &error.to_string()),
     };
+    if !job.is_begun && work.stage == Stage::Markup && !is_proven(work, context) {
+        let result = StageResult::Failed { cause: Cause::Failed, again: Again::WillNot };
+        let text = "its package was proven more than a minute ago; it must be verified again";
+        return ended(work, result, Some(text.to_owned()));
+    }
     if !job.is_begun && job.looks > 0 {
         match context.store.is_current(job.claim.effect.group, work).await {
             Ok(true) => {}
@@ -47,6 +52,11 @@ pub(crate) async fn step(job: &mut Job, work: &Work, context: &Context) -> Step 
         Some((result, message)) => ended(work, result, message),
         None => not_yet(job, work, context, seen),
     }
+}
+
+/// Whether the proof of the package is fresh enough to bring a server into traffic (S5).
+fn is_proven(work: &Work, context: &Context) -> bool {
+    work.verified_at.is_some_and(|at| context.store.now().since(at) <= VERIFY_FRESH)
 }
 
 async fn act_and_look(
@@ -84,7 +94,7 @@ fn marked_down(
         return Some((StageResult::Succeeded, None));
     }
     let seen = seen?;
-    let waited = context.store.now().since(work.started_at);
+    let waited = context.store.now().since(work.act_at);
     match (seen.sight, seen.in_flight.unwrap_or(0)) {
         (Sight::Dead, _) | (Sight::Drained | Sight::TakenOut, 0) => {
             Some((StageResult::Succeeded, None))

@@ -27,7 +27,8 @@ use crate::bulk::Applied;
 use crate::cache::fill;
 use crate::claims::{claim, next_due};
 use crate::hand_out::{Taker, Written, due_now, key};
-use crate::part::{Part, Parts, Reply, Submit, named, refuse_all, throw_away};
+use crate::idempotency::note_made;
+use crate::part::{Part, Parts, Submit, named, refuse_all, throw_away};
 use crate::told::tell;
 use crate::work::Cursors;
 use crate::{Error, Inner, SubmitError, crash};
@@ -44,7 +45,7 @@ const LOST_AT_MOST: u32 = 20;
 /// What the committer is asked.
 pub(crate) enum Request {
     /// Decide an input and write what follows.
-    Submit { group: GroupId, input: Box<Input>, reply: Option<Reply> },
+    Submit(Submit),
     /// Give due work to this engine from now on, and to no other of this process.
     Take(Taker),
     /// Say that the committer goes round.
@@ -118,9 +119,9 @@ impl Committer {
         let mut of_group: BTreeMap<GroupId, usize> = BTreeMap::new();
         for request in buffer.drain(..) {
             match request {
-                Request::Submit { group, input, reply } => {
-                    *of_group.entry(group).or_default() += 1;
-                    submits.push(Submit { group, input, reply });
+                Request::Submit(submit) => {
+                    *of_group.entry(submit.group).or_default() += 1;
+                    submits.push(submit);
                 }
                 Request::Take(taker) => self.taker = Some(taker),
                 // Whoever asked may have gone.
@@ -252,6 +253,9 @@ impl Committer {
             if applied == Applied::Lost {
                 return Ok(None);
             }
+            for (request, made) in part.made() {
+                note_made(&txn, request, made).await?;
+            }
         }
         if look {
             written.found = claim(&txn, &owner, now, capacity as u64).await?;
@@ -287,7 +291,7 @@ impl Committer {
             }
             for id in part.more.drain(..) {
                 let input = Box::new(Input::Woken { deployment: id });
-                self.own.push_back(Submit { group: *group, input, reply: None });
+                self.own.push_back(Submit { group: *group, input, request: None, reply: None });
             }
         }
         if parts.values().any(|part| !part.changes.is_empty()) {

@@ -25,6 +25,8 @@ pub const STAGE_POINTS: [&str; 11] = [
 ];
 /// The points of what is done to a server outside any stage: it is drained, or brought back.
 pub const SERVER_POINTS: [&str; 2] = ["server.before", "server.after"];
+/// The point between a request's commit and its answer.
+pub const ANSWER_POINT: &str = "answer.before";
 /// The points of giving claimed work back, as after a take-over.
 pub const CLAIM_POINTS: [&str; 2] = ["claims.written", "claims.done"];
 

@@ -104,7 +104,12 @@ impl Committer {
         {
             let input = Box::new(Input::TakenOver { deployment, target });
             let reply = self.after_take_over(effect);
-            self.own.push_back(Submit { group: effect.group, input, reply: Some(reply) });
+            self.own.push_back(Submit {
+                group: effect.group,
+                input,
+                request: None,
+                reply: Some(reply),
+            });
             return None;
         }
         Some(claim_of(state, effect, &mut self.cursors))

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use capstan_core::TokenId;
+use capstan_core::{DeploymentId, TokenId};
 use sea_orm::sea_query::Expr;
 use sea_orm::{
     ActiveModelTrait, ColumnTrait, Condition, ConnectionTrait, EntityTrait, IntoActiveModel,
@@ -14,8 +14,10 @@ use crate::entities::idempotency::{Column, Entity, Model};
 use crate::operation::{Operation, timed};
 use crate::rows::Reader;
 use crate::store::commit;
-use crate::{Error, Idempotency, Store};
+use crate::{Error, Idempotency, RequestKey, Store, crash};
 
+/// In place of an HTTP status: the request made something, and was not answered.
+const CUT_OFF: i32 = 0;
 /// How long an answer is kept.
 const KEPT: Duration = Duration::from_hours(24);
 
@@ -52,6 +54,7 @@ impl Store {
                 status: None,
                 content_type: None,
                 body: None,
+                deployment_id: None,
                 created_at: now.as_micros(),
             };
             row.into_active_model()
@@ -78,6 +81,7 @@ impl Store {
         content_type: &str,
         body: &[u8],
     ) -> Result<(), Error> {
+        crash::point("answer.before");
         timed(Operation::IdempotencyFinish, async {
             Entity::update_many()
                 .col_expr(Column::Status, Expr::value(i32::from(status)))
@@ -114,10 +118,33 @@ impl Store {
     }
 }
 
+/// Notes the deployment that a request made, in the transaction that makes it: a repeat after a crash
+/// gets it and makes no second one.
+pub(crate) async fn note_made(
+    txn: &impl ConnectionTrait,
+    request: &RequestKey,
+    made: DeploymentId,
+) -> Result<(), Error> {
+    Entity::update_many()
+        .col_expr(Column::DeploymentId, Expr::value(made.0))
+        .filter(is(request.token, &request.path, &request.key))
+        .exec(txn)
+        .await
+        .map(|_| ())
+        .map_err(Error::database("note what a request made"))
+}
+
 /// Forgets requests that were under way when the process before ended: nobody will ever answer
-/// them, and their senders would be told for a day that they are under way. (One process has the
-/// file; with several, each would forget its own only.)
+/// them, and their senders would be told for a day that they are under way. What made a deployment
+/// is kept. (One process has the file; with several, each would forget its own only.)
 pub(crate) async fn forget_cut_off(conn: &impl ConnectionTrait) -> Result<(), Error> {
+    Entity::update_many()
+        .col_expr(Column::Status, Expr::value(CUT_OFF))
+        .filter(Column::Status.is_null())
+        .filter(Column::DeploymentId.is_not_null())
+        .exec(conn)
+        .await
+        .map_err(Error::database("keep requests that were cut off"))?;
     Entity::delete_many()
         .filter(Column::Status.is_null())
         .exec(conn)
@@ -151,7 +178,11 @@ fn known_answer(known: Model, body_hash: &str) -> Result<Idempotency, Error> {
     if known.body_hash != body_hash {
         return Ok(Idempotency::OtherBody);
     }
-    let Some(status) = known.status else { return Ok(Idempotency::Running) };
+    let status = match (known.status, known.deployment_id) {
+        (None, _) => return Ok(Idempotency::Running),
+        (Some(CUT_OFF), Some(made)) => return Ok(Idempotency::Made(DeploymentId(made))),
+        (Some(status), _) => status,
+    };
     let reader = Reader::new("idempotency", &known.idempotency_key);
     Ok(Idempotency::Replay {
         status: reader.number("status", status)?,

@@ -69,7 +69,7 @@ pub use error::{Error, SubmitError, chain};
 pub use told::describe_metrics;
 pub use types::{
     DeploymentFilter, Idempotency, NewAudit, NewPackage, OutputChunk, PageRequest, QueueMetrics,
-    Registered, SessionRow, Settings, TargetFilter, TokenRow,
+    Registered, RequestKey, SessionRow, Settings, TargetFilter, TokenRow,
 };
 pub use work::{Claim, Claimed, Task};
 

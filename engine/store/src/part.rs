@@ -11,7 +11,7 @@ use capstan_core::{DeploymentId, GroupId, Timestamp};
 use tokio::sync::{OwnedMutexGuard, oneshot};
 
 use crate::cache::{Copy, forget_ended};
-use crate::{Error, SubmitError};
+use crate::{Error, RequestKey, SubmitError};
 
 /// Whoever waits for the answer to an input.
 pub(crate) type Reply = oneshot::Sender<Result<Answer, SubmitError>>;
@@ -20,6 +20,8 @@ pub(crate) type Reply = oneshot::Sender<Result<Answer, SubmitError>>;
 pub(crate) struct Submit {
     pub(crate) group: GroupId,
     pub(crate) input: Box<Input>,
+    /// The request that it comes from, if a repeat must not make another deployment.
+    pub(crate) request: Option<RequestKey>,
     pub(crate) reply: Option<Reply>,
 }
 
@@ -68,6 +70,15 @@ impl Part {
         more.sort_unstable();
         more.dedup();
         Ok(Self { copy, changes, version, more, answers })
+    }
+
+    /// The deployments that requests made.
+    pub(crate) fn made(&self) -> impl Iterator<Item = (&RequestKey, DeploymentId)> {
+        self.answers.iter().filter_map(|(submit, answer)| match answer {
+            Ok(Answer::Created(id)) => submit.request.as_ref().map(|request| (request, *id)),
+            Ok(Answer::Done | Answer::NothingToRollBack { .. } | Answer::RefreshHeld(_))
+            | Err(_) => None,
+        })
     }
 
     /// After the commit: the copy is free for others, and whoever waits is answered.

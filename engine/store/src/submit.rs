@@ -21,16 +21,28 @@ use crate::claims::Owed;
 use crate::commit::Request;
 use crate::hand_out::Taker;
 use crate::load;
+use crate::part::Submit;
 use crate::work::Claimed;
-use crate::{Error, Store, SubmitError};
+use crate::{Error, RequestKey, Store, SubmitError};
 
 impl Store {
     /// Gives an input to a group: it is decided and written, with its events and what must happen
     /// next, in one transaction.
     pub async fn submit(&self, group: GroupId, input: Input) -> Result<Answer, SubmitError> {
+        self.submit_for(None, group, input).await
+    }
+
+    /// The same for a request that must not be done twice: the deployment that it makes is noted
+    /// with it.
+    pub async fn submit_for(
+        &self,
+        request: Option<RequestKey>,
+        group: GroupId,
+        input: Input,
+    ) -> Result<Answer, SubmitError> {
         let (reply, answer) = oneshot::channel();
-        let request = Request::Submit { group, input: Box::new(input), reply: Some(reply) };
-        self.ask(request).await.map_err(SubmitError::Store)?;
+        let submit = Submit { group, input: Box::new(input), request, reply: Some(reply) };
+        self.ask(Request::Submit(submit)).await.map_err(SubmitError::Store)?;
         answer.await.unwrap_or(Err(SubmitError::Store(Error::Stopping)))
     }
 

@@ -141,8 +141,23 @@ pub enum Idempotency {
         /// Body.
         body: Vec<u8>,
     },
+    /// It made this deployment, and the process ended before the answer was kept.
+    Made(DeploymentId),
     /// The key was used for a request with another body.
     OtherBody,
+}
+
+/// A request that must not be done twice: what [`Store::idempotency_begin`] marked as under way.
+///
+/// [`Store::idempotency_begin`]: crate::Store::idempotency_begin
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RequestKey {
+    /// Whose it is.
+    pub token: TokenId,
+    /// Path and query.
+    pub path: String,
+    /// The caller's key.
+    pub key: String,
 }
 
 /// A part of the output of a script.

@@ -15,6 +15,7 @@ pub struct Model {
     pub status: Option<i32>,
     pub content_type: Option<String>,
     pub body: Option<Vec<u8>>,
+    pub deployment_id: Option<Uuid>,
     pub created_at: i64,
 }
 
