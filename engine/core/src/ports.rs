@@ -32,9 +32,11 @@ pub enum DriverError {
 }
 
 /// Tells the time. Instants that two processes compare come from one clock.
-pub trait Clock: Send + Sync {
-    /// The instant now.
+pub trait Clock: Send + Sync + std::fmt::Debug {
+    /// The instant now. It never lies before one that was given out.
     fn now(&self) -> Timestamp;
+    /// From now on no instant before this one is given out: it stands in the database already.
+    fn not_before(&self, at: Timestamp);
 }
 
 /// Where a server is reached.
@@ -342,10 +344,13 @@ pub trait PackageReader: Send {
     fn read(&mut self) -> Call<'_, Vec<u8>>;
 }
 
-/// Tells engines that effects are due. A hint: losing it costs latency and nothing else.
-pub trait Queue: Send + Sync {
-    /// Called after a commit that wrote effects which are due now or soon.
+/// Tells engines that effects became free. A hint: the rows say what is due, and losing a wake-up
+/// costs latency and nothing else.
+pub trait Queue: Send + Sync + std::fmt::Debug {
+    /// Called after a commit that freed effects. It does not wait.
     fn wake(&self);
+    /// Waits for a wake-up that came since the last call ended; several may count as one.
+    fn woken(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
 }
 
 /// Gives the scripts of a kind of application, as they are now. What a deployment uses is kept by

@@ -143,6 +143,7 @@ transitions! {
     MarkupRunning   + StageFailed      => MarkupFailure
     MarkupRunning   + ServerLeft       => SetAside
     MarkupRunning   + Ended            => Revoked
+    MarkupRunning   + ProofExpired     => VerifyRunning
     MarkupFailure   + Retried          => Pending
     MarkupFailure   + ServerLeft       => SetAside
 

@@ -115,11 +115,25 @@ fn markup_is_not_taken_over_on_an_old_proof() {
     assert_eq!(case.world.stages().len(), 1, "sixty seconds are fresh enough");
     case.world.pass(Duration::from_secs(1));
     take_over(&mut case, &stage);
-    case.is(Status::BakeFailure);
-    assert!(case.world.stages().is_empty());
-    let target = &case.world.of(case.id).targets()[0];
-    assert_eq!(target.message.as_deref(), Some("the proof is older than a minute"));
+    case.is(Status::Baking);
+    let verify = case.world.stages()[0];
+    assert_eq!(verify.stage, Stage::Verify, "it is verified again first");
     assert!(case.server(stage.server).is_out());
+    case.run().is(Status::BakeSuccess);
+}
+
+#[test]
+fn a_braked_markup_on_an_old_proof_has_failed_when_it_is_taken_over() {
+    let mut case = verified(4, half());
+    case.act(Action::Bake);
+    let stage = case.world.stages()[0];
+    case.act(Action::Brake);
+    case.world.pass(Duration::from_secs(61));
+    take_over(&mut case, &stage);
+    assert!(case.world.stages().is_empty(), "while braked no stage starts");
+    let target = &case.world.of(case.id).targets()[0];
+    assert_eq!(target.status, Target::MarkupFailure);
+    assert_eq!(target.message.as_deref(), Some("the proof is older than a minute"));
 }
 
 #[test]

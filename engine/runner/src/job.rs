@@ -20,6 +20,8 @@ const SUBMIT_AGAIN: Duration = Duration::from_millis(500);
 const SUBMIT_AGAIN_AT_LAST: Duration = Duration::from_secs(30);
 /// Wait before a job whose step panicked is begun again.
 const AFTER_PANIC: Duration = Duration::from_secs(1);
+/// A job that waited longer than this for its turn asks whether its act is still wanted.
+const STALE_CLAIM: Duration = Duration::from_secs(1);
 /// Waits between looks at a host that works.
 const FIRST_LOOK: Duration = Duration::from_millis(50);
 const LONGEST_LOOK: Duration = Duration::from_secs(1);
@@ -37,6 +39,8 @@ pub(crate) struct Job {
     pub(crate) tail: String,
     /// The last answer was lost.
     pub(crate) is_unknown: bool,
+    /// When it was claimed.
+    pub(crate) claimed_at: tokio::time::Instant,
     /// Whether the act was done (or may have been); else it comes first again.
     pub(crate) is_begun: bool,
     slot: Option<Slot>,
@@ -85,11 +89,17 @@ impl Job {
             output_bytes: 0,
             tail: String::new(),
             is_unknown: false,
+            claimed_at: tokio::time::Instant::now(),
             is_begun: false,
             slot: Some(Slot::new(slot)),
             under_way: None,
             _counted: Counted::new("capstan_jobs_under_way"),
         }
+    }
+
+    /// Whether a later decision may have taken its place since it was claimed.
+    pub(crate) fn may_be_superseded(&self) -> bool {
+        self.looks > 0 || self.claimed_at.elapsed() > STALE_CLAIM
     }
 
     /// Names the job within the process: no two at a time have the same.
@@ -246,6 +256,10 @@ impl Drop for Unfinished {
     fn drop(&mut self) {
         if let Some(job) = self.job.take() {
             tracing::error!(job = job.id(), "a job's step ended badly; it is begun again");
+            let mut job = job;
+            // It waits for a slot of its own then, and must not hold one meanwhile.
+            job.slot = None;
+            job.looks += 1;
             later(Arc::clone(&self.context), job, AFTER_PANIC);
         }
     }

@@ -22,7 +22,7 @@ pub(crate) async fn step(job: &mut Job, work: &Work, context: &Context) -> Step 
         let text = "its package was proven more than a minute ago; it must be verified again";
         return ended(work, result, Some(text.to_owned()));
     }
-    if !job.is_begun && job.looks > 0 {
+    if !job.is_begun && job.may_be_superseded() {
         match context.store.is_current(job.claim.effect.group, work).await {
             Ok(true) => {}
             Ok(false) => return Step::Superseded,
@@ -37,10 +37,8 @@ pub(crate) async fn step(job: &mut Job, work: &Work, context: &Context) -> Step 
         Err(DriverError::Busy(message)) => {
             return wait_or_give_up(work, context, &message, Cause::Timeout);
         }
-        Err(DriverError::Unknown(message)) => {
-            job.is_begun = false;
-            return lost(job, work, context, &message);
-        }
+        // An act that was lost is repeated; a look that was lost says nothing of the act.
+        Err(DriverError::Unknown(message)) => return lost(job, work, context, &message),
     };
     let done = match work.stage {
         Stage::Markdown => marked_down(work, context, balancer, seen),

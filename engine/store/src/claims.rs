@@ -10,7 +10,7 @@ use sea_orm::{ConnectionTrait, DbBackend, FromQueryResult};
 use uuid::Uuid;
 
 use crate::Error;
-use crate::bulk::sql;
+use crate::bulk::{quoted, sql};
 use crate::rows::{Reader, micros};
 use crate::types::QueueMetrics;
 
@@ -97,6 +97,26 @@ pub(crate) async fn deployments_with_stages(
         .map(|row| row.try_get("", "deployment_id").map(DeploymentId))
         .collect::<Result<_, _>>()
         .map_err(Error::database(what))
+}
+
+/// The latest instant that the rows of deployments under way hold: time must not run back behind it.
+pub(crate) async fn latest_instant(
+    conn: &impl ConnectionTrait,
+) -> Result<Option<Timestamp>, Error> {
+    let text = format!(
+        "SELECT MAX(at) AS at FROM (\
+         SELECT MAX(status_since) AS at FROM deployments UNION ALL \
+         SELECT MAX(created_at) FROM deployments UNION ALL \
+         SELECT MAX(observed_at) FROM {groups} UNION ALL \
+         SELECT MAX(status_since) FROM targets WHERE deployment_id IN \
+         (SELECT id FROM deployments WHERE running_group IS NOT NULL)) AS instants",
+        groups = quoted(conn.get_database_backend(), "groups")
+    );
+    let what = "find the latest instant";
+    let row = conn.query_one_raw(sql(conn, &text, [])).await.map_err(Error::database(what))?;
+    let at: Option<i64> =
+        row.map(|row| row.try_get("", "at")).transpose().map_err(Error::database(what))?.flatten();
+    Ok(at.map(Timestamp::from_micros))
 }
 
 /// When the next effect that nobody has is due.

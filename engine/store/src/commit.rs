@@ -79,7 +79,7 @@ impl Committer {
     /// Runs until every sender is gone.
     pub(crate) async fn run(mut self) {
         let mut buffer = Vec::with_capacity(GROUP_COMMIT);
-        let freed = Arc::clone(&self.inner.freed);
+        let queue = Arc::clone(&self.inner.queue);
         loop {
             if self.own.is_empty() {
                 let due = due(self.taker.as_ref(), self.nap());
@@ -89,7 +89,7 @@ impl Committer {
                             return;
                         }
                     }
-                    () = freed.notified() => self.next_due = Some(Timestamp::from_micros(0)),
+                    () = queue.woken() => self.next_due = Some(Timestamp::from_micros(0)),
                     () = due => {}
                 }
             } else {
@@ -169,13 +169,14 @@ impl Committer {
             Err(error) => {
                 tracing::error!(error = %crate::chain(&error), "a transaction failed");
                 let error = Arc::new(error);
+                let pause = error.is_unavailable() || count == 0;
                 if error.is_unavailable() {
                     self.inner.note_write(Some(&error));
                 }
                 refuse_all(throw_away(parts), || {
                     SubmitError::Store(Error::Shared(Arc::clone(&error)))
                 });
-                if error.is_unavailable() {
+                if pause {
                     tokio::time::sleep(PAUSE).await;
                 }
                 Ok(())

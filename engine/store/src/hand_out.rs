@@ -7,12 +7,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use capstan_core::GroupId;
 use capstan_core::Timestamp;
 use capstan_core::changes::{Changes, EffectChange};
 use capstan_core::effect::{Effect, EffectKind};
 use capstan_core::input::Input;
+use capstan_core::state::GroupState;
 use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use uuid::Uuid;
 
@@ -22,6 +24,9 @@ use crate::claims::Owed;
 use crate::commit::Committer;
 use crate::part::{Part, Parts, Reply, Submit};
 use crate::work::{Claim, Claimed, claim_of};
+
+/// Wait before work that could not be read is free again.
+const UNREADABLE_AGAIN: Duration = Duration::from_secs(5);
 
 /// The engine of this process, as the committer knows it.
 pub(crate) struct Taker {
@@ -96,10 +101,15 @@ impl Committer {
             *(*copy) = None;
         }
         let Some(state) = copy.as_ref() else {
-            self.inner.owe(effect, Owed::Release);
+            // Not at once: it would be claimed again and again.
+            let inner = Arc::clone(&self.inner);
+            tokio::spawn(async move {
+                tokio::time::sleep(UNREADABLE_AGAIN).await;
+                inner.owe(effect, Owed::Release);
+            });
             return None;
         };
-        if claims_before > 0
+        if (claims_before > 0 || is_overdue(state, effect, self.inner.now()))
             && let EffectKind::RunStage(deployment, target) = effect.kind
         {
             let input = Box::new(Input::TakenOver { deployment, target });
@@ -129,6 +139,17 @@ impl Committer {
         });
         sender
     }
+}
+
+/// Whether a stage's time was over before anybody began it: a process was away for long. Taking it over
+/// gives it its whole limit.
+fn is_overdue(state: &GroupState, effect: Effect, now: Timestamp) -> bool {
+    let EffectKind::RunStage(deployment, target) = effect.kind else { return false };
+    let deadline = state.deployment(deployment).and_then(|row| {
+        let target = &row.targets()[row.place(target)?];
+        target.deadline_at
+    });
+    deadline.is_some_and(|deadline| deadline < now)
 }
 
 /// An effect's identity.

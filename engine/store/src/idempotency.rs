@@ -96,7 +96,8 @@ impl Store {
         .await
     }
 
-    /// Forgets a request, so that it can be sent again: it was not done.
+    /// Forgets a request, so that it can be sent again: it was not done. One that made a deployment,
+    /// and failed only afterwards, is kept with it.
     ///
     /// # Errors
     /// When the database does not answer.
@@ -107,12 +108,21 @@ impl Store {
         key: &str,
     ) -> Result<(), Error> {
         timed(Operation::IdempotencyForget, async {
+            let txn = self.begin().await?;
+            Entity::update_many()
+                .col_expr(Column::Status, Expr::value(CUT_OFF))
+                .filter(is(token, path, key))
+                .filter(Column::DeploymentId.is_not_null())
+                .exec(&txn)
+                .await
+                .map_err(Error::database("keep what a request made"))?;
             Entity::delete_many()
                 .filter(is(token, path, key))
-                .exec(self.writer())
+                .filter(Column::DeploymentId.is_null())
+                .exec(&txn)
                 .await
-                .map(|_| ())
-                .map_err(Error::database("forget a request"))
+                .map_err(Error::database("forget a request"))?;
+            commit(txn).await
         })
         .await
     }

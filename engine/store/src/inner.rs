@@ -2,21 +2,24 @@
 
 use std::fs::File;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use capstan_core::Timestamp;
 use capstan_core::effect::Effect;
+use capstan_core::ports::{Clock, Queue};
 use sea_orm::{
     DatabaseConnection, DatabaseTransaction, SqliteTransactionMode, TransactionOptions,
     TransactionTrait,
 };
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use crate::cache::Cache;
 use crate::claims::{self, Owed};
+use crate::clock::WallClock;
 use crate::commit::{Committer, Request};
 use crate::connect::Opened;
+use crate::queue::OwnQueue;
 use crate::submit::Watches;
 use crate::{Error, Settings, Store, chain, connect, crash, idempotency};
 
@@ -42,38 +45,35 @@ pub(crate) struct Inner {
     /// Names this run of this process: claims are made under it.
     pub(crate) process: Arc<str>,
     /// Told when an effect became free.
-    pub(crate) freed: Arc<Notify>,
-    clock: Mutex<Clock>,
+    pub(crate) queue: Arc<dyn Queue>,
+    clock: Arc<dyn Clock>,
+    /// What is owed to claimed effects, the oldest first; while there is any, somebody pays.
+    debts: Mutex<Vec<(Effect, Owed)>>,
     /// When and why the committer's last write failed; none: it did not.
     write_failed: Mutex<Option<(Instant, Arc<Error>)>>,
-}
-
-/// The wall clock, but for steps backwards: then time goes on from the latest instant at its usual
-/// pace, so that nothing waits for hours until the wall clock has caught up.
-#[derive(Debug)]
-struct Clock {
-    /// Microseconds since 1970 at `read`.
-    at: i64,
-    read: Instant,
-}
-
-impl Clock {
-    fn now(&mut self, wall: i64, read: Instant) -> i64 {
-        let passed = read.saturating_duration_since(self.read).as_micros();
-        let steady = self.at.saturating_add(i64::try_from(passed).unwrap_or(i64::MAX));
-        *self = Self { at: steady.max(wall), read: read.max(self.read) };
-        self.at
-    }
 }
 
 impl Store {
     /// Opens the database, brings its schema up to date, and takes over what other runs of this
     /// process left behind.
     pub async fn open(settings: &Settings) -> Result<Self, Error> {
+        let queue = Arc::new(OwnQueue::default());
+        Self::open_with(settings, Arc::new(WallClock::default()), queue).await
+    }
+
+    /// The same with another clock, and another way to tell engines of free effects.
+    pub async fn open_with(
+        settings: &Settings,
+        clock: Arc<dyn Clock>,
+        queue: Arc<dyn Queue>,
+    ) -> Result<Self, Error> {
         let Opened { writer, reader, lock } = connect::open(&settings.url).await?;
         let process: Arc<str> = Uuid::now_v7().to_string().into();
         claims::release_all_but(&writer, &process).await?;
         idempotency::forget_cut_off(&writer).await?;
+        if let Some(latest) = claims::latest_instant(&reader).await? {
+            clock.not_before(latest);
+        }
         let inner = Arc::new(Inner {
             writer,
             reader,
@@ -82,8 +82,9 @@ impl Store {
             cache: Cache::default(),
             watches: Watches::default(),
             process,
-            freed: Arc::new(Notify::new()),
-            clock: Mutex::new(Clock { at: 0, read: Instant::now() }),
+            queue,
+            clock,
+            debts: Mutex::default(),
             write_failed: Mutex::default(),
         });
         let (requests, received) = mpsc::channel::<Request>(REQUESTS);
@@ -108,10 +109,7 @@ impl Store {
 
 impl Inner {
     pub(crate) fn now(&self) -> Timestamp {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let now = i64::try_from(since.as_micros()).unwrap_or(i64::MAX);
-        let mut clock = self.clock.lock().unwrap_or_else(PoisonError::into_inner);
-        Timestamp::from_micros(clock.now(now, Instant::now()))
+        self.clock.now()
     }
 
     pub(crate) fn note_write(&self, failed: Option<&Arc<Error>>) {
@@ -144,15 +142,38 @@ impl Inner {
     /// Notes what must become of a claimed effect. It is done as soon as the database can, however
     /// often it must be tried: an effect that is forgotten here would never be done.
     pub(crate) fn owe(self: &Arc<Self>, effect: Effect, owed: Owed) {
-        let inner = Arc::clone(self);
+        let mut debts = self.debts.lock().unwrap_or_else(PoisonError::into_inner);
+        debts.push((effect, owed));
+        // Whoever pays already finds it: after a restart there are thousands.
+        if debts.len() > 1 {
+            return;
+        }
         // Without a runtime the process ends, and the next start takes everything over.
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-        runtime.spawn(async move {
-            while let Err(error) = inner.pay(&[effect], owed).await {
+        runtime.spawn(Arc::clone(self).pay_debts());
+    }
+
+    /// Pays until nothing is owed. What is being paid stays in the list, so that nobody else begins.
+    async fn pay_debts(self: Arc<Self>) {
+        loop {
+            let due = self.debts.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            let mut paid = Ok(());
+            for owed in [Owed::Release, Owed::Free, Owed::Delete] {
+                let of_kind = due.iter().filter(|(_, it)| *it == owed).map(|(effect, _)| *effect);
+                let effects: Vec<Effect> = of_kind.collect();
+                paid = paid.and(self.pay(&effects, owed).await);
+            }
+            if let Err(error) = paid {
                 tracing::warn!(error = %chain(&error), "claimed work could not be given back yet");
                 tokio::time::sleep(OWED_AGAIN).await;
+                continue;
             }
-        });
+            let mut debts = self.debts.lock().unwrap_or_else(PoisonError::into_inner);
+            debts.drain(..due.len());
+            if debts.is_empty() {
+                return;
+            }
+        }
     }
 
     /// Does what is owed to claimed effects.
@@ -165,26 +186,7 @@ impl Inner {
         crash::point("claims.written");
         txn.commit().await.map_err(Error::database("commit a transaction"))?;
         crash::point("claims.done");
-        self.freed.notify_one();
+        self.queue.wake();
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn time_goes_on_when_the_wall_clock_steps_back() {
-        let start = Instant::now();
-        let after = |seconds| start + Duration::from_secs(seconds);
-        let mut clock = Clock { at: 0, read: start };
-        assert_eq!(clock.now(1_000_000_000, after(0)), 1_000_000_000);
-        assert_eq!(clock.now(1_001_000_000, after(1)), 1_001_000_000);
-        // An hour back: a second later it is a second later.
-        assert_eq!(clock.now(0, after(2)), 1_002_000_000);
-        assert_eq!(clock.now(1_000_000, after(3)), 1_003_000_000);
-        // Forward again: it follows.
-        assert_eq!(clock.now(5_000_000_000, after(4)), 5_000_000_000);
     }
 }

@@ -25,19 +25,23 @@ pub fn describe_metrics() {
 /// Tells what was committed for one group.
 pub(crate) fn tell(state: &GroupState, events: &[Event]) {
     let group = state.group.binding.group.as_str();
-    let mut figures = None;
+    let mut figures = (None, None);
     for event in events {
         metrics::counter!("capstan_events_total", "type" => event.kind.word()).increment(1);
         if event.kind == EventType::TargetTakenOver {
             metrics::counter!("capstan_claims_lost_total").increment(1);
         }
-        figures = event.data.out_count.zip(event.data.limit).or(figures);
+        figures.0 = event.data.out_count.or(figures.0);
+        figures.1 = event.data.limit.or(figures.1);
         log(state, group, event);
     }
-    if let Some((out, limit)) = figures {
-        let gauge = |name: &'static str| metrics::gauge!(name, "group" => group.to_owned());
-        gauge("capstan_group_servers_out").set(f64::from(out));
-        gauge("capstan_group_servers_out_limit").set(f64::from(limit));
+    let application = state.group.application.name.as_str();
+    let names = ["capstan_group_servers_out", "capstan_group_servers_out_limit"];
+    for (name, figure) in names.into_iter().zip([figures.0, figures.1]) {
+        if let Some(figure) = figure {
+            let labels = [("application", application.to_owned()), ("group", group.to_owned())];
+            metrics::gauge!(name, &labels).set(f64::from(figure));
+        }
     }
 }
 

@@ -92,7 +92,7 @@ impl Decider<'_> {
     }
 
     /// Whether its target is being taken out of traffic or put back just now.
-    fn moves_in_traffic(&self, server: ServerId) -> bool {
+    pub(super) fn moves_in_traffic(&self, server: ServerId) -> bool {
         self.state.deployments().any(|state| {
             state.place_of_server(server).is_some_and(|place| {
                 matches!(

@@ -60,6 +60,7 @@ impl Decider<'_> {
             server.pulled_out.is_none() && server.out_because == Some(OutBecause::Person)
         });
         if !waits {
+            self.undo_late_return(id);
             return Answer::Done;
         }
         match returned(return_package(self.state, id, current), report, sight) {
@@ -77,6 +78,15 @@ impl Decider<'_> {
             Returned::NotYet(what) => self.ask_again(id, &what),
         }
         Answer::Done
+    }
+
+    /// A return that was asked for came too late: a person pulled the server out again, or a target
+    /// has it. It may have put the server into traffic, so our mark is set again.
+    fn undo_late_return(&mut self, id: ServerId) {
+        let is_ours = self.state.server(id).is_some_and(|row| row.drained && !row.retired);
+        if is_ours && !self.moves_in_traffic(id) {
+            self.put_effect(EffectKind::DrainServer(id));
+        }
     }
 
     /// It runs the package, and our own mark is off.

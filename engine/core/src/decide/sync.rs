@@ -86,6 +86,7 @@ impl Decider<'_> {
         if !was_retired && !server.differs(record, entry) {
             return;
         }
+        self.free_name(id, entry);
         self.changes.server_records.insert(id);
         self.change_server(id, |server| {
             server.take_record(record, entry);
@@ -99,6 +100,20 @@ impl Decider<'_> {
             }
             self.look_soon();
         }
+    }
+
+    /// Names are unique, retired servers have theirs still, and a member takes precedence: a retired
+    /// server whose name it gets keeps its id in the CMDB in place of its instance.
+    fn free_name(&mut self, id: ServerId, entry: &CmdbServer) {
+        let holder = self.state.servers().iter().find(|row| {
+            row.retired
+                && row.id != id
+                && row.hostname == entry.hostname
+                && row.instance == entry.instance
+        });
+        let Some(holder) = holder.map(|row| row.id) else { return };
+        self.changes.server_records.insert(holder);
+        self.change_server(holder, |row| row.instance = format!("retired {}", row.external_id));
     }
 
     /// Who appears may serve already, and who came back all the while: the next look says so, and

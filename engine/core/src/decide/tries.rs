@@ -123,7 +123,12 @@ impl Decider<'_> {
         let (server, order, stage) = (row.server, row.order, row.status.running());
         let ours = self.state.server(server).is_some_and(|row| row.order == order);
         let (Some(stage), Some(key), true) = (stage, order, ours) else { return Answer::Done };
-        if !self.proof_lasts(id, place, self.now) {
+        let lasts = self.proof_lasts(id, place, self.now);
+        if !lasts && self.may_start(id, place) {
+            self.start_stage(id, place, Stage::Verify, TargetEvent::ProofExpired);
+            return Answer::Done;
+        }
+        if !lasts {
             let result = StageResult::Failed { cause: Cause::Failed, again: Again::WillNot };
             let message = Some(STALE_PROOF.to_owned());
             let ended = StageEnded { deployment: id, target, key, result, message };
@@ -142,6 +147,12 @@ impl Decider<'_> {
         let about = About { place: Some(place), ..About::default() };
         self.event(id, EventType::TargetTakenOver, &about, data);
         Answer::Done
+    }
+
+    /// Whether another stage may start on a target whose stage under way is given up.
+    fn may_start(&self, id: DeploymentId, place: usize) -> bool {
+        let deployment = &self.of(id).deployment;
+        deployment.status.is_running() && !deployment.is_braked() && !self.target(id, place).leaving
     }
 
     /// A deployment has ended: a try that was not due never begins.

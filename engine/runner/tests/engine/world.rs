@@ -1,0 +1,176 @@
+//! A store, scripted hosts and a scripted load balancer, for an engine to run over.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use capstan_core::action::Action;
+use capstan_core::checker;
+use capstan_core::config::ConfigRequest;
+use capstan_core::deployment_status::DeploymentStatus;
+use capstan_core::input::{Act, Answer, Create, Input};
+use capstan_core::ports::{CmdbGroup, Executor, LoadBalancer, ScriptSource, Sight};
+use capstan_core::record::{Flavor, PackageRef};
+use capstan_core::rollback::History;
+use capstan_core::view::DeploymentView;
+use capstan_core::{DeploymentId, GroupId};
+use capstan_drivers::fake::{Asked, FakeExecutor, FakeLoadBalancer, Outcome};
+use capstan_drivers::scripts::Scripts;
+use capstan_runner::{Engine, Ports, Settings};
+use capstan_store::{NewPackage, Store};
+
+/// Far below the rescuer's interval: what only the rescuer finds is too late.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+pub(crate) struct World {
+    pub(crate) folder: tempfile::TempDir,
+    pub(crate) store: Store,
+    pub(crate) group: GroupId,
+    pub(crate) deployment: DeploymentId,
+    pub(crate) hosts: Arc<FakeExecutor>,
+    pub(crate) balancer: Arc<FakeLoadBalancer>,
+}
+
+impl World {
+    /// A group of `size` servers and a draft of a rollout to it.
+    pub(crate) async fn new(
+        size: usize,
+        config: ConfigRequest,
+        rule: impl Fn(&Asked<'_>) -> Outcome + Send + Sync + 'static,
+    ) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("sqlite://{}", folder.path().join("capstan.db").display());
+        let settings = capstan_store::Settings { url, stale_after: PATIENCE };
+        let store = Store::open(&settings).await.unwrap();
+        let (group, _) = store.sync_group(record(size), false).await.unwrap();
+        let servers = store.servers(group).await.unwrap();
+        let seen = servers.iter().map(|server| (server.id, Sight::Serving)).collect();
+        let observed = Input::Observed { deployment: None, seen, can_drain: true };
+        store.submit(group, observed).await.unwrap();
+        let deployment = draft(&store, group, config, "1.1.0").await;
+        Self {
+            folder,
+            store,
+            group,
+            deployment,
+            hosts: Arc::new(FakeExecutor::with_rule(rule)),
+            balancer: Arc::new(FakeLoadBalancer::new()),
+        }
+    }
+
+    pub(crate) fn engine(&self, slots: usize) -> Engine {
+        let balancer: Arc<dyn LoadBalancer> = Arc::clone(&self.balancer) as Arc<dyn LoadBalancer>;
+        let hosts: Arc<dyn Executor> = Arc::clone(&self.hosts) as Arc<dyn Executor>;
+        let ports = Ports {
+            load_balancers: BTreeMap::from([("fake".to_owned(), balancer)]),
+            executors: BTreeMap::from([("fake".to_owned(), hosts)]),
+            scripts: Arc::new(Scripts::new(None)),
+        };
+        Engine::start(self.store.clone(), ports, Settings { slots, ..Settings::default() })
+    }
+
+    pub(crate) async fn act(&self, action: Action) {
+        let act = Act {
+            deployment: self.deployment,
+            action,
+            batch: None,
+            actor: "test".into(),
+            history: History::default(),
+        };
+        self.store.submit(self.group, Input::Act(Box::new(act))).await.unwrap();
+    }
+
+    pub(crate) async fn view(&self) -> DeploymentView {
+        self.store.deployment_view(self.deployment).await.unwrap().unwrap()
+    }
+
+    /// Waits, awake with every commit, until the view is as wanted.
+    pub(crate) async fn wait(&self, wanted: impl Fn(&DeploymentView) -> bool) -> DeploymentView {
+        let mut watch = self.store.watch(self.deployment);
+        let reached = tokio::time::timeout(PATIENCE, async {
+            loop {
+                let view = self.view().await;
+                if wanted(&view) {
+                    return view;
+                }
+                watch.changed().await.unwrap();
+            }
+        });
+        match reached.await {
+            Ok(view) => view,
+            Err(late) => panic!("it stands still ({late}): {:#?}", self.view().await),
+        }
+    }
+
+    /// The log keeps every rule, and no host ran a key twice.
+    pub(crate) async fn assert_right(&self) {
+        let events = self.store.events(self.deployment, 0, 100_000).await.unwrap();
+        checker::check(&events).unwrap();
+        for server in self.store.servers(self.group).await.unwrap() {
+            for ran in self.hosts.history(server.id) {
+                assert_eq!(self.hosts.runs(ran.key), 1, "{} ran twice", ran.key);
+            }
+        }
+    }
+}
+
+pub(crate) fn record(size: usize) -> CmdbGroup {
+    let servers: Vec<serde_json::Value> = (0..size)
+        .map(|place| {
+            serde_json::json!({
+                "id": format!("s{place}"), "hostname": format!("host-{place:03}"),
+                "ip_address": "127.0.0.1", "root": format!("/srv/{place}"),
+            })
+        })
+        .collect();
+    serde_json::from_value(serde_json::json!({
+        "id": "g", "revision": 1, "name": "g", "port": 80,
+        "application": {"id": "a", "name": "a", "bastion": "none"},
+        "health_check_url": "http://{ip}:{port}/", "load_balancer": "fake", "executor": "fake",
+        "servers": servers,
+    }))
+    .unwrap()
+}
+
+pub(crate) async fn draft(
+    store: &Store,
+    group: GroupId,
+    config: ConfigRequest,
+    version: &str,
+) -> DeploymentId {
+    let application = store.group(group).await.unwrap().unwrap().application.id;
+    let new = NewPackage {
+        application,
+        version: version.into(),
+        sha256: version.replace('.', "a").repeat(13).chars().take(64).collect(),
+        size: None,
+        locations: Vec::new(),
+        stored: true,
+    };
+    let (package, _) = store.package_register(new).await.unwrap();
+    let (set, scripts) = Scripts::new(None).scripts("generic").unwrap();
+    store.scripts_put(&scripts).await.unwrap();
+    let create = Create {
+        package: PackageRef { id: package.id, version: package.version, sha256: package.sha256 },
+        bad: None,
+        flavor: Flavor::Rollout,
+        config,
+        seed: None,
+        ignore_verify_reason: None,
+        plan_hash: None,
+        start: false,
+        actor: "test".into(),
+        scripts: set,
+        history: History::default(),
+    };
+    match store.submit(group, Input::Create(Box::new(create))).await.unwrap() {
+        Answer::Created(id) => id,
+        answer @ (Answer::Done | Answer::NothingToRollBack { .. } | Answer::RefreshHeld(_)) => {
+            panic!("{answer:?}")
+        }
+    }
+}
+
+pub(crate) fn success(view: &DeploymentView) -> bool {
+    view.status == DeploymentStatus::Success
+}

@@ -1,0 +1,63 @@
+//! The clock of a process that has its database alone.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use capstan_core::Timestamp;
+use capstan_core::ports::Clock;
+
+/// The wall clock, but for steps backwards: then time goes on from the latest instant at its usual
+/// pace, so that nothing waits for hours until the wall clock has caught up.
+#[derive(Debug, Default)]
+pub(crate) struct WallClock(Mutex<Latest>);
+
+/// The latest instant that was given out, in microseconds since 1970, and when.
+#[derive(Debug, Default)]
+struct Latest {
+    at: i64,
+    read: Option<Instant>,
+}
+
+impl Clock for WallClock {
+    fn now(&self) -> Timestamp {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let wall = i64::try_from(since.as_micros()).unwrap_or(i64::MAX);
+        let mut latest = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        Timestamp::from_micros(latest.advance(wall, Instant::now()))
+    }
+
+    fn not_before(&self, at: Timestamp) {
+        let mut latest = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        latest.advance(at.as_micros(), Instant::now());
+    }
+}
+
+impl Latest {
+    fn advance(&mut self, wall: i64, read: Instant) -> i64 {
+        let passed = self.read.map_or(0, |last| read.saturating_duration_since(last).as_micros());
+        let steady = self.at.saturating_add(i64::try_from(passed).unwrap_or(i64::MAX));
+        *self = Self { at: steady.max(wall), read: self.read.max(Some(read)) };
+        self.at
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn time_goes_on_when_the_wall_clock_steps_back() {
+        let start = Instant::now();
+        let after = |seconds| start + Duration::from_secs(seconds);
+        let mut latest = Latest::default();
+        assert_eq!(latest.advance(1_000_000_000, after(0)), 1_000_000_000);
+        assert_eq!(latest.advance(1_001_000_000, after(1)), 1_001_000_000);
+        // An hour back: a second later it is a second later.
+        assert_eq!(latest.advance(0, after(2)), 1_002_000_000);
+        assert_eq!(latest.advance(1_000_000, after(3)), 1_003_000_000);
+        // Forward again: it follows.
+        assert_eq!(latest.advance(5_000_000_000, after(4)), 5_000_000_000);
+    }
+}
