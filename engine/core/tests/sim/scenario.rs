@@ -282,7 +282,7 @@ pub fn be_kind(world: &mut World) {
     for host in world.hosts.values_mut() {
         host.changes(|host| (host.dead, host.outside) = (false, false));
     }
-    for _ in 0..600 {
+    for _ in 0..2000 {
         world.drain();
         world.return_servers();
         let before = world.shadow.events.len();
