@@ -58,9 +58,9 @@ async fn the_numbers_tell_of_a_release() {
     for name in [
         "capstan_effects_due",
         "capstan_oldest_effect_due_seconds",
-        "commit_seconds_count",
-        "store_operation_seconds_count{operation=\"package_register\"}",
-        "store_operation_seconds_count{operation=\"token_find\"}",
+        "capstan_commit_seconds_count",
+        "capstan_store_operation_seconds_count{operation=\"package_register\"}",
+        "capstan_store_operation_seconds_count{operation=\"token_find\"}",
     ] {
         let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         let value: f64 =
