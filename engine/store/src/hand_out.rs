@@ -142,12 +142,14 @@ impl Committer {
 }
 
 /// Whether a stage's time was over before anybody began it: a process was away for long. Taking it over
-/// gives it its whole limit.
+/// gives it its whole limit. Not so where the server has another order: there is nothing to take over, and
+/// the effect is deleted as one for which nothing is left to do.
 fn is_overdue(state: &GroupState, effect: Effect, now: Timestamp) -> bool {
     let EffectKind::RunStage(deployment, target) = effect.kind else { return false };
     let deadline = state.deployment(deployment).and_then(|row| {
         let target = &row.targets()[row.place(target)?];
-        target.deadline_at
+        let is_its_order = state.server(target.server)?.order == target.order;
+        target.deadline_at.filter(|_| is_its_order)
     });
     deadline.is_some_and(|deadline| deadline < now)
 }
