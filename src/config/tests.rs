@@ -53,7 +53,7 @@ fn nothing_given_is_the_defaults() {
     let url = format!("sqlite://{}", data_dir.join("capstan.db").display());
     assert_eq!(config.database.url.expose(), url);
     assert_eq!((config.queue, config.broker), (Queue::Database, Broker::None));
-    assert_eq!((config.engine.slots, config.engine.stages_under_way), (256, 20_000));
+    assert_eq!((config.engine.slots, config.engine.stages_under_way), (384, 20_000));
     assert_eq!(config.cmdb.path, data_dir.join("cmdb.yaml"));
     assert_eq!(config.packages.path, data_dir.join("packages"));
     assert_eq!(config.packages.max_bytes, 2 * 1024 * 1024 * 1024);

@@ -4,8 +4,8 @@
 //! version is not the one that the decision was made from, somebody else was faster, and the caller
 //! must give up the transaction.
 //!
-//! A statement is made while the one before it runs: on SQLite the database works on a thread of its
-//! own, and making the rows takes a third as long as writing them.
+//! The statements are made first and hold all they need, so that they can run while the next decision
+//! is taken on the same copy.
 
 use std::collections::BTreeSet;
 
@@ -15,8 +15,7 @@ use capstan_core::event::Event;
 use capstan_core::record::{Group, Server};
 use capstan_core::state::{DeploymentState, GroupState};
 use capstan_core::{DeploymentId, ServerId};
-use sea_orm::{ConnectionTrait, DatabaseTransaction, DbBackend, Value};
-use tokio::sync::mpsc;
+use sea_orm::{ConnectionTrait, DbBackend, Value};
 use uuid::Uuid;
 
 use crate::Error;
@@ -32,42 +31,35 @@ pub(crate) type EffectKey = (i16, Uuid);
 /// Ids in one list of a statement.
 const IDS_AT_ONCE: usize = 10_000;
 
-/// Statements that are made before the database has run them.
-const AHEAD: usize = 4;
-
-/// Writes `changes`, whose values are in `state`. The group's version goes from `version_before`
-/// to the next; that is also the `rev` of every row that is written.
+/// The statements that write `changes`, whose values are in `state`. The group's version goes from
+/// `version_before` to the next; that is also the `rev` of every row that is written.
 ///
 /// Effects that are put and whose key is in `claimed` belong to `claimed_by` from the start, as if
 /// it had claimed them once.
-pub(crate) async fn apply(
-    txn: &DatabaseTransaction,
+pub(crate) fn statements(
+    backend: DbBackend,
     state: &GroupState,
     changes: &Changes,
     version_before: i64,
     claimed_by: &str,
     claimed: &BTreeSet<EffectKey>,
-) -> Result<Applied, Error> {
-    let (out, steps) = mpsc::channel(AHEAD);
-    let writer = Writer {
-        backend: txn.get_database_backend(),
-        state,
-        changes,
-        rev: version_before + 1,
-        claimed_by,
-        claimed,
-        out,
-    };
-    let (made, ran) = tokio::join!(writer.make(), run(txn, steps));
-    let applied = ran?;
-    made?;
-    Ok(applied)
+) -> Result<Vec<Step>, Error> {
+    let rev = version_before + 1;
+    let writer = Writer { backend, state, changes, rev, claimed_by, claimed };
+    let mut steps = writer.group()?;
+    steps.extend(writer.servers()?);
+    steps.extend(writer.deployments()?);
+    steps.extend(writer.batches()?);
+    steps.extend(writer.targets()?);
+    steps.extend(writer.events()?);
+    steps.extend(writer.effects());
+    Ok(steps)
 }
 
-/// Runs statements until one fails or a comparison is lost.
-async fn run(txn: &DatabaseTransaction, mut steps: mpsc::Receiver<Step>) -> Result<Applied, Error> {
-    while let Some(step) = steps.recv().await {
-        if step.run(txn).await? == Applied::Lost {
+/// Runs statements in their order until one fails or a comparison is lost.
+pub(crate) async fn run(conn: &impl ConnectionTrait, steps: Vec<Step>) -> Result<Applied, Error> {
+    for step in steps {
+        if step.run(conn).await? == Applied::Lost {
             return Ok(Applied::Lost);
         }
     }
@@ -82,33 +74,9 @@ struct Writer<'a> {
     rev: i64,
     claimed_by: &'a str,
     claimed: &'a BTreeSet<EffectKey>,
-    out: mpsc::Sender<Step>,
 }
 
 impl Writer<'_> {
-    /// Makes them all, in their order.
-    async fn make(self) -> Result<(), Error> {
-        self.give(self.group()?).await;
-        self.give(self.servers()?).await;
-        self.give(self.deployments()?).await;
-        self.give(self.batches()?).await;
-        self.give(self.targets()?).await;
-        self.give(self.events()?).await;
-        self.give(self.effects()).await;
-        Ok(())
-    }
-
-    /// Gives statements to whoever runs them, who may have stopped.
-    async fn give(&self, steps: Vec<Step>) {
-        for step in steps {
-            if self.out.send(step).await.is_err() {
-                return;
-            }
-        }
-        // The database gets the statement before the next one is made.
-        tokio::task::yield_now().await;
-    }
-
     fn rows<const N: usize>(
         &self,
         table: &Table<N>,

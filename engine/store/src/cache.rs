@@ -60,6 +60,12 @@ impl Cache {
     }
 }
 
+/// Whether somebody else waits for a copy that is locked. Besides those who wait, the cache and the
+/// lock know it.
+pub(crate) fn is_wanted(copy: &OwnedMutexGuard<Copy>) -> bool {
+    Arc::strong_count(OwnedMutexGuard::mutex(copy)) > 2
+}
+
 impl Groups {
     /// Drops the copy that was not used for the longest time and that nobody holds.
     fn drop_oldest(&mut self) {

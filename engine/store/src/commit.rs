@@ -2,36 +2,37 @@
 //!
 //! One task per process. It takes what has arrived (up to [`GROUP_COMMIT`] inputs, without waiting
 //! for more), decides the inputs of one group one after the other on one copy, and writes all changes
-//! in one transaction with multi-row statements. An idle process commits groups of one at once; the
-//! more comes in, the larger the groups. Durability is never traded for speed.
+//! in one transaction with multi-row statements: that is a round. An idle process commits groups of
+//! one at once; the more comes in, the larger the groups. Durability is never traded for speed.
+//!
+//! While a round is being written the next one is decided, if there is enough for a full one: the
+//! copies are then ahead of the database, so they stay locked until they are not, and nothing of a
+//! round is seen or handed out before it is written. Whoever waits for a copy gets it between two
+//! rounds.
 //!
 //! Claims of due effects are part of the same loop, see [`crate::hand_out`].
 //!
-//! If a comparison of versions fails, or the transaction does, the copies are thrown away; after a
-//! lost comparison the inputs are decided again one by one, so that one group's loss never harms
-//! another group's inputs.
+//! If a comparison of versions fails, or the transaction does, the copies are thrown away, and what
+//! was decided on them meanwhile with them; after a lost comparison the inputs are decided again one
+//! by one, so that one group's loss never harms another group's inputs.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use capstan_core::changes::{Changes, EffectChange};
 use capstan_core::effect::Effect;
 use capstan_core::input::Input;
 use capstan_core::{DeploymentId, GroupId, Timestamp};
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
-use uuid::Uuid;
+use tokio::sync::{OwnedMutexGuard, mpsc, oneshot};
 
-use crate::apply::apply;
-use crate::bulk::Applied;
-use crate::cache::fill;
-use crate::claims::{claim, next_due};
-use crate::hand_out::{Taker, Written, due_now, key};
-use crate::idempotency::note_made;
-use crate::part::{Part, Parts, Submit, named, refuse_all, throw_away};
+use crate::cache::{Copy, fill, forget_ended, is_wanted};
+use crate::hand_out::Taker;
+use crate::part::{Part, Parts, Submit, inputs, named, refuse_all};
+use crate::round::{Round, Writing, Written, written};
 use crate::told::tell;
 use crate::work::Cursors;
-use crate::{Error, Inner, SubmitError, crash};
+use crate::{Error, Inner, SubmitError, claims};
 
 /// Inputs in one transaction at most.
 pub(crate) const GROUP_COMMIT: usize = 128;
@@ -60,8 +61,12 @@ pub(crate) struct Committer {
     /// Work that the committer gives itself.
     pub(crate) own: VecDeque<Submit>,
     /// The earliest unclaimed effect, as far as this process knows.
-    next_due: Option<Timestamp>,
+    pub(crate) next_due: Option<Timestamp>,
     pub(crate) cursors: Cursors,
+    /// The copies that a round has changed which is not written yet.
+    pub(crate) held: BTreeMap<GroupId, OwnedMutexGuard<Copy>>,
+    /// The round that is being written.
+    writing: Option<Writing>,
 }
 
 impl Committer {
@@ -73,35 +78,62 @@ impl Committer {
             own: VecDeque::new(),
             next_due: Some(Timestamp::from_micros(0)),
             cursors: Cursors::default(),
+            held: BTreeMap::new(),
+            writing: None,
         }
     }
 
     /// Runs until every sender is gone.
     pub(crate) async fn run(mut self) {
         let mut buffer = Vec::with_capacity(GROUP_COMMIT);
-        let queue = Arc::clone(&self.inner.queue);
-        loop {
-            if self.own.is_empty() {
-                let due = due(self.taker.as_ref(), self.nap());
-                tokio::select! {
-                    count = self.requests.recv_many(&mut buffer, GROUP_COMMIT) => {
-                        if count == 0 {
-                            return;
-                        }
-                    }
-                    () = queue.woken() => self.next_due = Some(Timestamp::from_micros(0)),
-                    () = due => {}
-                }
-            } else {
-                while buffer.len() < GROUP_COMMIT
-                    && let Ok(request) = self.requests.try_recv()
-                {
-                    buffer.push(request);
-                }
-            }
+        while self.gather(&mut buffer).await {
             let submits = self.sort(&mut buffer);
-            self.round(submits).await;
+            if self.is_in_the_way(&submits) {
+                self.settle(None).await;
+            }
+            let round = self.prepare(submits).await;
+            if self.settle(Some(&round)).await {
+                self.writing = Some(round.write(&self.inner));
+            } else {
+                self.own.extend(inputs(round.parts));
+            }
         }
+        self.settle(None).await;
+    }
+
+    /// Waits for the inputs of the next round. While one is being written, only a full round is worth
+    /// deciding ahead; what comes in slower is decided when the write has ended, all at once. Returns
+    /// whether there is anybody left who may ask.
+    async fn gather(&mut self, buffer: &mut Vec<Request>) -> bool {
+        let queue = Arc::clone(&self.inner.queue);
+        while buffer.len() < GROUP_COMMIT {
+            let room = GROUP_COMMIT - buffer.len();
+            if self.writing.is_some() {
+                tokio::select! {
+                    result = written(&mut self.writing) => {
+                        self.settled(result, None).await;
+                    }
+                    count = self.requests.recv_many(buffer, room) => if count == 0 {
+                        self.settle(None).await;
+                        return !buffer.is_empty() || !self.own.is_empty();
+                    }
+                }
+                continue;
+            }
+            if !self.own.is_empty() || !buffer.is_empty() {
+                let Ok(request) = self.requests.try_recv() else { break };
+                buffer.push(request);
+                continue;
+            }
+            let due = due(self.taker.as_ref(), self.nap());
+            tokio::select! {
+                count = self.requests.recv_many(buffer, room) => return count > 0,
+                () = queue.woken() => self.next_due = Some(Timestamp::from_micros(0)),
+                () = due => {}
+            }
+            break;
+        }
+        true
     }
 
     /// How long until an effect is due; `None`: none is known.
@@ -138,182 +170,196 @@ impl Committer {
         submits
     }
 
-    async fn round(&mut self, submits: Vec<Submit>) {
-        if let Err(left) = self.together(submits).await {
-            for submit in left {
-                self.alone(submit).await;
-            }
-        }
+    /// Whether what is being written must end before these inputs are decided: somebody else waits
+    /// for one of their copies, or it claims work, which is made from copies that are written.
+    fn is_in_the_way(&self, submits: &[Submit]) -> bool {
+        let copies = submits.iter().filter_map(|submit| self.held.get(&submit.group));
+        copies.into_iter().any(is_wanted)
+            || self.writing.as_ref().is_some_and(|writing| writing.round.looks())
     }
 
-    /// Decides and writes inputs together. Gives back those whose comparison of versions was lost.
-    async fn together(&mut self, submits: Vec<Submit>) -> Result<(), Vec<Submit>> {
-        let count = submits.len();
-        let now = self.inner.now();
+    /// Decides inputs, and makes ready what writes them and what follows.
+    async fn prepare(&mut self, submits: Vec<Submit>) -> Round {
         self.taker = self.taker.take().filter(|taker| !taker.out.is_closed());
-        let mut parts = self.decide_all(submits, now).await;
-        match self.write(&mut parts, now).await {
-            Ok(Some(written)) => {
-                self.finish(parts, written).await;
-                Ok(())
+        let mut by_group: BTreeMap<GroupId, Vec<Submit>> = BTreeMap::new();
+        for submit in submits {
+            by_group.entry(submit.group).or_default().push(submit);
+        }
+        let now = self.inner.now();
+        let mut parts = Parts::new();
+        for (group, submits) in by_group {
+            if let Some(part) = self.decide(group, submits, now).await {
+                parts.insert(group, part);
             }
-            Ok(None) => {
-                metrics::counter!("capstan_commits_lost_total").increment(1);
-                Err(throw_away(parts))
-            }
-            // One input that cannot be written must not fail its neighbours.
-            Err(error) if count > 1 && !error.is_unavailable() => {
-                tracing::warn!(error = %crate::chain(&error), "inputs are written one by one");
-                Err(throw_away(parts))
+        }
+        Round::new(self, parts, now)
+    }
+
+    /// Decides the inputs of one group. `None`: they were refused, or have to wait for a fresh copy.
+    async fn decide(
+        &mut self,
+        group: GroupId,
+        submits: Vec<Submit>,
+        now: Timestamp,
+    ) -> Option<Part> {
+        let copy = hold(&mut self.held, &self.inner, group).await;
+        let named: Vec<DeploymentId> =
+            submits.iter().filter_map(|submit| named(&submit.input)).collect();
+        match fill(copy, &self.inner.reader, group, named).await {
+            Ok(true) => {}
+            Ok(false) => {
+                refuse_all(submits, || SubmitError::GroupUnknown);
+                return None;
             }
             Err(error) => {
-                tracing::error!(error = %crate::chain(&error), "a transaction failed");
+                tracing::error!(error = %crate::chain(&error), "a group could not be read");
+                **copy = None;
                 let error = Arc::new(error);
-                let pause = error.is_unavailable() || count == 0;
-                if error.is_unavailable() {
-                    self.inner.note_write(Some(&error));
-                }
-                refuse_all(throw_away(parts), || {
-                    SubmitError::Store(Error::Shared(Arc::clone(&error)))
-                });
-                if pause {
-                    tokio::time::sleep(PAUSE).await;
-                }
-                Ok(())
+                refuse_all(submits, || SubmitError::Store(Error::Shared(Arc::clone(&error))));
+                return None;
+            }
+        }
+        match Part::decide(copy, submits, now) {
+            Ok(part) => Some(part),
+            Err(again) => {
+                self.own.extend(again);
+                None
             }
         }
     }
 
-    /// Decides one input until its comparison of versions holds.
+    /// Waits for the round that is being written, and does what follows. `next` was decided
+    /// meanwhile, on the same copies. Returns whether they are right.
+    async fn settle(&mut self, next: Option<&Round>) -> bool {
+        if self.writing.is_none() {
+            return true;
+        }
+        let result = written(&mut self.writing).await;
+        self.settled(result, next).await
+    }
+
+    async fn settled(&mut self, result: Result<Written, Error>, next: Option<&Round>) -> bool {
+        match self.ended(result, next).await {
+            Ok(is_written) => is_written,
+            Err(left) => {
+                for submit in left {
+                    self.alone(submit).await;
+                }
+                false
+            }
+        }
+    }
+
+    /// Decides and writes one input until its comparison of versions holds.
     async fn alone(&mut self, submit: Submit) {
         let mut left = vec![submit];
         for _ in 0..LOST_AT_MOST {
-            match self.together(left).await {
-                Ok(()) => return,
+            let round = self.prepare(left).await;
+            self.writing = Some(round.write(&self.inner));
+            let result = written(&mut self.writing).await;
+            match self.ended(result, None).await {
+                Ok(_) => return,
                 Err(again) => left = again,
             }
         }
         refuse_all(left, || SubmitError::Store(Error::Contended));
     }
 
-    async fn decide_all(&mut self, submits: Vec<Submit>, now: Timestamp) -> Parts {
-        let mut by_group: BTreeMap<GroupId, Vec<Submit>> = BTreeMap::new();
-        for submit in submits {
-            by_group.entry(submit.group).or_default().push(submit);
-        }
-        let mut parts = Parts::new();
-        for (group, submits) in by_group {
-            let mut copy = self.inner.cache.lock(group).await;
-            let named: Vec<DeploymentId> =
-                submits.iter().filter_map(|submit| named(&submit.input)).collect();
-            match fill(&mut copy, &self.inner.reader, group, named).await {
-                Ok(true) => {}
-                Ok(false) => {
-                    refuse_all(submits, || SubmitError::GroupUnknown);
-                    continue;
-                }
-                Err(error) => {
-                    tracing::error!(error = %crate::chain(&error), "a group could not be read");
-                    *copy = None;
-                    let error = Arc::new(error);
-                    refuse_all(submits, || SubmitError::Store(Error::Shared(Arc::clone(&error))));
-                    continue;
-                }
+    /// What follows a write. Returns whether it was done; with an error those inputs that are to be
+    /// decided again one by one. When it was not done, no copy is right any more.
+    async fn ended(
+        &mut self,
+        result: Result<Written, Error>,
+        next: Option<&Round>,
+    ) -> Result<bool, Vec<Submit>> {
+        let Some(Writing { round, .. }) = self.writing.take() else { return Ok(true) };
+        let error = match result {
+            Ok(Written::Done(found)) => {
+                self.finish(round, found).await;
+                self.let_go(next);
+                return Ok(true);
             }
-            match Part::decide(copy, submits, now) {
-                Ok(part) => {
-                    parts.insert(group, part);
-                }
-                Err(again) => self.own.extend(again),
-            }
+            Ok(Written::Lost) => None,
+            Err(error) => Some(error),
+        };
+        for (_, mut copy) in std::mem::take(&mut self.held) {
+            *copy = None;
         }
-        parts
+        let left = inputs(round.parts);
+        let Some(error) = error else {
+            metrics::counter!("capstan_commits_lost_total").increment(1);
+            return Err(left);
+        };
+        // One input that cannot be written must not fail its neighbours.
+        if left.len() > 1 && !error.is_unavailable() {
+            tracing::warn!(error = %crate::chain(&error), "inputs are written one by one");
+            return Err(left);
+        }
+        tracing::error!(error = %crate::chain(&error), "a transaction failed");
+        let pause = error.is_unavailable() || left.is_empty();
+        let error = Arc::new(error);
+        if error.is_unavailable() {
+            self.inner.note_write(Some(&error));
+        }
+        refuse_all(left, || SubmitError::Store(Error::Shared(Arc::clone(&error))));
+        if pause {
+            tokio::time::sleep(PAUSE).await;
+        }
+        Ok(false)
     }
 
-    /// Writes everything in one transaction. `None`: a comparison of versions was lost.
-    async fn write(&mut self, parts: &mut Parts, now: Timestamp) -> Result<Option<Written>, Error> {
-        let slots = self.taker.as_ref().and_then(Taker::free_slots);
-        let capacity = slots.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
-        let mut written = Written { slots, ..Written::default() };
-        let look = capacity > 0 && self.next_due.is_some_and(|due| due <= now);
-        if !look && parts.values().all(|part| part.changes.is_empty()) {
-            return Ok(Some(written));
-        }
-        crash::point("commit.begin");
-        let started = std::time::Instant::now();
-        let owner = Arc::clone(&self.inner.process);
-        let txn = self.inner.begin().await?;
-        for part in parts.values().filter(|part| !part.changes.is_empty()) {
-            // What is due already goes first: then all is claimed from the table, in its order.
-            let left = if look { 0 } else { capacity - written.claimed.len() };
-            let claimed = due_now(&part.changes, now, left);
-            let keys: BTreeSet<(i16, Uuid)> = claimed.iter().map(key).collect();
-            written.claimed.extend(claimed);
-            let Some(state) = part.copy.as_ref() else { continue };
-            let applied = apply(&txn, state, &part.changes, part.version, &owner, &keys).await?;
-            if applied == Applied::Lost {
-                return Ok(None);
-            }
-            for (request, made) in part.made() {
-                note_made(&txn, request, made).await?;
-            }
-        }
-        if look {
-            written.found = claim(&txn, &owner, now, capacity as u64).await?;
-        }
-        crash::point("commit.written");
-        txn.commit().await.map_err(Error::database("commit a transaction"))?;
-        crash::point("commit.done");
-        self.inner.note_write(None);
-        metrics::histogram!("capstan_commit_seconds").record(started.elapsed().as_secs_f64());
-        for part in parts.values() {
-            self.note_due(&part.changes, &written.claimed);
-        }
-        if look {
-            let all = written.found.len() < capacity;
-            // Nothing may fail after the commit: what is not known is looked for at once.
-            let due = if all { next_due(&self.inner.reader).await } else { Ok(Some(now)) };
-            self.next_due = due.unwrap_or(Some(now));
-        }
-        Ok(Some(written))
-    }
-
-    /// After the commit: the copies are right, work is handed out, whoever waits is answered.
-    async fn finish(&mut self, mut parts: Parts, written: Written) {
-        for (group, part) in &mut parts {
-            if let Some(state) = part.copy.as_mut() {
+    /// After the commit: work is handed out, whoever waits is answered.
+    async fn finish(&mut self, mut round: Round, found: Vec<(Effect, i32)>) {
+        for (group, part) in &mut round.parts {
+            if let Some(state) = self.held.get(group).and_then(|copy| copy.as_ref()) {
                 tell(state, &part.changes.events);
-                if !part.changes.is_empty() {
-                    state.group.version = part.version + 1;
-                }
-                for id in part.changes.deployments.keys() {
-                    self.inner.watches.tell(*id, state.deployment(*id));
-                }
+            }
+            for (id, seq) in &part.seqs {
+                self.inner.watches.tell(*id, *seq);
             }
             for id in part.more.drain(..) {
                 let input = Box::new(Input::Woken { deployment: id });
                 self.own.push_back(Submit { group: *group, input, request: None, reply: None });
             }
         }
-        if parts.values().any(|part| !part.changes.is_empty()) {
+        if round.parts.values().any(|part| !part.changes.is_empty()) {
             self.inner.watches.tell_all();
         }
-        self.hand_out(&mut parts, written).await;
+        if round.looks() {
+            let all = found.len() < round.capacity();
+            // Nothing may fail after the commit: what is not known is looked for at once.
+            let due =
+                if all { claims::next_due(&self.inner.reader).await } else { Ok(Some(round.now)) };
+            self.next_due = due.unwrap_or(Some(round.now));
+        }
+        let parts = std::mem::take(&mut round.parts);
+        self.hand_out(round, found).await;
         for part in parts.into_values() {
-            part.finish();
+            part.answer();
         }
     }
 
-    fn note_due(&mut self, changes: &Changes, claimed: &[Effect]) {
-        let claimed: BTreeSet<(i16, Uuid)> = claimed.iter().map(key).collect();
-        for (key, change) in &changes.effects {
-            if let EffectChange::Put(effect) = change
-                && !claimed.contains(key)
-            {
-                let due = self.next_due.map_or(effect.due_at, |due| due.min(effect.due_at));
-                self.next_due = Some(due);
+    /// Lets others have the copies that are right, but for those on which `next` was decided.
+    fn let_go(&mut self, next: Option<&Round>) {
+        self.held.retain(|group, copy| {
+            let is_ahead = next.is_some_and(|next| next.parts.contains_key(group));
+            if !is_ahead && let Some(state) = copy.as_mut() {
+                forget_ended(state);
             }
-        }
+            is_ahead
+        });
+    }
+}
+
+/// The group's copy; it stays locked until what was decided on it is written.
+pub(crate) async fn hold<'a>(
+    held: &'a mut BTreeMap<GroupId, OwnedMutexGuard<Copy>>,
+    inner: &Inner,
+    group: GroupId,
+) -> &'a mut OwnedMutexGuard<Copy> {
+    match held.entry(group) {
+        Entry::Occupied(entry) => entry.into_mut(),
+        Entry::Vacant(entry) => entry.insert(inner.cache.lock(group).await),
     }
 }
 

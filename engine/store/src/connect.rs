@@ -19,6 +19,12 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a caller waits for a connection before it is told to come back later.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
 const READERS: u32 = 4;
+/// Pages in the log after which they are brought into the file: 16 MiB. A rollout writes the same
+/// pages again and again, and each is brought over once, however often it was written meanwhile.
+const WAL_PAGES: &str = "4096";
+/// The writer's page cache in KiB (negative, as SQLite wants it): what a rollout of ten thousand
+/// servers changes fits.
+const CACHE_KIB: &str = "-8192";
 
 /// Opens the file of `url`, makes it if there is none, and brings its schema up to date.
 ///
@@ -115,7 +121,11 @@ fn options(path: &Path, connections: u32, read_only: bool) -> ConnectOptions {
                 .busy_timeout(BUSY_TIMEOUT)
                 .statement_cache_capacity(256);
             let options = sea_orm::sqlx::ConnectOptions::disable_statement_logging(options);
-            if read_only { options.pragma("query_only", "ON") } else { options }
+            if read_only {
+                options.pragma("query_only", "ON")
+            } else {
+                options.pragma("wal_autocheckpoint", WAL_PAGES).pragma("cache_size", CACHE_KIB)
+            }
         });
     options
 }

@@ -5,24 +5,23 @@
 //! written is written as claimed already and handed out after the commit, without a question and an
 //! answer in between; and no row is claimed that cannot be begun.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use capstan_core::GroupId;
 use capstan_core::Timestamp;
 use capstan_core::changes::{Changes, EffectChange};
 use capstan_core::effect::{Effect, EffectKind};
 use capstan_core::input::Input;
 use capstan_core::state::GroupState;
-use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
-use uuid::Uuid;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use crate::SubmitError;
-use crate::cache::{Copy, fill};
+use crate::apply::EffectKey;
+use crate::cache::fill;
 use crate::claims::Owed;
-use crate::commit::Committer;
-use crate::part::{Part, Parts, Reply, Submit};
+use crate::commit::{Committer, hold};
+use crate::part::{Reply, Submit};
+use crate::round::Round;
 use crate::work::{Claim, Claimed, claim_of};
 
 /// Wait before work that could not be read is free again.
@@ -44,61 +43,43 @@ impl Taker {
     }
 }
 
-/// Effects that a transaction claimed, and permits for them.
-#[derive(Default)]
-pub(crate) struct Written {
-    /// Claimed when they were written: nobody had them before.
-    pub(crate) claimed: Vec<Effect>,
-    /// Claimed from the table, with how often they were claimed before.
-    pub(crate) found: Vec<(Effect, i32)>,
-    pub(crate) slots: Option<OwnedSemaphorePermit>,
-}
-
 impl Committer {
-    /// Turns claimed effects into work and hands it out. What nobody takes is given back when it is
-    /// dropped.
-    pub(crate) async fn hand_out(&mut self, parts: &mut Parts, written: Written) {
-        let Written { claimed, found, slots: Some(mut slots) } = written else { return };
-        let claimed = claimed.into_iter().map(|effect| (effect, 0));
-        let mut locked: BTreeMap<GroupId, OwnedMutexGuard<Copy>> = BTreeMap::new();
-        for (effect, claims_before) in claimed.chain(found) {
-            let Some(claim) = self.claim(parts, &mut locked, effect, claims_before).await else {
-                continue;
-            };
-            let Some(slot) = slots.split(1) else {
-                self.inner.owe(effect, Owed::Release);
-                continue;
-            };
-            let claimed = Claimed::new(claim, slot, Arc::clone(&self.inner));
-            if let Some(taker) = &self.taker {
-                // An engine that is gone or full does not get it: it is given back as it is dropped.
-                drop(taker.out.try_send(claimed));
+    /// Hands out what a round has claimed, once it is written. What nobody takes is given back when
+    /// it is dropped.
+    pub(crate) async fn hand_out(&mut self, round: Round, found: Vec<(Effect, i32)>) {
+        let Round { claimed, slots: Some(mut slots), .. } = round else { return };
+        for (effect, claim) in claimed {
+            match claim {
+                Some(claim) => self.give(effect, claim, &mut slots),
+                None => self.take_over(effect),
+            }
+        }
+        for (effect, claims_before) in found {
+            if let Some(claim) = self.claim(effect, claims_before).await {
+                self.give(effect, claim, &mut slots);
             }
         }
     }
 
-    /// What is to be done for a claimed effect. One that another engine had begun is taken over
-    /// first: the fence rises in a transaction of its own, and the effect is handed out after that.
-    async fn claim(
-        &mut self,
-        parts: &mut Parts,
-        locked: &mut BTreeMap<GroupId, OwnedMutexGuard<Copy>>,
-        effect: Effect,
-        claims_before: i32,
-    ) -> Option<Claim> {
-        let copy = match parts.get_mut(&effect.group) {
-            Some(Part { copy, .. }) => copy,
-            None => match locked.entry(effect.group) {
-                std::collections::btree_map::Entry::Occupied(entry) => entry.into_mut(),
-                std::collections::btree_map::Entry::Vacant(entry) => {
-                    entry.insert(self.inner.cache.lock(effect.group).await)
-                }
-            },
+    fn give(&self, effect: Effect, claim: Claim, slots: &mut OwnedSemaphorePermit) {
+        let Some(slot) = slots.split(1) else {
+            self.inner.owe(effect, Owed::Release);
+            return;
         };
+        let claimed = Claimed::new(claim, slot, Arc::clone(&self.inner));
+        if let Some(taker) = &self.taker {
+            // An engine that is gone or full does not get it: it is given back as it is dropped.
+            drop(taker.out.try_send(claimed));
+        }
+    }
+
+    /// What is to be done for an effect that was claimed from the table.
+    async fn claim(&mut self, effect: Effect, claims_before: i32) -> Option<Claim> {
+        let copy = hold(&mut self.held, &self.inner, effect.group).await;
         let named = effect.kind.deployment();
         if let Err(error) = fill(copy, &self.inner.reader, effect.group, named).await {
             tracing::error!(error = %crate::chain(&error), "claimed work could not be read");
-            *(*copy) = None;
+            **copy = None;
         }
         let Some(state) = copy.as_ref() else {
             // Not at once: it would be claimed again and again.
@@ -109,20 +90,21 @@ impl Committer {
             });
             return None;
         };
-        if (claims_before > 0 || is_overdue(state, effect, self.inner.now()))
-            && let EffectKind::RunStage(deployment, target) = effect.kind
-        {
-            let input = Box::new(Input::TakenOver { deployment, target });
-            let reply = self.after_take_over(effect);
-            self.own.push_back(Submit {
-                group: effect.group,
-                input,
-                request: None,
-                reply: Some(reply),
-            });
+        let is_stage = matches!(effect.kind, EffectKind::RunStage(..));
+        if is_stage && (claims_before > 0 || is_overdue(state, effect, self.inner.now())) {
+            self.take_over(effect);
             return None;
         }
         Some(claim_of(state, effect, &mut self.cursors))
+    }
+
+    /// A stage that another engine had begun, or whose time is over, is taken over first: the fence
+    /// rises in a transaction of its own, and the effect is handed out after that.
+    fn take_over(&mut self, effect: Effect) {
+        let EffectKind::RunStage(deployment, target) = effect.kind else { return };
+        let input = Box::new(Input::TakenOver { deployment, target });
+        let reply = Some(self.after_take_over(effect));
+        self.own.push_back(Submit { group: effect.group, input, request: None, reply });
     }
 
     /// When the take-over is written, the effect becomes free again, as one that nobody has begun.
@@ -144,7 +126,7 @@ impl Committer {
 /// Whether a stage's time was over before anybody began it: a process was away for long. Taking it over
 /// gives it its whole limit. Not so where the server has another order: there is nothing to take over, and
 /// the effect is deleted as one for which nothing is left to do.
-fn is_overdue(state: &GroupState, effect: Effect, now: Timestamp) -> bool {
+pub(crate) fn is_overdue(state: &GroupState, effect: Effect, now: Timestamp) -> bool {
     let EffectKind::RunStage(deployment, target) = effect.kind else { return false };
     let deadline = state.deployment(deployment).and_then(|row| {
         let target = &row.targets()[row.place(target)?];
@@ -155,7 +137,7 @@ fn is_overdue(state: &GroupState, effect: Effect, now: Timestamp) -> bool {
 }
 
 /// An effect's identity.
-pub(crate) fn key(effect: &Effect) -> (i16, Uuid) {
+pub(crate) fn key(effect: &Effect) -> EffectKey {
     (effect.kind.number(), effect.kind.subject())
 }
 

@@ -8,7 +8,7 @@ use capstan_core::Timestamp;
 use capstan_core::effect::Effect;
 use capstan_core::ports::{Clock, Queue};
 use sea_orm::{
-    DatabaseConnection, DatabaseTransaction, SqliteTransactionMode, TransactionOptions,
+    DatabaseConnection, DatabaseTransaction, DbBackend, SqliteTransactionMode, TransactionOptions,
     TransactionTrait,
 };
 use tokio::sync::mpsc;
@@ -127,6 +127,11 @@ impl Inner {
             }
             Some(_) | None => Ok(()),
         }
+    }
+
+    /// Which dialect the database speaks.
+    pub(crate) fn backend(&self) -> DbBackend {
+        self.writer.get_database_backend()
     }
 
     /// Begins a transaction that writes. The lock is taken at once: one that reads first and then

@@ -47,6 +47,7 @@ mod output;
 mod packages;
 mod part;
 mod queue;
+mod round;
 mod rows;
 mod scripts;
 mod servers;

@@ -1,6 +1,6 @@
-//! One group's part of a transaction: its inputs, decided one after the other on its copy.
+//! One group's part of a round: its inputs, decided one after the other on its copy.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use capstan_core::changes::Changes;
@@ -8,9 +8,12 @@ use capstan_core::decide::{Decision, decide};
 use capstan_core::input::{Answer, Input, Refused};
 use capstan_core::state::GroupState;
 use capstan_core::{DeploymentId, GroupId, Timestamp};
-use tokio::sync::{OwnedMutexGuard, oneshot};
+use sea_orm::DbBackend;
+use tokio::sync::oneshot;
 
-use crate::cache::{Copy, forget_ended};
+use crate::apply::{EffectKey, statements};
+use crate::bulk::Step;
+use crate::cache::Copy;
 use crate::{Error, RequestKey, SubmitError};
 
 /// Whoever waits for the answer to an input.
@@ -25,16 +28,18 @@ pub(crate) struct Submit {
     pub(crate) reply: Option<Reply>,
 }
 
-/// The parts of one transaction, in the order in which they are written.
+/// The parts of one round, in the order in which they are written.
 pub(crate) type Parts = BTreeMap<GroupId, Part>;
 
-/// One group's part of a transaction.
+/// One group's part of a round. It holds all that the transaction and what follows it need, so that
+/// the next round can be decided on the same copy.
 pub(crate) struct Part {
-    pub(crate) copy: OwnedMutexGuard<Copy>,
     pub(crate) changes: Changes,
-    pub(crate) version: i64,
     /// Deployments with more to start than one decision may.
     pub(crate) more: Vec<DeploymentId>,
+    /// The last event of each deployment that changed.
+    pub(crate) seqs: Vec<(DeploymentId, i64)>,
+    version: i64,
     answers: Vec<(Submit, Result<Answer, Refused>)>,
 }
 
@@ -43,7 +48,7 @@ impl Part {
     /// answered as a failure, its copy is thrown away, and the other inputs are given back to be
     /// decided on a fresh one: a bug that one group meets stops no other.
     pub(crate) fn decide(
-        mut copy: OwnedMutexGuard<Copy>,
+        copy: &mut Copy,
         submits: Vec<Submit>,
         now: Timestamp,
     ) -> Result<Self, Vec<Submit>> {
@@ -69,7 +74,26 @@ impl Part {
         }
         more.sort_unstable();
         more.dedup();
-        Ok(Self { copy, changes, version, more, answers })
+        if !changes.is_empty() {
+            state.group.version = version + 1;
+        }
+        let seq = |id: &DeploymentId| Some((*id, state.deployment(*id)?.deployment.seq));
+        let seqs = changes.deployments.keys().filter_map(seq).collect();
+        Ok(Self { changes, more, seqs, version, answers })
+    }
+
+    /// The statements that write the part; none if nothing changed.
+    pub(crate) fn statements(
+        &self,
+        backend: DbBackend,
+        state: &GroupState,
+        owner: &str,
+        claimed: &BTreeSet<EffectKey>,
+    ) -> Result<Vec<Step>, Error> {
+        if self.changes.is_empty() {
+            return Ok(Vec::new());
+        }
+        statements(backend, state, &self.changes, self.version, owner, claimed)
     }
 
     /// The deployments that requests made.
@@ -81,14 +105,9 @@ impl Part {
         })
     }
 
-    /// After the commit: the copy is free for others, and whoever waits is answered.
-    pub(crate) fn finish(self) {
-        let Self { mut copy, answers, .. } = self;
-        if let Some(state) = copy.as_mut() {
-            forget_ended(state);
-        }
-        drop(copy);
-        for (submit, result) in answers {
+    /// After the commit: whoever waits is answered.
+    pub(crate) fn answer(self) {
+        for (submit, result) in self.answers {
             if let Some(reply) = submit.reply {
                 answer(reply, result.map_err(SubmitError::Refused));
             }
@@ -105,14 +124,9 @@ fn decide_one(state: &mut GroupState, input: &Input, now: Timestamp) -> Result<D
     }
 }
 
-/// The copies are wrong from here on; gives the inputs back.
-pub(crate) fn throw_away(parts: Parts) -> Vec<Submit> {
-    let mut submits = Vec::new();
-    for mut part in parts.into_values() {
-        *part.copy = None;
-        submits.extend(part.answers.into_iter().map(|(submit, _)| submit));
-    }
-    submits
+/// Gives the inputs back; their copies are wrong.
+pub(crate) fn inputs(parts: Parts) -> Vec<Submit> {
+    parts.into_values().flat_map(|part| part.answers).map(|(submit, _)| submit).collect()
 }
 
 pub(crate) fn refuse_all(submits: Vec<Submit>, error: impl Fn() -> SubmitError) {

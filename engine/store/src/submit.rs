@@ -11,7 +11,6 @@ use capstan_core::order::Work;
 use capstan_core::plan::{Plan, PlanInput, plan};
 use capstan_core::ports::CmdbGroup;
 use capstan_core::record::{Flavor, PackageRef};
-use capstan_core::state::DeploymentState;
 use capstan_core::view::DeploymentView;
 use capstan_core::{DeploymentId, GroupId, ServerId};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
@@ -199,10 +198,10 @@ impl Watches {
         deployments.entry(id).or_insert_with(|| watch::Sender::new(0)).subscribe()
     }
 
-    pub(crate) fn tell(&self, id: DeploymentId, state: Option<&DeploymentState>) {
+    pub(crate) fn tell(&self, id: DeploymentId, seq: i64) {
         let deployments = self.deployments.lock().unwrap_or_else(PoisonError::into_inner);
-        if let (Some(sender), Some(state)) = (deployments.get(&id), state) {
-            sender.send_replace(state.deployment.seq);
+        if let Some(sender) = deployments.get(&id) {
+            sender.send_replace(seq);
         }
     }
 

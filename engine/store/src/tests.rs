@@ -9,9 +9,29 @@ mod packages;
 mod records;
 mod schema;
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+use capstan_core::changes::Changes;
+use capstan_core::state::GroupState;
+use sea_orm::{ConnectionTrait, DatabaseTransaction};
+
+use crate::apply::{EffectKey, run, statements};
+use crate::bulk::Applied;
 use crate::{Error, Settings, Store};
+
+/// Writes changes as a round does; what is in `claimed` becomes `owner`'s.
+async fn apply(
+    txn: &DatabaseTransaction,
+    state: &GroupState,
+    changes: &Changes,
+    version: i64,
+    owner: &str,
+    claimed: &BTreeSet<EffectKey>,
+) -> Result<Applied, Error> {
+    let backend = txn.get_database_backend();
+    run(txn, statements(backend, state, changes, version, owner, claimed)?).await
+}
 
 /// Opens a database that was just given up: the lock goes when the last of its tasks has ended.
 async fn open_again(settings: &Settings) -> Store {

@@ -7,13 +7,18 @@ mod journal;
 mod packages;
 
 use sea_orm_migration::prelude::{
-    DbErr, DeriveMigrationName, IndexCreateStatement, MigrationTrait, SchemaManager,
+    DbErr, IndexCreateStatement, MigrationName, MigrationTrait, SchemaManager,
     TableCreateStatement, async_trait,
 };
 
 /// The first schema.
-#[derive(DeriveMigrationName)]
 pub(crate) struct Migration;
+
+impl MigrationName for Migration {
+    fn name(&self) -> &'static str {
+        "m0001_first"
+    }
+}
 
 #[async_trait::async_trait]
 impl MigrationTrait for Migration {

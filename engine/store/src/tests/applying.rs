@@ -9,11 +9,11 @@ use capstan_core::record::{BastionRule, Flavor, Service};
 use capstan_core::state::GroupState;
 use capstan_core::target_status::TargetStatus;
 
+use super::apply;
 use super::records::{
     application, at, batch, deployment, event, group_state, insert, known_server, package, server,
     store, target, write,
 };
-use crate::apply::apply;
 use crate::bulk::Applied;
 use crate::{Error, Store, load};
 

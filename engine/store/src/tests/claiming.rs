@@ -8,9 +8,10 @@ use capstan_core::state::GroupState;
 use capstan_core::{DeploymentId, ServerId, TargetId};
 use uuid::Uuid;
 
+use super::apply;
 use super::records::{application, at, group_state, store};
 use crate::Store;
-use crate::apply::{EffectKey, apply};
+use crate::apply::EffectKey;
 use crate::claims::{Owed, claim, next_due, overdue, pay, release_all_but, release_owner};
 use crate::store::commit;
 

@@ -20,7 +20,7 @@ use sea_orm::ConnectionTrait;
 use tempfile::TempDir;
 use uuid::Uuid;
 
-use crate::apply::apply;
+use super::apply;
 use crate::bulk::Applied;
 use crate::bulk::sql;
 use crate::rows::to_json;

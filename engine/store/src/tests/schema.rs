@@ -10,8 +10,8 @@ use capstan_core::deployment_status::DeploymentStatus;
 use capstan_core::record::Flavor;
 use sea_orm::ConnectionTrait;
 
+use super::apply;
 use super::records::{application, deployment, group_state, insert, package, store, write};
-use crate::apply::apply;
 use crate::store::commit;
 use crate::{Error, Settings, Store};
 

@@ -1,0 +1,162 @@
+//! A round: what is decided together, written in one transaction, and handed out after it.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Instant;
+
+use capstan_core::changes::{Changes, EffectChange};
+use capstan_core::effect::Effect;
+use capstan_core::{DeploymentId, Timestamp};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::task::JoinHandle;
+
+use crate::apply::{EffectKey, run};
+use crate::bulk::{Applied, Step};
+use crate::claims::claim;
+use crate::commit::Committer;
+use crate::hand_out::{Taker, due_now, is_overdue, key};
+use crate::idempotency::note_made;
+use crate::part::{Part, Parts};
+use crate::work::{Claim, claim_of};
+use crate::{Error, Inner, RequestKey, crash};
+
+/// What was decided, with everything that its transaction and what follows need.
+pub(crate) struct Round {
+    pub(crate) now: Timestamp,
+    pub(crate) parts: Parts,
+    /// What becomes this engine's as it is written, and what to do; `None`: it is overdue.
+    pub(crate) claimed: Vec<(Effect, Option<Claim>)>,
+    /// A permit for each effect that is or may be claimed.
+    pub(crate) slots: Option<OwnedSemaphorePermit>,
+    looks: bool,
+    steps: Result<Vec<Step>, Error>,
+}
+
+/// A round on its way into the database.
+pub(crate) struct Writing {
+    pub(crate) round: Round,
+    task: JoinHandle<Result<Written, Error>>,
+}
+
+/// How a write ended.
+pub(crate) enum Written {
+    /// It is committed. With it were claimed these effects from the table, each with how often it was
+    /// claimed before.
+    Done(Vec<(Effect, i32)>),
+    /// A comparison of versions was lost, and nothing is written.
+    Lost,
+}
+
+impl Round {
+    /// Makes ready what writes the parts, whose copies are held, and the work that follows from them.
+    pub(crate) fn new(committer: &mut Committer, parts: Parts, now: Timestamp) -> Self {
+        let slots = committer.taker.as_ref().and_then(Taker::free_slots);
+        let capacity = slots.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+        // What is due already goes first: then all is claimed from the table, in its order.
+        let looks = capacity > 0 && committer.next_due.is_some_and(|due| due <= now);
+        let mut round =
+            Self { now, parts, claimed: Vec::new(), slots, looks, steps: Ok(Vec::new()) };
+        round.steps = round.make(committer, if looks { 0 } else { capacity });
+        if !looks {
+            // The others are for the round that is decided while this one is written.
+            round.slots = round.slots.and_then(|mut slots| slots.split(round.claimed.len()));
+        }
+        round
+    }
+
+    fn make(&mut self, committer: &mut Committer, capacity: usize) -> Result<Vec<Step>, Error> {
+        let backend = committer.inner.backend();
+        let owner = Arc::clone(&committer.inner.process);
+        let mut steps = Vec::new();
+        for (group, part) in &self.parts {
+            let Some(state) = committer.held.get(group).and_then(|copy| copy.as_ref()) else {
+                continue;
+            };
+            let due = due_now(&part.changes, self.now, capacity - self.claimed.len());
+            let keys: BTreeSet<EffectKey> = due.iter().map(key).collect();
+            steps.extend(part.statements(backend, state, &owner, &keys)?);
+            for effect in due {
+                let is_overdue = is_overdue(state, effect, self.now);
+                let claim = (!is_overdue).then(|| claim_of(state, effect, &mut committer.cursors));
+                self.claimed.push((effect, claim));
+            }
+            let left = earliest_left(&part.changes, &keys);
+            committer.next_due = [committer.next_due, left].into_iter().flatten().min();
+        }
+        Ok(steps)
+    }
+
+    /// Whether due effects are claimed from the table with it.
+    pub(crate) const fn looks(&self) -> bool {
+        self.looks
+    }
+
+    /// How many effects can be claimed.
+    pub(crate) fn capacity(&self) -> usize {
+        self.slots.as_ref().map_or(0, OwnedSemaphorePermit::num_permits)
+    }
+
+    /// Begins to write it.
+    pub(crate) fn write(mut self, inner: &Arc<Inner>) -> Writing {
+        let steps = std::mem::replace(&mut self.steps, Ok(Vec::new()));
+        let made = self.parts.values().flat_map(Part::made);
+        let made = made.map(|(request, id)| (request.clone(), id)).collect();
+        let look = self.looks.then(|| (self.now, self.capacity()));
+        let task = tokio::spawn(write(Arc::clone(inner), steps, made, look));
+        Writing { round: self, task }
+    }
+}
+
+/// When the first effect is due that is written and not claimed.
+fn earliest_left(changes: &Changes, claimed: &BTreeSet<EffectKey>) -> Option<Timestamp> {
+    let left = changes.effects.iter().filter_map(|(key, change)| match change {
+        EffectChange::Put(effect) if !claimed.contains(key) => Some(effect.due_at),
+        EffectChange::Put(_) | EffectChange::Delete(_) => None,
+    });
+    left.min()
+}
+
+/// Waits until the round is written. Waiting may be given up and begun again; once it has ended, the
+/// round is to be taken out.
+pub(crate) async fn written(writing: &mut Option<Writing>) -> Result<Written, Error> {
+    let Some(writing) = writing else { return Ok(Written::Done(Vec::new())) };
+    match (&mut writing.task).await {
+        Ok(written) => written,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_) => Err(Error::Stopping),
+        },
+    }
+}
+
+/// Writes everything in one transaction.
+async fn write(
+    inner: Arc<Inner>,
+    steps: Result<Vec<Step>, Error>,
+    made: Vec<(RequestKey, DeploymentId)>,
+    look: Option<(Timestamp, usize)>,
+) -> Result<Written, Error> {
+    let steps = steps?;
+    if steps.is_empty() && look.is_none() {
+        return Ok(Written::Done(Vec::new()));
+    }
+    crash::point("commit.begin");
+    let started = Instant::now();
+    let txn = inner.begin().await?;
+    if run(&txn, steps).await? == Applied::Lost {
+        return Ok(Written::Lost);
+    }
+    for (request, made) in &made {
+        note_made(&txn, request, *made).await?;
+    }
+    let found = match look {
+        Some((now, limit)) => claim(&txn, &inner.process, now, limit as u64).await?,
+        None => Vec::new(),
+    };
+    crash::point("commit.written");
+    txn.commit().await.map_err(Error::database("commit a transaction"))?;
+    crash::point("commit.done");
+    inner.note_write(None);
+    metrics::histogram!("capstan_commit_seconds").record(started.elapsed().as_secs_f64());
+    Ok(Written::Done(found))
+}
