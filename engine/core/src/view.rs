@@ -1,6 +1,7 @@
 //! The JSON that the REST API gives out and the portal and the command line read.
 
 mod deployment;
+mod tally;
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -8,9 +9,11 @@ use utoipa::ToSchema;
 use crate::record::{Bad, BastionRule, Location, OnLbFailure, OutBecause, PulledOut, Service};
 use crate::{ApplicationId, DeploymentId, GroupId, PackageId, ServerId, Timestamp};
 
+pub(crate) use deployment::HOLD;
 pub use deployment::{
     BatchView, DeploymentBrief, DeploymentView, HoldView, TargetView, WaitKind, WaitingFor,
 };
+pub use tally::Tally;
 
 /// One page of a list.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
