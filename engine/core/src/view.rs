@@ -217,3 +217,25 @@ pub struct LogPart {
     /// Bytes of output that are kept in all.
     pub bytes: u64,
 }
+
+/// Whether a process can do its work, and what is missing or wrong.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReadinessView {
+    /// Whether it can.
+    pub ready: bool,
+    /// What it cannot do without and does not have.
+    pub missing: Vec<MissingView>,
+    /// What it does without: releases go on from the cache.
+    pub warnings: Vec<String>,
+    /// When the CMDB last gave all its groups to this process.
+    pub synced_at: Option<Timestamp>,
+}
+
+/// Something that a process cannot do without and does not have.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MissingView {
+    /// For example `database`.
+    pub what: String,
+    /// What is wrong with it.
+    pub reason: String,
+}
