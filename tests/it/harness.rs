@@ -9,6 +9,7 @@ use std::sync::{Arc, LazyLock, mpsc};
 use std::time::{Duration, Instant};
 
 use capstan_core::event::Event;
+use capstan_core::record::Service;
 use capstan_core::view::{
     DeploymentBrief, DeploymentView, GroupView, Page, ServerView, TargetView,
 };
@@ -285,6 +286,25 @@ impl Demo {
         });
         self.wait_for_members(members - 1).await;
         gone
+    }
+
+    /// Leaves the first servers in the inventory and takes out the rest.
+    pub(crate) fn keep_in_inventory(&self, count: usize) {
+        self.edit_inventory(|group| group["servers"].as_array_mut().unwrap().truncate(count));
+    }
+
+    /// Waits until a server is in service.
+    pub(crate) async fn wait_for_service(&self, hostname: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let servers = self.servers().await;
+            let server = servers.iter().find(|row| row.hostname == hostname).unwrap();
+            if server.service == Service::In {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{server:?}");
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
     }
 
     /// Adds a server to the inventory.
