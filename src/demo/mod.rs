@@ -76,7 +76,7 @@ async fn tell(node: &Node, fleet: &Fleet, packages: &[packages::Package]) -> any
     let version = client::bring_in(&url, &token, packages).await?;
     let link = node.controller.login_link(&token).await?;
     let elsewhere = if node.address.ip().is_unspecified() {
-        " From another machine, write this one's address in its place."
+        " From another machine, put this one's address into it."
     } else {
         ""
     };
@@ -88,7 +88,7 @@ async fn tell(node: &Node, fleet: &Fleet, packages: &[packages::Package]) -> any
          The link signs in once.{elsewhere} Three commands to try in another terminal:\n\n\
          \x20 export CAPSTAN_SERVER={url} CAPSTAN_TOKEN={token}\n\
          \x20 {program} group show web-demo\n\
-         \x20 {program} deployment create --group web-demo --package 1.1.0 --watch\n\
+         \x20 {program} deployment create --group web-demo --package 1.1.0 --watch   # it waits for bake, then rollout\n\
          \x20 touch {root}/fault   # its Verify fails from now on\n\n\
          Ctrl-C stops everything.",
         count = fleet.size(),
