@@ -92,7 +92,7 @@ impl Story {
         self.ask("rollout").await;
         browser.wait_for("#batch-2 .badge", "SUCCESS").await;
         browser.wait_until("document.querySelector('.tile.running')").await;
-        self.picture("deployment", 1355).await;
+        self.picture("deployment", 1348).await;
         self.watch_until("SUCCESS").await;
         self.fits("a deployment that ended").await;
         self.demo.assert_all_run("1.1.0").await;
@@ -145,7 +145,7 @@ impl Story {
         browser.wait_for("#batch-3", "held by the brake").await;
         browser.wait_until("document.querySelectorAll('.tile.bad .message').length === 2").await;
         self.fits("a braked deployment").await;
-        self.picture("braked", 1445).await;
+        self.picture("braked", 1418).await;
         browser.size(NARROW, 780, 2).await;
         self.picture("narrow", 900).await;
         browser.size(WIDE, 900, 1).await;
@@ -163,7 +163,7 @@ impl Story {
         browser.click(&format!("{row}//button[normalize-space()='Pull out']")).await;
         browser.wait_for("#servers .pulled", "its disk is failing").await;
         self.fits("a group with a server pulled out").await;
-        self.picture("group", 1640).await;
+        self.picture("group", 1802).await;
         browser.open(&self.demo.url).await;
         self.picture("groups", 845).await;
         browser.open(&deployment).await;
