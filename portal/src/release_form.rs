@@ -188,7 +188,10 @@ fn package(form: &ReleaseForm, errors: &[FieldError], packages: &[PackageView]) 
             div id="package-hint" {
                 (wrong_text(errors, "package"))
                 @if packages.is_empty() {
-                    p.hint { "No package is registered for this application yet." }
+                    p.hint {
+                        "No package is registered for this application yet: "
+                        code { "capstan package upload" } " brings one."
+                    }
                 } @else {
                     p.hint { "An exact version; it never changes." }
                 }
