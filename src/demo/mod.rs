@@ -16,7 +16,7 @@ use clap::Args;
 use crate::node::{Node, Settings, local_url, wait_for_the_end};
 use fleet::Fleet;
 
-/// `capstan demo`: everything in one process, with a fleet of real processes to release to.
+/// Runs everything in one process, with a fleet of real processes to release to.
 #[derive(Debug, Args)]
 #[command(long_about = "Runs Capstan with a fleet of small web servers on this machine: real \
     processes, each with its own directory and port, in two data centres.\n\n\
