@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Write;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -70,7 +70,7 @@ impl Node {
             .await
             .with_context(|| format!("[server] listen: cannot listen on {}", settings.listen))?;
         let address = listener.local_addr().context("the address that is listened on")?;
-        let url = settings.public_url.clone().unwrap_or_else(|| format!("http://{address}"));
+        let url = settings.public_url.clone().unwrap_or_else(|| local_url(address));
         let store = Store::open(&capstan_store::Settings {
             url: settings.database_url.clone(),
             stale_after: settings.stale_after,
@@ -196,6 +196,18 @@ fn recorder() -> anyhow::Result<PrometheusHandle> {
     Ok(handle)
 }
 
+/// Where a process on this machine reaches what listens on this address: one that stands for every
+/// network can be listened on and not asked for.
+pub(crate) fn local_url(mut listen: SocketAddr) -> String {
+    if listen.ip().is_unspecified() {
+        listen.set_ip(match listen {
+            SocketAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+            SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+        });
+    }
+    format!("http://{listen}")
+}
+
 /// Waits for Ctrl-C or SIGTERM.
 pub(crate) async fn wait_for_the_end() -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
@@ -217,4 +229,20 @@ pub(crate) fn write_file(path: &Path, text: &str, mode: u32) -> std::io::Result<
     file.write_all(text.as_bytes())?;
     file.sync_all()?;
     std::fs::rename(&fresh, path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::local_url;
+
+    #[test]
+    fn an_address_that_stands_for_every_network_is_told_as_one_that_works() {
+        for (listen, url) in [
+            ("0.0.0.0:7070", "http://127.0.0.1:7070"),
+            ("[::]:7070", "http://[::1]:7070"),
+            ("10.0.0.5:80", "http://10.0.0.5:80"),
+        ] {
+            assert_eq!(local_url(listen.parse().expect("an address")), url);
+        }
+    }
 }

@@ -6,7 +6,7 @@ use anyhow::Context;
 use clap::Args;
 
 use crate::config::{Config, ConfigArgs, LogFormat, load};
-use crate::node::{Node, Settings, wait_for_the_end};
+use crate::node::{Node, Settings, local_url, wait_for_the_end};
 
 /// Runs Capstan: the API, the pages and the engine, over one database.
 #[derive(Debug, Args)]
@@ -33,7 +33,11 @@ pub(crate) async fn run(serve: Serve) -> anyhow::Result<()> {
     if let Some(token) = &node.new_token {
         tell_token(&config, token);
     }
-    println!("portal: http://{}/", node.address);
+    let (here, public) = (local_url(node.address), &config.server.public_url);
+    println!("portal: {here}/");
+    if *public != here {
+        println!("from elsewhere: {public}/");
+    }
     wait_for_the_end().await?;
     tracing::info!("stopping");
     node.stop().await;

@@ -8,31 +8,11 @@ use axum::extract::{ConnectInfo, Request, State};
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
-use capstan_core::Timestamp;
-use serde::Serialize;
+use capstan_core::view::{MissingView, ReadinessView};
 
 use crate::app::App;
 use crate::auth::{bearer, hash};
 use crate::problem::{Problem, chain};
-
-/// Whether this process can do its work, and what is missing or wrong.
-#[derive(Debug, Serialize)]
-struct Readiness {
-    /// Whether it can.
-    ready: bool,
-    /// What it cannot do without and does not have.
-    missing: Vec<Missing>,
-    /// What it does without: releases go on from the cache.
-    warnings: Vec<String>,
-    /// When the CMDB last gave all its groups to this process.
-    synced_at: Option<Timestamp>,
-}
-
-#[derive(Debug, Serialize)]
-struct Missing {
-    what: &'static str,
-    reason: String,
-}
 
 /// `GET /healthz`: the process answers.
 pub(crate) async fn live() -> Response {
@@ -44,7 +24,7 @@ pub(crate) async fn ready(State(app): State<Arc<App>>) -> Response {
     let mut missing = Vec::new();
     if let Err(error) = app.store.check().await {
         tracing::warn!(error = chain(&error), "not ready");
-        missing.push(Missing { what: "database", reason: error.to_string() });
+        missing.push(MissingView { what: "database".to_owned(), reason: error.to_string() });
     }
     let sync = app.sync_state();
     let mut warnings: Vec<String> =
@@ -52,7 +32,7 @@ pub(crate) async fn ready(State(app): State<Arc<App>>) -> Response {
     warnings.extend(sync.problem.map(|problem| format!("cmdb: the last sync failed: {problem}")));
     let ready = missing.is_empty();
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    let body = Readiness { ready, missing, warnings, synced_at: sync.last_success_at };
+    let body = ReadinessView { ready, missing, warnings, synced_at: sync.last_success_at };
     (status, Json(body)).into_response()
 }
 

@@ -123,7 +123,8 @@ async fn dress(State(app): State<Arc<App>>, request: Request, next: Next) -> Res
     let visitor = response.extensions().get::<Visitor>();
     let chrome = visitor.map(|visitor| visitor.chrome(now));
     let (status, headers) = (response.status(), response.headers());
-    let back = back(&path);
+    // What is not there is nowhere to go.
+    let back = back(&path).filter(|_| status != StatusCode::NOT_FOUND);
     let page = error_page(chrome.as_ref(), status, refusal, back.as_ref());
     let mut dressed = html(status, page);
     if let Some(value) = headers.get(axum::http::header::RETRY_AFTER) {

@@ -54,7 +54,7 @@ fn row(one: &AuditView) -> Markup {
         tr {
             th scope="row" { (moment::second(one.at)) }
             td data-label="Who" { (one.actor) }
-            td data-label="What" { strong { (one.action) } " " span.fine { (one.subject) } }
+            td data-label="What" { div { strong { (one.action) } " " span.fine { (one.subject) } } }
             td data-label="Answer" { (badge(tone, &one.answer)) }
             td data-label="Details" { (one.detail) }
         }

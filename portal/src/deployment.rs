@@ -7,16 +7,16 @@ mod phases;
 mod timeline;
 
 use capstan_core::Timestamp;
-use capstan_core::event::Event;
+use capstan_core::event::{Event, EventType};
 use capstan_core::record::{Flavor, HoldReason};
+use capstan_core::sentence::Names;
 use capstan_core::target_status::TargetStatus;
-use capstan_core::view::{DeploymentView, HoldView, TargetView, WaitKind, WaitingFor};
+use capstan_core::view::{DeploymentView, HoldView, Tally, TargetView, WaitKind, WaitingFor};
 use maud::{Markup, html};
 
 use crate::frame::{Chrome, document};
-use crate::line::{self, Tally};
+use crate::line;
 use crate::moment;
-use crate::sentence::{Names, TYPES};
 use crate::tone::{Tone, badge};
 
 pub(crate) use batches::chain;
@@ -47,7 +47,7 @@ pub fn deployment(chrome: &Chrome<'_>, page: &DeploymentPage<'_>) -> Markup {
 pub fn deployment_live(chrome: &Chrome<'_>, page: &DeploymentPage<'_>) -> Markup {
     let view = page.deployment;
     let names = Names::of(page.targets);
-    let types: Vec<&str> = TYPES.iter().map(|kind| kind.word()).collect();
+    let types: Vec<&str> = EventType::ALL.iter().map(|kind| kind.word()).collect();
     html! {
         div.live id="live" data-live-url={ "/deployments/" (view.id) "/live" }
             data-events-url={ "/api/v1/deployments/" (view.id) "/events?after=" (view.last_seq) }
@@ -93,16 +93,6 @@ pub(crate) fn heading(view: &DeploymentView) -> String {
         Flavor::Rollback => format!("Rollback of {group} to {version}"),
         Flavor::Scaleout => format!("Scaleout of {version} in {group}"),
         Flavor::Adopted => format!("{group} came with {version}"),
-    }
-}
-
-/// The word of a hold's reason.
-pub(crate) fn hold_word(reason: HoldReason) -> &'static str {
-    match reason {
-        HoldReason::User => "user",
-        HoldReason::Failures => "failures",
-        HoldReason::Slots => "slots",
-        HoldReason::Dependency => "dependency",
     }
 }
 
@@ -188,7 +178,7 @@ fn holds(chrome: &Chrome<'_>, view: &DeploymentView) -> Markup {
                     }
                     p { (hold.detail) }
                     dl.inline {
-                        div { dt { "Reason" } dd { (hold_word(hold.reason)) } }
+                        div { dt { "Reason" } dd { (hold.reason.word()) } }
                         div { dt { "Set by" } dd { (hold.by) } }
                         div { dt { "Cleared by" } dd { (hold.clears) } }
                     }
@@ -210,7 +200,7 @@ fn progress(view: &DeploymentView) -> Markup {
                     aria-label="Targets that serve" {}
             }
             ul.legend {
-                @for (count, class, word) in tally.parts().into_iter().filter(|(count, ..)| *count > 0) {
+                @for (count, class, word) in line::parts(tally).into_iter().filter(|(count, ..)| *count > 0) {
                     li.(class) { strong { (count) } " " (word) }
                 }
             }
@@ -246,18 +236,25 @@ fn wait_item(chrome: &Chrome<'_>, wait: &WaitingFor) -> Markup {
         (badge(tone, word))
         div {
             p {
-                @match wait.until.filter(|_| wait.what == WaitKind::Timer) {
-                    Some(until) => {
+                @match (wait.what, wait.until) {
+                    (WaitKind::Timer, Some(until)) => {
                         "The next batch starts " (moment::until(chrome.now, until)) "; "
                         strong { "Roll out" } " starts it now."
                     }
-                    None => (wait.text),
+                    _ if wait.is_hold() => {
+                        "The brake to be cleared. Why it is on, and what clears it, stands above."
+                    }
+                    _ => (wait.text),
                 }
             }
             p.fine {
                 (wait.on) ", for " (moment::lasting(chrome.now, wait.since))
-                @if let Some(until) = wait.until.filter(|_| wait.what != WaitKind::Timer) {
-                    "; by itself " (moment::until(chrome.now, until))
+                @match (wait.what, wait.until) {
+                    (WaitKind::Timer, _) | (_, None) => {}
+                    (WaitKind::Host, Some(until)) => {
+                        "; ends " (moment::until(chrome.now, until)) " at the latest"
+                    }
+                    (_, Some(until)) => { "; by itself " (moment::until(chrome.now, until)) }
                 }
                 "; cleared by " (wait.who)
             }

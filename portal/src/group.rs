@@ -3,7 +3,7 @@
 mod history;
 mod servers;
 
-use capstan_core::record::{BastionRule, OnLbFailure};
+use capstan_core::record::BastionRule;
 use capstan_core::view::{DeploymentBrief, GroupView, PackageView, Page, ServerView, VersionView};
 use maud::{Markup, html};
 
@@ -128,16 +128,7 @@ fn facts(view: &GroupView) -> Markup {
             div { dt { "Paths" } dd.code { (view.virtual_path) " → " (view.doc_base) } }
             div { dt { "Port" } dd { (view.port) } }
             div { dt { "Health check" } dd.code { (view.health_check_url) } }
-            div {
-                dt { "Load balancer" }
-                dd {
-                    (view.load_balancer)
-                    @match view.on_lb_failure {
-                        OnLbFailure::Brake => "; brakes when it does not answer",
-                        OnLbFailure::Bypass => "; bypassed when it does not answer",
-                    }
-                }
-            }
+            div { dt { "Load balancer" } dd { (view.load_balancer) } }
             div { dt { "Executor" } dd { (view.executor) ", scripts for " (view.application.kind) } }
             div {
                 dt { "Bastion" }

@@ -28,7 +28,6 @@ mod line;
 mod moment;
 mod preview;
 mod release_form;
-mod sentence;
 mod sign_in;
 mod target;
 mod targets;

@@ -1,9 +1,8 @@
-//! How many targets stand where, and the bar that shows it.
+//! The bars that show how many targets stand where.
 
 use std::collections::BTreeMap;
 
-use capstan_core::target_status::TargetStatus;
-use capstan_core::view::BatchView;
+use capstan_core::view::{BatchView, Tally};
 use maud::{Markup, html};
 
 /// The length of a bar in its own units.
@@ -13,78 +12,20 @@ const GAP: u64 = 24;
 /// A bar with more batches than this has no gaps.
 const MOST_GAPS: usize = 60;
 
-/// Targets, counted by how far they are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Tally {
-    pub(crate) serving: u32,
-    /// Verified and not in traffic yet: where a bastion rests until somebody bakes it.
-    pub(crate) verified: u32,
-    pub(crate) running: u32,
-    pub(crate) failed: u32,
-    pub(crate) pending: u32,
-    pub(crate) set_aside: u32,
-    pub(crate) revoked: u32,
+/// Count, class and word of each part of a tally.
+pub(crate) fn parts(tally: Tally) -> [(u32, &'static str, &'static str); 7] {
+    let classes = ["good", "verified", "running", "bad", "idle", "void", "void"];
+    let parts = tally.parts();
+    std::array::from_fn(|place| (parts[place].0, classes[place], parts[place].1))
 }
 
-impl Tally {
-    pub(crate) fn of(counts: &BTreeMap<String, u32>) -> Self {
-        let mut tally = Self::default();
-        for (word, count) in counts {
-            *match TargetStatus::from_word(word) {
-                Some(TargetStatus::Success) => &mut tally.serving,
-                Some(TargetStatus::VerifySuccess) => &mut tally.verified,
-                Some(TargetStatus::SetAside) => &mut tally.set_aside,
-                Some(TargetStatus::Revoked) => &mut tally.revoked,
-                Some(TargetStatus::Pending) | None => &mut tally.pending,
-                Some(status) if status.is_failure() => &mut tally.failed,
-                Some(_) => &mut tally.running,
-            } += count;
-        }
-        tally
-    }
+/// A bar of one piece.
+pub(crate) fn of(tally: Tally) -> Markup {
+    bar(&[piece(tally)], &tally.sentence())
+}
 
-    /// All targets.
-    pub(crate) fn all(self) -> u32 {
-        self.of_interest() + self.set_aside
-    }
-
-    /// All targets but those set aside, which count for nothing.
-    pub(crate) fn of_interest(self) -> u32 {
-        self.parts().iter().map(|(count, ..)| count).sum::<u32>() - self.set_aside
-    }
-
-    /// Count, class and word of each part.
-    pub(crate) fn parts(self) -> [(u32, &'static str, &'static str); 7] {
-        [
-            (self.serving, "good", "serving"),
-            (self.verified, "verified", "verified"),
-            (self.running, "running", "under way"),
-            (self.failed, "bad", "failed"),
-            (self.pending, "idle", "pending"),
-            (self.revoked, "void", "revoked"),
-            (self.set_aside, "void", "set aside"),
-        ]
-    }
-
-    /// A bar of one piece.
-    pub(crate) fn bar(self) -> Markup {
-        bar(&[self.piece()], &self.sentence())
-    }
-
-    fn piece(self) -> [(u32, &'static str); 7] {
-        self.parts().map(|(count, class, _)| (count, class))
-    }
-
-    /// The counts as a sentence; what is zero is left out.
-    pub(crate) fn sentence(self) -> String {
-        let text: Vec<String> = self
-            .parts()
-            .iter()
-            .filter(|(count, ..)| *count > 0)
-            .map(|(count, _, word)| format!("{count} {word}"))
-            .collect();
-        if text.is_empty() { "no targets".to_owned() } else { text.join(", ") }
-    }
+fn piece(tally: Tally) -> [(u32, &'static str); 7] {
+    parts(tally).map(|(count, class, _)| (count, class))
 }
 
 /// The whole release as one line: a piece for each batch, each filled with where its targets stand.
@@ -96,7 +37,7 @@ pub(crate) fn release(batches: &[BatchView]) -> Markup {
         }
         sum
     });
-    let pieces: Vec<[(u32, &str); 7]> = tallies.into_iter().map(Tally::piece).collect();
+    let pieces: Vec<[(u32, &str); 7]> = tallies.into_iter().map(piece).collect();
     bar(&pieces, &Tally::of(&total).sentence())
 }
 
@@ -132,14 +73,6 @@ pub(crate) fn bar<'a, P: AsRef<[(u32, &'a str)]>>(pieces: &[P], label: &str) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn statuses_are_counted_by_how_far_they_are() {
-        let counts = TargetStatus::ALL.map(|status| (status.word().to_owned(), 1));
-        let tally = Tally::of(&BTreeMap::from(counts));
-        assert_eq!((tally.serving, tally.pending, tally.set_aside, tally.revoked), (1, 1, 1, 1));
-        assert_eq!((tally.running, tally.verified, tally.failed, tally.all()), (9, 1, 5, 19));
-    }
 
     #[test]
     fn a_bar_fills_its_length_and_no_more() {

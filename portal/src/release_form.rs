@@ -188,7 +188,10 @@ fn package(form: &ReleaseForm, errors: &[FieldError], packages: &[PackageView]) 
             div id="package-hint" {
                 (wrong_text(errors, "package"))
                 @if packages.is_empty() {
-                    p.hint { "No package is registered for this application yet." }
+                    p.hint {
+                        "No package is registered for this application yet: "
+                        code { "capstan package upload" } " brings one."
+                    }
                 } @else {
                     p.hint { "An exact version; it never changes." }
                 }
@@ -207,17 +210,20 @@ fn flavor(form: &ReleaseForm, errors: &[FieldError], group: &GroupView) -> Marku
         html! { option value=(flavor.word()) selected[chosen] { (text) } }
     };
     let rollout = match group.application.bastion {
-        BastionRule::One => "rollout: bastion first, then the whole group",
-        BastionRule::None => "rollout: the whole group",
+        BastionRule::One => "rollout: bastion first, then all",
+        BastionRule::None => "rollout: all servers",
     };
     html! {
         div.field {
             label for="flavor" { "Flavor" }
             select id="flavor" name="flavor" aria-describedby="flavor-hint" {
                 (choice(Flavor::Rollout, rollout))
-                (choice(Flavor::Scaleout, "scaleout: only servers that lack the group's version"))
+                (choice(Flavor::Scaleout, "scaleout: the group's version"))
             }
-            div id="flavor-hint" { (wrong_text(errors, "flavor")) }
+            div id="flavor-hint" {
+                (wrong_text(errors, "flavor"))
+                p.hint { "A scaleout goes only to servers that lack the group's version." }
+            }
         }
     }
 }

@@ -6,7 +6,7 @@ use maud::{Markup, html};
 use crate::deployment::{chain, heading};
 use crate::frame::{Chrome, document};
 use crate::moment;
-use crate::sentence::host;
+use crate::targets::host;
 use crate::tone::status_badge;
 
 /// What the page of a target is made from.

@@ -1,5 +1,6 @@
 //! The list of a deployment's targets.
 
+use capstan_core::plan::label;
 use capstan_core::target_status::TargetStatus;
 use capstan_core::view::{DeploymentView, Page, TargetView};
 use maud::{Markup, html};
@@ -8,7 +9,6 @@ use crate::deployment::{chain, heading};
 use crate::form::TargetsQuery;
 use crate::frame::{Chrome, document, encode, pager};
 use crate::moment;
-use crate::sentence::host;
 use crate::tone::status_badge;
 
 /// What the list of targets is made from.
@@ -113,6 +113,11 @@ fn row(chrome: &Chrome<'_>, target: &TargetView) -> Markup {
             td data-label="What happened" { (happened(chrome, target)) }
         }
     }
+}
+
+/// Host name and instance, as people name a target.
+pub(crate) fn host(target: &TargetView) -> String {
+    label(&target.hostname, &target.instance)
 }
 
 /// Cause, message and marks of a target, in one line.

@@ -114,6 +114,19 @@ fn a_rollout_names_the_batch_that_the_person_sees() {
 }
 
 #[test]
+fn the_button_that_stands_out_goes_on_with_the_release() {
+    let stands_out = |failed: u32, action: &str| {
+        let (mut view, targets) = samples::braked();
+        view.failed = failed;
+        let page = DeploymentPage { deployment: &view, targets: &targets, events: &[] };
+        let html = portal::deployment_live(&samples::chrome(), &page).into_string();
+        html.contains(&format!("<button class=\"primary\" id=\"do-{action}\""))
+    };
+    assert!(stands_out(3, "retry") && !stands_out(3, "resume"));
+    assert!(stands_out(0, "resume") && !stands_out(0, "retry"), "nothing failed");
+}
+
+#[test]
 fn the_phase_bar_shows_how_far_a_deployment_is() {
     use DeploymentStatus as D;
     let cases = [

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use capstan_core::view::ReadinessView;
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH, HeaderMap, HeaderValue, RETRY_AFTER};
 use reqwest::redirect::Policy;
 use reqwest::{Body, Method, RequestBuilder, Response, StatusCode, Url};
@@ -17,6 +18,8 @@ use super::error::{Error, Refusal};
 const CALL: Duration = Duration::from_mins(2);
 /// How long a connection may take.
 const CONNECT: Duration = Duration::from_secs(5);
+/// How long Capstan may take to say whether it is ready.
+const READY: Duration = Duration::from_secs(10);
 /// Waits before the tries after the first.
 const WAITS: [Duration; 4] = [
     Duration::from_millis(200),
@@ -166,6 +169,25 @@ impl Client {
         let status = response.status().as_u16();
         let text = response.text().await.map_err(|source| self.no_answer(source))?;
         Err(Error::Refused(Box::new(Refusal::new(status, text))))
+    }
+
+    /// What Capstan says of its own state: an answer also when it is not ready. Asked once.
+    pub(crate) async fn readiness(&self) -> Result<Answer, Error> {
+        let mut url = self.base.clone();
+        if let Ok(mut segments) = url.path_segments_mut() {
+            segments.pop_if_empty().push("readyz");
+        }
+        match attempt(self.http.get(url).timeout(READY)).await {
+            Tried::Answer(StatusCode::OK | StatusCode::SERVICE_UNAVAILABLE, text, _)
+                if serde_json::from_str::<ReadinessView>(&text).is_ok() =>
+            {
+                Ok(Answer { text })
+            }
+            Tried::Answer(status, text, _) => {
+                Err(Error::Refused(Box::new(Refusal::new(status.as_u16(), text))))
+            }
+            Tried::Nothing(error) => Err(self.no_answer(error)),
+        }
     }
 
     async fn call(&self, request: impl Fn() -> RequestBuilder) -> Result<Answer, Error> {

@@ -10,14 +10,15 @@ mod config;
 mod context;
 mod deployment;
 mod error;
+mod event_line;
 mod group;
 mod list;
 mod lookup;
 mod moment;
 mod package;
 mod preview;
+mod ready;
 mod screen;
-mod sentence;
 mod server;
 mod sse;
 mod strategy;
@@ -42,7 +43,7 @@ Exit codes of the client:
   1  a watched deployment ended as FAILURE; the configuration has faults
   2  a watched deployment ended as REVOKED
   3  a watched deployment waits for a person (with --until-click)
-  4  Capstan does not answer, or answers with an error
+  4  Capstan does not answer, is not ready, or answers with an error
   5  refused: not allowed in the present state; the answer tells what is allowed";
 
 /// The commands of the client.
@@ -66,6 +67,12 @@ pub(crate) enum Command {
     /// Targets: what ran on one server of a deployment.
     #[command(subcommand)]
     Target(target::TargetCommand),
+    /// Asks whether Capstan can do its work.
+    ///
+    /// Tells what is missing, such as the database, and what it does without, such as a CMDB that
+    /// cannot be read. Needs no token; exit code 0: it is ready.
+    #[command(after_help = "Example:\n  capstan ready")]
+    Ready,
     /// The configuration: check it, or begin one.
     #[command(subcommand)]
     Config(config::ConfigCommand),
@@ -99,6 +106,7 @@ async fn dispatch(context: &Context, command: Command) -> Result<u8, Error> {
         Command::Package(command) => package::run(context, command).await?,
         Command::Deployment(command) => return deployment::run(context, command).await,
         Command::Target(command) => target::run(context, command).await?,
+        Command::Ready => return ready::run(context).await,
         Command::Config(_) => {}
     }
     Ok(0)

@@ -28,6 +28,12 @@ pub(crate) enum PackageCommand {
         #[command(flatten)]
         page: PageArgs,
     },
+    /// Shows one package.
+    ///
+    /// Tells its digest, its size, where hosts fetch it, and who marked it as bad and why. Next:
+    /// `deployment plan --group GROUP --package VERSION`.
+    #[command(after_help = "Example:\n  capstan package show 1.1.0 --application web")]
+    Show(PackageArgs),
     /// Registers a package that lies on a server of your own.
     ///
     /// Hosts download it from there; Capstan keeps no copy. Next: `deployment plan`.
@@ -125,6 +131,7 @@ pub(crate) async fn run(context: &Context, command: PackageCommand) -> Result<()
             let answer = client.get(&path, &page.query()).await?;
             return context.show(&answer, |page| table(page, context.width));
         }
+        PackageCommand::Show(package) => client.get(&package.path(), &[]).await?,
         PackageCommand::Register { package, location, sha256 } => {
             let body = json!({
                 "application": package.application.application, "version": package.version,
@@ -249,6 +256,7 @@ fn text(view: &PackageView) -> String {
         field("id", &view.id.to_string()),
         field("sha256", &view.sha256),
         field("size", &size),
+        field("registered", &moment::instant(view.created_at)),
     ];
     if view.stored {
         lines.push(field("stored", "in Capstan's own store"));

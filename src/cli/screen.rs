@@ -4,12 +4,13 @@ use std::collections::VecDeque;
 use std::fmt::Write as _;
 
 use capstan_core::event::Event;
+use capstan_core::sentence::Names;
 use capstan_core::view::{DeploymentView, WaitKind};
 
 use super::context::{Context, Format, Size, note, print, terminal_size};
 use super::error::Error;
+use super::event_line;
 use super::moment;
-use super::sentence::{self, Names};
 use super::summary;
 use super::table::{clean, cut};
 
@@ -56,7 +57,7 @@ impl Screen {
 
     /// Shows an event.
     pub(crate) fn event(&mut self, event: &Event, names: &Names) -> Result<(), Error> {
-        self.raw(&sentence::line(event, names))
+        self.raw(&event_line::line(event, names))
     }
 
     /// Shows a line as it is.

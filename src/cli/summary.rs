@@ -1,11 +1,8 @@
 //! A deployment in a few lines: where it stands, how far it is, what it waits for.
 
-use std::collections::BTreeMap;
-
 use capstan_core::Timestamp;
 use capstan_core::batch_status::BatchStatus;
-use capstan_core::target_status::TargetStatus;
-use capstan_core::view::{BatchView, DeploymentView, WaitingFor};
+use capstan_core::view::{BatchView, DeploymentView, Tally, WaitingFor};
 
 use super::context::word;
 use super::moment;
@@ -16,70 +13,28 @@ const MOST_BATCHES: usize = 12;
 /// Letters of the bar.
 const BAR: u32 = 30;
 
-/// Targets, counted by how far they are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-struct Tally {
-    serving: u32,
-    running: u32,
-    failed: u32,
-    pending: u32,
-    revoked: u32,
-    set_aside: u32,
-}
-
-impl Tally {
-    fn of(counts: &BTreeMap<String, u32>) -> Self {
-        let mut tally = Self::default();
-        for (word, count) in counts {
-            *match TargetStatus::from_word(word) {
-                Some(TargetStatus::Success) => &mut tally.serving,
-                Some(TargetStatus::SetAside) => &mut tally.set_aside,
-                Some(TargetStatus::Revoked) => &mut tally.revoked,
-                Some(TargetStatus::Pending) | None => &mut tally.pending,
-                Some(status) if status.is_failure() => &mut tally.failed,
-                Some(_) => &mut tally.running,
-            } += count;
-        }
-        tally
+/// `[####+>>..!]`: serving, verified, under way, failed, to come.
+fn bar(tally: Tally) -> String {
+    let parts = [
+        (tally.serving, '#'),
+        (tally.verified, '+'),
+        (tally.running, '>'),
+        (tally.failed, '!'),
+        (tally.pending, '.'),
+        (tally.revoked + tally.set_aside, '-'),
+    ];
+    let mut bar = String::from("[");
+    let (mut before, mut drawn) = (0, 0);
+    for (count, letter) in parts {
+        before += count;
+        // Rounded up, so that one failed target among thousands is still seen.
+        let end = (u64::from(before) * u64::from(BAR)).div_ceil(u64::from(tally.all().max(1)));
+        let end = u32::try_from(end).unwrap_or(BAR);
+        bar.extend(std::iter::repeat_n(letter, end.saturating_sub(drawn) as usize));
+        drawn = end.max(drawn);
     }
-
-    fn sentence(self) -> String {
-        let words = [
-            (self.serving, "serving"),
-            (self.running, "under way"),
-            (self.failed, "failed"),
-            (self.pending, "pending"),
-            (self.revoked, "revoked"),
-            (self.set_aside, "set aside"),
-        ];
-        let words = words.iter().filter(|(count, _)| *count > 0);
-        let words: Vec<String> = words.map(|(count, word)| format!("{count} {word}")).collect();
-        if words.is_empty() { "no targets".to_owned() } else { words.join(", ") }
-    }
-
-    /// `[####>>..!]`: serving, under way, to come, failed.
-    fn bar(self) -> String {
-        let parts = [
-            (self.serving, '#'),
-            (self.running, '>'),
-            (self.failed, '!'),
-            (self.pending, '.'),
-            (self.revoked + self.set_aside, '-'),
-        ];
-        let all: u32 = parts.iter().map(|(count, _)| count).sum();
-        let mut bar = String::from("[");
-        let (mut before, mut drawn) = (0, 0);
-        for (count, letter) in parts {
-            before += count;
-            // Rounded up, so that one failed target among thousands is still seen.
-            let end = (u64::from(before) * u64::from(BAR)).div_ceil(u64::from(all.max(1)));
-            let end = u32::try_from(end).unwrap_or(BAR);
-            bar.extend(std::iter::repeat_n(letter, end.saturating_sub(drawn) as usize));
-            drawn = end.max(drawn);
-        }
-        bar.push(']');
-        bar
-    }
+    bar.push(']');
+    bar
 }
 
 /// The one line that says most.
@@ -110,7 +65,7 @@ pub(crate) fn lines(view: &DeploymentView, now: Timestamp) -> Vec<String> {
                 moment::duration(now.since(view.status_since))
             ),
         ),
-        field("progress", &format!("{} {}", tally.bar(), tally.sentence())),
+        field("progress", &format!("{} {}", bar(tally), tally.sentence())),
         field("servers", &servers(view)),
     ];
     lines.extend(batch_lines(&view.batches));
@@ -119,7 +74,9 @@ pub(crate) fn lines(view: &DeploymentView, now: Timestamp) -> Vec<String> {
         let text = format!("{reason}, by {by}: {}; cleared by {}", hold.detail, hold.clears);
         lines.push(field("braked", &text));
     }
-    lines.extend(view.waiting_for.iter().map(|wait| field("waits for", &waiting(wait, now))));
+    // What a hold waits for stands on its own line above.
+    let waits = view.waiting_for.iter().filter(|wait| !wait.is_hold());
+    lines.extend(waits.map(|wait| field("waits for", &waiting(wait, now))));
     if !view.allowed_actions.is_empty() {
         let words: Vec<&str> = view.allowed_actions.iter().map(|action| action.word()).collect();
         lines.push(field("allowed", &words.join(", ")));
@@ -171,6 +128,8 @@ fn batch_lines(batches: &[BatchView]) -> Vec<String> {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use std::collections::BTreeMap;
+
     use serde_json::Value;
 
     use super::*;
@@ -253,8 +212,8 @@ rollout of web 1.1.0 to web-prod
     #[test]
     fn one_failure_among_thousands_is_seen_in_the_bar() {
         let tally = Tally { serving: 9_000, failed: 1, pending: 10, ..Tally::default() };
-        assert_eq!(tally.bar().chars().count(), BAR as usize + 2);
+        assert_eq!(bar(tally).chars().count(), BAR as usize + 2);
         let tally = Tally { serving: 10, failed: 1, pending: 9_000, ..Tally::default() };
-        assert!(tally.bar().starts_with("[#"), "{}", tally.bar());
+        assert!(bar(tally).starts_with("[#"), "{}", bar(tally));
     }
 }

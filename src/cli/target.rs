@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use capstan_core::TargetId;
+use capstan_core::plan::label;
 use capstan_core::target_status::TargetStatus;
 use capstan_core::view::{LogPart, TargetView};
 use serde::Deserialize;
@@ -12,6 +13,8 @@ use super::context::{Context, print};
 use super::error::Error;
 use super::lookup::DeploymentArgs;
 use super::moment;
+use super::summary::field;
+use super::table::clean;
 
 /// How often new output is asked for.
 const POLL: Duration = Duration::from_secs(1);
@@ -21,6 +24,12 @@ const CHUNK: u64 = 1024 * 1024;
 /// A server in a deployment.
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum TargetCommand {
+    /// Shows where one target stands.
+    ///
+    /// Tells its status and since when, its attempt, and why its last stage failed. Next: `target log`
+    /// shows what its scripts wrote.
+    #[command(after_help = "Example:\n  capstan target show web-3 --group web-prod")]
+    Show(TargetArgs),
     /// Shows the output of the scripts on a host, stage by stage.
     ///
     /// --follow goes on until the target is at rest. Next: after a failure, repair what the output
@@ -29,9 +38,9 @@ pub(crate) enum TargetCommand {
     Log(LogArgs),
 }
 
-/// Which output.
+/// Which target.
 #[derive(Debug, clap::Args)]
-pub(crate) struct LogArgs {
+pub(crate) struct TargetArgs {
     /// Id of the target, or its host name together with --group or --deployment.
     target: String,
     /// In this deployment.
@@ -40,6 +49,13 @@ pub(crate) struct LogArgs {
     /// In the deployment of this group that runs, else in its newest one.
     #[arg(long, value_name = "GROUP")]
     group: Option<String>,
+}
+
+/// Which output.
+#[derive(Debug, clap::Args)]
+pub(crate) struct LogArgs {
+    #[command(flatten)]
+    target: TargetArgs,
     /// Goes on as new output comes.
     #[arg(long)]
     follow: bool,
@@ -53,14 +69,54 @@ struct LogParts {
 
 /// Runs a command.
 pub(crate) async fn run(context: &Context, command: TargetCommand) -> Result<(), Error> {
-    let TargetCommand::Log(args) = command;
-    let within = match (args.deployment, args.group) {
-        (None, None) => None,
-        (deployment, group) => Some(DeploymentArgs { deployment, group }),
-    };
-    let id = context.client.target_id(&args.target, within.as_ref()).await?;
-    let mut log = Log { context, id, offset: 0, sizes: BTreeMap::new(), shown: None };
-    log.run(args.follow).await
+    match command {
+        TargetCommand::Show(args) => {
+            let id = args.id(context).await?.to_string();
+            context.show(&context.client.get(&["targets", &id], &[]).await?, |view| text(&view))
+        }
+        TargetCommand::Log(args) => {
+            let id = args.target.id(context).await?;
+            let mut log = Log { context, id, offset: 0, sizes: BTreeMap::new(), shown: None };
+            log.run(args.follow).await
+        }
+    }
+}
+
+impl TargetArgs {
+    async fn id(self, context: &Context) -> Result<TargetId, Error> {
+        let within = match (self.deployment, self.group) {
+            (None, None) => None,
+            (deployment, group) => Some(DeploymentArgs { deployment, group }),
+        };
+        context.client.target_id(&self.target, within.as_ref()).await
+    }
+}
+
+fn text(view: &TargetView) -> String {
+    let now = moment::now();
+    let cause = view.cause.map(|cause| format!(" ({})", cause.word())).unwrap_or_default();
+    let since = moment::duration(now.since(view.status_since));
+    let mut lines = vec![
+        label(&view.hostname, &view.instance),
+        field("id", &view.id.to_string()),
+        field("deployment", &view.deployment.to_string()),
+        field("batch", &view.batch.to_string()),
+        field("address", &view.ip_address),
+        field("status", &format!("{}{cause}, for {since}", view.status)),
+        field("attempt", &view.attempt.to_string()),
+    ];
+    lines.extend(view.message.iter().map(|message| field("message", message)));
+    if let Some(since) = view.unknown_since {
+        let lasting = moment::duration(now.since(since));
+        lines.push(field("no answer", &format!("for {lasting}; it is asked for again")));
+    }
+    if view.skipped {
+        lines.push(field("skipped", "it ran the package already"));
+    }
+    if view.unverified {
+        lines.push(field("unverified", "a bad health answer was forgiven"));
+    }
+    lines.iter().map(|line| clean(line) + "\n").collect()
 }
 
 /// Somebody who reads the output of a target.

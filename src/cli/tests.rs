@@ -234,6 +234,25 @@ async fn refusals_and_errors_have_their_own_exit_codes() {
 }
 
 #[tokio::test]
+async fn what_is_not_ready_is_told_and_is_no_success() {
+    let readiness = |ready: bool| {
+        let missing = [json!({"what": "database", "reason": "disk is full"})];
+        let missing = &missing[usize::from(ready)..];
+        json!({"ready": ready, "missing": missing, "warnings": [], "synced_at": null})
+    };
+    for (status, body, code) in [
+        (StatusCode::OK, readiness(true), 0),
+        (StatusCode::SERVICE_UNAVAILABLE, readiness(false), 4),
+        (StatusCode::SERVICE_UNAVAILABLE, json!("a proxy speaks"), 4),
+    ] {
+        let fake = Fake::start(move |_, _| (status, axum::Json(&body)).into_response()).await;
+        assert_eq!(fake.run("ready").await, code, "{status}");
+        let asked = fake.asked();
+        assert_eq!((asked.len(), asked[0].path.as_str()), (1, "/readyz"));
+    }
+}
+
+#[tokio::test]
 async fn an_archive_is_streamed_with_its_digest() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("web.tar.gz");

@@ -5,6 +5,7 @@ use std::time::Duration;
 use capstan_core::DeploymentId;
 use capstan_core::deployment_status::DeploymentStatus;
 use capstan_core::event::{Event, EventType};
+use capstan_core::sentence::Names;
 use capstan_core::view::{DeploymentView, WaitKind};
 use reqwest::Response;
 use tokio::time::{Instant, MissedTickBehavior};
@@ -12,7 +13,6 @@ use tokio::time::{Instant, MissedTickBehavior};
 use super::context::{Context, note};
 use super::error::Error;
 use super::screen::Screen;
-use super::sentence::Names;
 use super::sse::{Message, Parser};
 
 /// A stream that says nothing for this long is dead: Capstan sends a sign of life every 15 seconds.

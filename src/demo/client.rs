@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use capstan_core::view::{ApplicationView, DeploymentBrief, Page};
+use capstan_core::view::{ApplicationView, GroupView, Page};
 
 use super::packages::Package;
 
@@ -11,8 +11,12 @@ use super::packages::Package;
 const PATIENCE: Duration = Duration::from_mins(1);
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Uploads the packages and waits until the fleet's version is known.
-pub(crate) async fn bring_in(url: &str, token: &str, packages: &[Package]) -> anyhow::Result<()> {
+/// Uploads the packages, waits until the fleet's version is known, and gives it.
+pub(crate) async fn bring_in(
+    url: &str,
+    token: &str,
+    packages: &[Package],
+) -> anyhow::Result<String> {
     let client = reqwest::Client::new();
     let deadline = tokio::time::Instant::now() + PATIENCE;
     let get = |path: &str| client.get(format!("{url}/api/v1/{path}")).bearer_auth(token);
@@ -28,10 +32,10 @@ pub(crate) async fn bring_in(url: &str, token: &str, packages: &[Package]) -> an
         upload(&client, url, token, package).await?;
     }
     loop {
-        let answer = get("deployments?limit=1").send().await?.error_for_status()?;
-        let page: Page<DeploymentBrief> = answer.json().await?;
-        if !page.items.is_empty() {
-            return Ok(());
+        let answer = get("groups?limit=1").send().await?.error_for_status()?;
+        let page: Page<GroupView> = answer.json().await?;
+        if let Some(version) = page.items.into_iter().find_map(|group| group.version) {
+            return Ok(version);
         }
         pause(deadline, "the instances did not say what they run").await?;
     }

@@ -13,10 +13,10 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::Args;
 
-use crate::node::{Node, Settings, wait_for_the_end};
+use crate::node::{Node, Settings, local_url, wait_for_the_end};
 use fleet::Fleet;
 
-/// `capstan demo`: everything in one process, with a fleet of real processes to release to.
+/// Runs everything in one process, with a fleet of real processes to release to.
 #[derive(Debug, Args)]
 #[command(long_about = "Runs Capstan with a fleet of small web servers on this machine: real \
     processes, each with its own directory and port, in two data centres.\n\n\
@@ -26,13 +26,13 @@ use fleet::Fleet;
     Ctrl-C stops everything. After a kill -9 the instances live on; start the demo again with the \
     same --data, and it goes on where it was.")]
 pub(crate) struct Demo {
-    /// How many instances.
-    #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u16).range(1..=500))]
-    hosts: u16,
+    /// How many instances a new fleet has [default: 12]; one that is there stays as it is.
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=500))]
+    hosts: Option<u16>,
     /// Where to listen; the default takes any free port if 7070 is taken.
     #[arg(long, value_name = "ADDR")]
     listen: Option<SocketAddr>,
-    /// The instances take the free ports from here on.
+    /// The instances of a new fleet take the free ports from here on.
     #[arg(long, value_name = "PORT", default_value_t = fleet::FIRST_PORT)]
     first_port: u16,
     /// Where everything is kept.
@@ -40,12 +40,22 @@ pub(crate) struct Demo {
     data: PathBuf,
 }
 
+/// Instances of a fleet unless told otherwise.
+const USUAL_HOSTS: u16 = 12;
 const DEFAULT_LISTEN: &str = "127.0.0.1:7070";
 
 /// Runs the demo until Ctrl-C or SIGTERM.
 pub(crate) async fn run(demo: Demo) -> anyhow::Result<()> {
     let data = std::path::absolute(&demo.data).context("--data")?;
-    let fleet = Fleet::prepare(&data, demo.hosts, demo.first_port)?;
+    let fleet = Fleet::prepare(&data, demo.hosts.unwrap_or(USUAL_HOSTS), demo.first_port)?;
+    if let Some(asked) = demo.hosts.filter(|asked| usize::from(*asked) != fleet.size()) {
+        println!(
+            "--hosts {asked} does not count: {} holds a fleet of {} already. Remove it, or give \
+             another --data, for a new fleet.",
+            data.display(),
+            fleet.size()
+        );
+    }
     let packages = packages::build(&data)?;
     let listen = listen(demo.listen).await?;
     fleet.start(&packages[0]).await?;
@@ -62,18 +72,23 @@ pub(crate) async fn run(demo: Demo) -> anyhow::Result<()> {
 
 async fn tell(node: &Node, fleet: &Fleet, packages: &[packages::Package]) -> anyhow::Result<()> {
     let token = fleet.token()?;
-    let url = format!("http://{}", node.address);
-    client::bring_in(&url, &token, packages).await?;
+    let url = local_url(node.address);
+    let version = client::bring_in(&url, &token, packages).await?;
     let link = node.controller.login_link(&token).await?;
+    let elsewhere = if node.address.ip().is_unspecified() {
+        " From another machine, put this one's address into it."
+    } else {
+        ""
+    };
     let (program, first_root) = (fleet.program(), fleet.root(0));
     println!(
-        "\nCapstan runs with {count} instances of the application `web` (version 1.0.0).\n\n\
+        "\nCapstan runs with {count} instances of the application `web` (version {version}).\n\n\
          portal: {url}{link}\n\
          token: {token}\n\n\
-         The link signs in once. Three commands to try in another terminal:\n\n\
+         The link signs in once.{elsewhere} Three commands to try in another terminal:\n\n\
          \x20 export CAPSTAN_SERVER={url} CAPSTAN_TOKEN={token}\n\
          \x20 {program} group show web-demo\n\
-         \x20 {program} deployment create --group web-demo --package 1.1.0 --watch\n\
+         \x20 {program} deployment create --group web-demo --package 1.1.0 --watch   # it waits for bake, then rollout\n\
          \x20 touch {root}/fault   # its Verify fails from now on\n\n\
          Ctrl-C stops everything.",
         count = fleet.size(),

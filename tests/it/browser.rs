@@ -1,9 +1,10 @@
 //! The whole story by the portal, clicked in a real browser: a good release, a bad one, a way back, a
-//! brake and its repair; by keyboard too, and in a narrow window.
+//! brake and its repair, and what else a person does by hand; by keyboard too, and in a narrow window.
 //!
 //! With `CAPSTAN_PICTURES=docs/pictures` it takes the pictures of the README on its way.
 
 mod driver;
+mod steering;
 
 use std::path::PathBuf;
 
@@ -58,8 +59,12 @@ async fn the_whole_story_is_clicked_in_a_browser() {
     story.browser.wait_for("h1", "Groups").await;
     story.release_a_good_version().await;
     story.release_a_bad_version_by_keyboard_and_roll_back().await;
-    story.release_to_a_broken_fleet_and_repair_it().await;
+    let broken = story.release_to_a_broken_fleet_and_repair_it().await;
     story.read_what_happened().await;
+    story.put_back(&broken).await;
+    story.start_batches_by_hand_and_revoke().await;
+    story.finish_a_failed_release().await;
+    story.confirm_a_refresh_that_is_held().await;
     assert_eq!(story.browser.console().await, Vec::<String>::new());
     story.post_what_cannot_be_done().await;
     story.come_as_a_stranger(&driver).await;
@@ -87,7 +92,7 @@ impl Story {
         self.ask("rollout").await;
         browser.wait_for("#batch-2 .badge", "SUCCESS").await;
         browser.wait_until("document.querySelector('.tile.running')").await;
-        self.picture("deployment", 1355).await;
+        self.picture("deployment", 1348).await;
         self.watch_until("SUCCESS").await;
         self.fits("a deployment that ended").await;
         self.demo.assert_all_run("1.1.0").await;
@@ -122,7 +127,8 @@ impl Story {
         assert!(versions.contains("8 (100 %)"), "{versions}");
     }
 
-    async fn release_to_a_broken_fleet_and_repair_it(&self) {
+    /// Gives the server that was pulled out.
+    async fn release_to_a_broken_fleet_and_repair_it(&self) -> String {
         let browser = &self.browser;
         let faults = (2..=usize::from(HOSTS)).map(|place| self.demo.root(place).join("fault"));
         for fault in faults.clone() {
@@ -139,7 +145,7 @@ impl Story {
         browser.wait_for("#batch-3", "held by the brake").await;
         browser.wait_until("document.querySelectorAll('.tile.bad .message').length === 2").await;
         self.fits("a braked deployment").await;
-        self.picture("braked", 1445).await;
+        self.picture("braked", 1418).await;
         browser.size(NARROW, 780, 2).await;
         self.picture("narrow", 900).await;
         browser.size(WIDE, 900, 1).await;
@@ -157,13 +163,14 @@ impl Story {
         browser.click(&format!("{row}//button[normalize-space()='Pull out']")).await;
         browser.wait_for("#servers .pulled", "its disk is failing").await;
         self.fits("a group with a server pulled out").await;
-        self.picture("group", 1640).await;
+        self.picture("group", 1802).await;
         browser.open(&self.demo.url).await;
         self.picture("groups", 845).await;
         browser.open(&deployment).await;
         self.ask("retry").await;
         self.watch_until("SUCCESS").await;
         browser.wait_for("#course", "1 set aside").await;
+        broken
     }
 
     /// Targets, a log, and who asked for what.
@@ -251,10 +258,15 @@ impl Story {
         let browser = &self.browser;
         browser.wait_until("document.querySelector('#live')").await;
         browser.run("window.isStill = true", json!([])).await;
-        let badge = format!("document.querySelector('#head .badge')?.innerText === '{status}'");
-        browser.wait_until(&badge).await;
+        self.wait_for_status(status).await;
         let seen = browser.run("return [window.isStill, window.streamCount]", json!([])).await;
         assert_eq!(seen, json!([true, 1]), "the page was loaded again, or has more streams");
+    }
+
+    /// Waits until a deployment shows a status, however the page comes to it.
+    async fn wait_for_status(&self, status: &str) {
+        let badge = format!("document.querySelector('#head .badge')?.innerText === '{status}'");
+        self.browser.wait_until(&badge).await;
     }
 
     /// Presses Tab until something has the focus, and sees that it shows.

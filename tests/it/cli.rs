@@ -63,10 +63,19 @@ async fn a_release_by_the_command_line_ends_with_its_exit_code() {
     let newest = demo.newest().await.id.to_string();
     expect(&demo, 1, &["deployment", "watch", &newest]).await;
 
+    let told = on_group(&demo, 0, &["target", "show"], &["web-01"]).await;
+    assert!(told.contains("VERIFY_FAILURE (failed)") && told.contains("health"), "{told}");
+
     // The bastion that is left on it goes back.
     let told = on_group(&demo, 0, &["deployment", "rollback"], &["--watch"]).await;
     assert!(told.contains("SUCCESS"), "{told}");
     demo.assert_all_run("1.1.0").await;
+
+    let package = ["package", "show", "1.1.0", "--application", "web"];
+    let told = expect(&demo, 0, &package).await;
+    assert!(told.contains("sha256") && told.contains("in Capstan's own store"), "{told}");
+    let told = expect(&demo, 0, &["ready"]).await;
+    assert!(told.starts_with("ready\n") && told.contains(" ago"), "{told}");
 
     // For programs: JSON, and nothing else on standard output.
     let output = capstan(&demo, &["--output", "json", "deployment", "show", &newest]).await;

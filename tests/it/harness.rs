@@ -9,6 +9,7 @@ use std::sync::{Arc, LazyLock, mpsc};
 use std::time::{Duration, Instant};
 
 use capstan_core::event::Event;
+use capstan_core::record::Service;
 use capstan_core::view::{
     DeploymentBrief, DeploymentView, GroupView, Page, ServerView, TargetView,
 };
@@ -27,7 +28,7 @@ static DEMOS: LazyLock<Arc<RwLock<()>>> = LazyLock::new(Arc::default);
 /// A demo that runs, with its data folder.
 pub(crate) struct Demo {
     folder: tempfile::TempDir,
-    hosts: u16,
+    pub(crate) hosts: u16,
     first_port: u16,
     child: Option<Child>,
     /// How often the process died by itself.
@@ -35,6 +36,8 @@ pub(crate) struct Demo {
     pub(crate) url: String,
     pub(crate) link: String,
     pub(crate) token: String,
+    /// What it told before it ran.
+    pub(crate) told: String,
     client: reqwest::Client,
     beside: Option<OwnedRwLockReadGuard<()>>,
     alone: Option<OwnedRwLockWriteGuard<()>>,
@@ -68,6 +71,7 @@ impl Demo {
             url: String::new(),
             link: String::new(),
             token: String::new(),
+            told: String::new(),
             client: reqwest::Client::new(),
             beside: None,
             alone: None,
@@ -91,10 +95,11 @@ impl Demo {
     pub(crate) async fn run(&mut self, environment: &[(&str, &str)]) {
         let told = self.spawn(environment);
         let lines = tokio::task::spawn_blocking(move || read_told(&told)).await.unwrap();
-        let (link, token) = lines.expect("the demo tells its portal and token");
+        let Told { link, token, text } = lines.expect("the demo tells its portal and token");
         link.split("/login").next().unwrap().clone_into(&mut self.url);
         self.link = link;
         self.token = token;
+        self.told = text;
     }
 
     /// Starts the process; it may be meant to die at once.
@@ -287,6 +292,25 @@ impl Demo {
         gone
     }
 
+    /// Leaves the first servers in the inventory and takes out the rest.
+    pub(crate) fn keep_in_inventory(&self, count: usize) {
+        self.edit_inventory(|group| group["servers"].as_array_mut().unwrap().truncate(count));
+    }
+
+    /// Waits until a server is in service.
+    pub(crate) async fn wait_for_service(&self, hostname: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let servers = self.servers().await;
+            let server = servers.iter().find(|row| row.hostname == hostname).unwrap();
+            if server.service == Service::In {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{server:?}");
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
     /// Adds a server to the inventory.
     pub(crate) async fn add_to_inventory(&self, server: Value) {
         let members = self.members().await;
@@ -451,19 +475,27 @@ fn first_port() -> u16 {
     10_000 + process * 100 + DEMOS.fetch_add(1, Ordering::Relaxed) * 12
 }
 
-fn read_told(lines: &mpsc::Receiver<String>) -> Option<(String, String)> {
+struct Told {
+    link: String,
+    token: String,
+    text: String,
+}
+
+fn read_told(lines: &mpsc::Receiver<String>) -> Option<Told> {
     let deadline = Instant::now() + PATIENCE;
-    let (mut portal, mut token) = (None, None);
+    let (mut portal, mut token, mut text) = (None, None, String::new());
     while portal.is_none() || token.is_none() {
         let line = lines.recv_timeout(deadline.saturating_duration_since(Instant::now())).ok()?;
-        if let Some(text) = line.strip_prefix("portal: ") {
-            portal = Some(text.to_owned());
+        text.push_str(&line);
+        text.push('\n');
+        if let Some(link) = line.strip_prefix("portal: ") {
+            portal = Some(link.to_owned());
         }
-        if let Some(text) = line.strip_prefix("token: ") {
-            token = Some(text.to_owned());
+        if let Some(secret) = line.strip_prefix("token: ") {
+            token = Some(secret.to_owned());
         }
     }
-    portal.zip(token)
+    Some(Told { link: portal?, token: token?, text })
 }
 
 /// Processes whose environment has an entry that begins like this.

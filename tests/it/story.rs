@@ -179,7 +179,10 @@ async fn ctrl_c_leaves_no_process_behind_and_the_next_start_goes_on() {
     assert_eq!(demo.fleet_processes().len(), 2);
     demo.interrupt().await;
     assert_eq!(demo.fleet_processes(), Vec::<u32>::new());
+    demo.hosts = 3;
     demo.run(&[]).await;
+    assert!(demo.told.contains("--hosts 3 does not count"), "{}", demo.told);
+    assert!(demo.told.contains("2 instances of the application"), "{}", demo.told);
     demo.assert_all_run("1.0.0").await;
     assert_eq!(demo.newest().await.shown_status, "SUCCESS");
 }

@@ -137,6 +137,9 @@ async fn every_page_is_shown() {
     assert_eq!(missing.status, 404);
     assert!(missing.header("content-type").starts_with("text/html"));
     assert_eq!(browser.get("/groups/web").await.status, 400);
+    let missing = browser.get("/deployments/0193a5c0-0000-7000-8000-00000000dead/targets").await;
+    assert_eq!(missing.status, 404);
+    assert!(missing.text().contains("Go to Groups"), "nothing to go back to: {}", missing.text());
 }
 
 #[tokio::test]

@@ -188,6 +188,31 @@ pub struct Event {
 }
 
 impl EventType {
+    /// All types.
+    pub const ALL: [Self; 21] = [
+        Self::DeploymentCreated,
+        Self::DeploymentStatus,
+        Self::HoldSet,
+        Self::HoldCleared,
+        Self::ActionTaken,
+        Self::DeploymentStale,
+        Self::BatchStatus,
+        Self::TargetAdded,
+        Self::TargetMoved,
+        Self::TargetStatus,
+        Self::TargetTry,
+        Self::TargetUnknown,
+        Self::TargetTakenOver,
+        Self::LateOutcome,
+        Self::ServerOut,
+        Self::ServerIn,
+        Self::ServerPulledOut,
+        Self::ServerPutBack,
+        Self::ServerDrainedAgain,
+        Self::ServerAppeared,
+        Self::ServerLeft,
+    ];
+
     /// The word in the API and the database.
     pub fn word(self) -> &'static str {
         match self {

@@ -9,7 +9,7 @@
 //!   [`batch_status`] and [`target_status`]
 //! * which servers, in which order, in which batches: [`plan`]
 //! * how many servers may be out: [`slots`]
-//! * what outsiders read: [`event`] and [`view`]
+//! * what outsiders read: [`event`] and [`view`]; events as words: [`sentence`]
 //! * whether a log keeps the rules: [`checker`]
 //! * what drivers implement: [`ports`]
 
@@ -32,6 +32,7 @@ pub mod plan;
 pub mod ports;
 pub mod record;
 pub mod rollback;
+pub mod sentence;
 pub mod share;
 pub mod slots;
 pub mod spread;

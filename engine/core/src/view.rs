@@ -1,6 +1,7 @@
 //! The JSON that the REST API gives out and the portal and the command line read.
 
 mod deployment;
+mod tally;
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -8,9 +9,11 @@ use utoipa::ToSchema;
 use crate::record::{Bad, BastionRule, Location, OnLbFailure, OutBecause, PulledOut, Service};
 use crate::{ApplicationId, DeploymentId, GroupId, PackageId, ServerId, Timestamp};
 
+pub(crate) use deployment::HOLD;
 pub use deployment::{
     BatchView, DeploymentBrief, DeploymentView, HoldView, TargetView, WaitKind, WaitingFor,
 };
+pub use tally::Tally;
 
 /// One page of a list.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -213,4 +216,26 @@ pub struct LogPart {
     pub text: String,
     /// Bytes of output that are kept in all.
     pub bytes: u64,
+}
+
+/// Whether a process can do its work, and what is missing or wrong.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReadinessView {
+    /// Whether it can.
+    pub ready: bool,
+    /// What it cannot do without and does not have.
+    pub missing: Vec<MissingView>,
+    /// What it does without: releases go on from the cache.
+    pub warnings: Vec<String>,
+    /// When the CMDB last gave all its groups to this process.
+    pub synced_at: Option<Timestamp>,
+}
+
+/// Something that a process cannot do without and does not have.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MissingView {
+    /// For example `database`.
+    pub what: String,
+    /// What is wrong with it.
+    pub reason: String,
 }

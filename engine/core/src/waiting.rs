@@ -4,7 +4,7 @@ use crate::batch_status::BatchStatus;
 use crate::deployment_status::DeploymentStatus;
 use crate::record::HoldReason;
 use crate::state::{DeploymentState, GroupState};
-use crate::view::{WaitKind, WaitingFor};
+use crate::view::{HOLD, WaitKind, WaitingFor};
 
 /// How many hosts are named singly; of more, the number is told.
 const NAMED_HOSTS: usize = 5;
@@ -43,7 +43,7 @@ fn holds(state: &DeploymentState) -> Vec<WaitingFor> {
         };
         WaitingFor {
             what,
-            on: format!("hold {}", hold_word(hold.reason)),
+            on: format!("{HOLD}{}", hold.reason.word()),
             since: hold.since,
             who: who.to_owned(),
             until: None,
@@ -51,15 +51,6 @@ fn holds(state: &DeploymentState) -> Vec<WaitingFor> {
         }
     };
     state.deployment.holds.iter().map(wait).collect()
-}
-
-fn hold_word(reason: HoldReason) -> &'static str {
-    match reason {
-        HoldReason::User => "user",
-        HoldReason::Failures => "failures",
-        HoldReason::Slots => "slots",
-        HoldReason::Dependency => "dependency",
-    }
 }
 
 fn click(group: &GroupState, state: &DeploymentState) -> Option<WaitingFor> {

@@ -304,3 +304,15 @@ async fn a_large_fleet_is_read_in_good_time() {
     assert_eq!(cmdb.groups().await.expect("groups answers").len(), 100);
     assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
 }
+
+#[tokio::test]
+async fn the_example_of_the_documentation_is_an_inventory() {
+    let page = include_str!("../../../docs/first-release.md");
+    let example = page.split("```yaml\n").nth(1).expect("an example");
+    let file = File::new(example.split("```").next().expect("its end"));
+    let cmdb = file.open().await;
+    assert_eq!(cmdb.faults(), Vec::<String>::new());
+    let group = group(&cmdb, "web-prod").await;
+    assert_eq!(group.application.bastion, BastionRule::One);
+    assert_eq!((group.servers.len(), group.servers[1].port), (2, Some(8082)));
+}

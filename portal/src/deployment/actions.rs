@@ -92,10 +92,16 @@ fn live(chrome: &Chrome<'_>, view: &DeploymentView, action: Action) -> Markup {
     }
 }
 
-/// Whether it is the first allowed action that carries the release on: one button stands out.
+/// Whether it is the first allowed action that carries the release on: one button stands out. A retry
+/// does so only where something failed.
 fn is_first(view: &DeploymentView, action: Action) -> bool {
-    [Action::Start, Action::Bake, Action::Rollout, Action::Retry, Action::Resume]
+    let last = match view.failed {
+        0 => [Action::Resume, Action::Retry],
+        _ => [Action::Retry, Action::Resume],
+    };
+    [Action::Start, Action::Bake, Action::Rollout]
         .into_iter()
+        .chain(last)
         .find(|action| view.allowed_actions.contains(action))
         == Some(action)
 }

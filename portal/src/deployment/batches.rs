@@ -4,13 +4,13 @@ use capstan_core::batch_status::BatchStatus;
 use capstan_core::record::Cause;
 use capstan_core::stage::Stage;
 use capstan_core::target_status::TargetStatus;
-use capstan_core::view::{BatchView, DeploymentView, TargetView};
+use capstan_core::view::{BatchView, DeploymentView, Tally, TargetView};
 use maud::{Markup, html};
 
 use crate::frame::Chrome;
-use crate::line::Tally;
+use crate::line;
 use crate::moment;
-use crate::sentence::host;
+use crate::targets::host;
 use crate::tone::{Tone, badge};
 
 use super::MOST_TILES;
@@ -75,7 +75,7 @@ fn one(
                 @if batch.is_bastion { " " span.kind { "bastion" } }
             }
             (badge(Tone::of_batch(batch.status), batch.status.word()))
-            (tally.bar())
+            (line::of(tally))
             p.fine {
                 (tally.sentence())
                 @if batch.status == BatchStatus::Waiting && !view.holds.is_empty() {

@@ -2,10 +2,8 @@
 
 use capstan_core::batch_status::BatchStatus;
 use capstan_core::deployment_status::DeploymentStatus;
-use capstan_core::view::{BatchView, DeploymentView};
+use capstan_core::view::{BatchView, DeploymentView, Tally};
 use maud::{Markup, html};
-
-use crate::line::Tally;
 
 /// How far a phase is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

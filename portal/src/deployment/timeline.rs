@@ -1,18 +1,19 @@
 //! What happened last.
 
-use capstan_core::event::Event;
+use capstan_core::event::{Event, EventType};
+use capstan_core::sentence::{Names, sentence};
 use capstan_core::view::DeploymentView;
 use maud::{Markup, html};
 
 use crate::moment;
-use crate::sentence::{Names, sentence, tone};
+use crate::tone::Tone;
 
 /// How many events the page shows.
 const MOST: usize = 50;
 /// Who acts when no person does.
 const ENGINE: &str = "capstan";
 
-pub(super) fn list(events: &[Event], names: &Names<'_>, view: &DeploymentView) -> Markup {
+pub(super) fn list(events: &[Event], names: &Names, view: &DeploymentView) -> Markup {
     let mut newest: Vec<&Event> = events.iter().collect();
     newest.sort_by_key(|event| std::cmp::Reverse(event.seq));
     newest.truncate(MOST);
@@ -34,7 +35,7 @@ pub(super) fn list(events: &[Event], names: &Names<'_>, view: &DeploymentView) -
     }
 }
 
-fn entry(event: &Event, names: &Names<'_>) -> Markup {
+fn entry(event: &Event, names: &Names) -> Markup {
     html! {
         span.at { (moment::clock(event.at)) }
         div {
@@ -47,5 +48,32 @@ fn entry(event: &Event, names: &Names<'_>) -> Markup {
             }
             @if let Some(message) = &event.data.message { p.fine { (message) } }
         }
+    }
+}
+
+/// The colour of an event's mark.
+fn tone(event: &Event) -> Tone {
+    match event.kind {
+        EventType::DeploymentStatus | EventType::BatchStatus | EventType::TargetStatus => {
+            event.data.to.as_deref().map_or(Tone::Idle, Tone::of_word)
+        }
+        EventType::HoldSet
+        | EventType::DeploymentStale
+        | EventType::TargetTry
+        | EventType::TargetUnknown
+        | EventType::TargetTakenOver
+        | EventType::LateOutcome
+        | EventType::ServerDrainedAgain => Tone::Warning,
+        EventType::ServerIn => Tone::Good,
+        EventType::DeploymentCreated
+        | EventType::HoldCleared
+        | EventType::ActionTaken
+        | EventType::TargetAdded
+        | EventType::TargetMoved
+        | EventType::ServerOut
+        | EventType::ServerPulledOut
+        | EventType::ServerPutBack
+        | EventType::ServerAppeared
+        | EventType::ServerLeft => Tone::Idle,
     }
 }

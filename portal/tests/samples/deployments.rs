@@ -232,11 +232,11 @@ pub(crate) fn braked() -> (DeploymentView, Vec<TargetView>) {
 fn waits(under_way: Vec<WaitingFor>) -> Vec<WaitingFor> {
     let click = WaitingFor {
         what: WaitKind::Click,
-        on: "holds".to_owned(),
+        on: "hold failures".to_owned(),
         since: before(64),
-        who: "ann.fischer or whoever may release shop".to_owned(),
+        who: "a person".to_owned(),
         until: None,
-        text: "Braked by failures and by bo: retry what failed, or roll back.".to_owned(),
+        text: "Braked: 3 of 20 servers failed; the limit is 3. Cleared by retry.".to_owned(),
     };
     let timer = WaitingFor {
         what: WaitKind::Timer,

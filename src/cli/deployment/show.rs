@@ -2,14 +2,15 @@
 
 use capstan_core::event::Event;
 use capstan_core::plan::label;
+use capstan_core::sentence::Names;
 use capstan_core::view::{AuditView, DeploymentBrief, Page, TargetView};
 
 use super::super::context::{Context, note, word};
 use super::super::error::Error;
+use super::super::event_line;
 use super::super::list::{PageArgs, items};
 use super::super::lookup::DeploymentArgs;
 use super::super::moment;
-use super::super::sentence::{self, Names};
 use super::super::table::{Fit, Table};
 use super::{EventsArgs, ListArgs, TargetsArgs, text};
 
@@ -118,7 +119,7 @@ pub(super) async fn events(context: &Context, args: EventsArgs) -> Result<(), Er
         if let Some(seq) = &page.next_cursor {
             note(&format!("There are more: add --after {seq}"));
         }
-        let lines = page.items.iter().map(|event| sentence::line(event, &names) + "\n");
+        let lines = page.items.iter().map(|event| event_line::line(event, &names) + "\n");
         lines.collect()
     })
 }

@@ -57,6 +57,8 @@ pub(super) fn refusal(
     let (status, braked) = (row.status, row.is_braked());
     let because = |text: &str| Some(text.to_owned());
     match action {
+        // The rest of the reasons speak of what can still come about.
+        _ if status.is_final() && action != Action::Rollback => because("it has ended"),
         Action::Start => match (status, group.running()) {
             (Status::Pending, None) => None,
             (Status::Pending, Some(_)) => because("the group has another deployment under way"),
@@ -85,7 +87,6 @@ pub(super) fn refusal(
             Status::RollingOut if braked => because("stages are still under way"),
             _ => because("it has not failed; revoke ends it"),
         },
-        Action::Revoke if status.is_final() => because("it has ended"),
         Action::Revoke => None,
         Action::Rollback => match group.running() {
             _ if status == Status::Pending => because("it was not started"),

@@ -48,13 +48,8 @@ impl Decider<'_> {
         }
         let slots = self.slots(id);
         let detail = format!(
-            "{} of {} servers are out and at most {} may be when another is taken, {} in service; \
-             {}",
-            slots.out,
-            slots.total,
-            slots.l,
-            slots.in_service,
-            HoldReason::Slots.clears()
+            "{} of {} servers are out and at most {} may be when another is taken, {} in service",
+            slots.out, slots.total, slots.l, slots.in_service
         );
         self.set_hold(id, HoldReason::Slots, detail);
         true

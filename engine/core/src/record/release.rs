@@ -62,6 +62,16 @@ pub enum HoldReason {
 }
 
 impl HoldReason {
+    /// The word in the API and the database.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::User => "user",
+            Self::Failures => "failures",
+            Self::Slots => "slots",
+            Self::Dependency => "dependency",
+        }
+    }
+
     /// Who or what clears it, for people.
     pub fn clears(self) -> &'static str {
         match self {

@@ -79,6 +79,16 @@ pub struct WaitingFor {
     pub text: String,
 }
 
+/// What [`WaitingFor::on`] begins with when it is a hold.
+pub(crate) const HOLD: &str = "hold ";
+
+impl WaitingFor {
+    /// Whether it waits for a hold to go. The deployment's `holds` say more of it.
+    pub fn is_hold(&self) -> bool {
+        self.on.starts_with(HOLD)
+    }
+}
+
 /// A deployment.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct DeploymentView {
