@@ -190,6 +190,7 @@ fn recorder() -> anyhow::Result<PrometheusHandle> {
         .set_buckets(&BUCKETS)
         .and_then(PrometheusBuilder::install_recorder)
         .context("the metrics recorder")?;
+    capstan_controller::describe_metrics();
     capstan_store::describe_metrics();
     capstan_runner::describe_metrics();
     capstan_drivers::guard::describe_metrics();
