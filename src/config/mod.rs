@@ -18,6 +18,8 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use reqwest::Url;
+
 pub(crate) use fault::{Error, Origin};
 pub(crate) use secret::Secret;
 
@@ -108,8 +110,16 @@ pub(crate) struct Engine {
 pub(crate) struct Cmdb {
     /// Which driver.
     pub(crate) driver: CmdbDriver,
-    /// What the driver reads.
+    /// What the driver `file` reads.
     pub(crate) path: PathBuf,
+    /// Where the driver `http` asks.
+    pub(crate) url: Option<Url>,
+    /// What it shows there; empty: nothing.
+    pub(crate) token: Secret,
+    /// How long it waits for one answer.
+    pub(crate) timeout: Duration,
+    /// How often it asks for changes.
+    pub(crate) poll: Duration,
     /// A cache older than this is shown as stale.
     pub(crate) stale_after: Duration,
 }
@@ -119,6 +129,8 @@ pub(crate) struct Cmdb {
 pub(crate) enum CmdbDriver {
     /// A YAML file.
     File,
+    /// Capstan's own questions over HTTP.
+    Http,
 }
 
 /// `[packages]`.
