@@ -16,6 +16,7 @@ use capstan_drivers::file_cmdb::FileCmdb;
 use capstan_drivers::guard::Guard;
 use capstan_drivers::http_cmdb::{self, HttpCmdb};
 use capstan_drivers::local::LocalExecutor;
+use capstan_drivers::netbox_cmdb::{self, NetboxCmdb};
 use capstan_drivers::none::NoLoadBalancer;
 use capstan_drivers::packages::FilePackageStore;
 use capstan_drivers::scripts::Scripts;
@@ -60,6 +61,8 @@ pub(crate) enum CmdbSource {
     File(PathBuf),
     /// A CMDB that is asked over HTTP.
     Http(http_cmdb::Settings),
+    /// A `NetBox`.
+    Netbox(Box<netbox_cmdb::Settings>),
 }
 
 /// A node that runs.
@@ -163,6 +166,7 @@ async fn cmdb(source: &CmdbSource, drivers: &Drivers) -> anyhow::Result<Arc<dyn 
     let (name, cmdb): (_, Arc<dyn Cmdb>) = match source {
         CmdbSource::File(path) => ("file", Arc::new(FileCmdb::open(path, names).await)),
         CmdbSource::Http(settings) => ("http", Arc::new(HttpCmdb::new(settings, names)?)),
+        CmdbSource::Netbox(settings) => ("netbox", Arc::new(NetboxCmdb::new(settings, names)?)),
     };
     Ok(Arc::new(Guard::cmdb(name, cmdb)))
 }

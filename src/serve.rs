@@ -4,6 +4,7 @@ use std::io::IsTerminal;
 
 use anyhow::Context;
 use capstan_drivers::http_cmdb::{self, Asking};
+use capstan_drivers::netbox_cmdb;
 use clap::Args;
 
 use crate::config::{Cmdb, CmdbDriver, Config, ConfigArgs, LogFormat, load};
@@ -76,21 +77,29 @@ fn settings(config: &Config) -> anyhow::Result<Settings> {
 }
 
 fn cmdb(config: &Cmdb) -> anyhow::Result<CmdbSource> {
-    match config.driver {
-        CmdbDriver::File => Ok(CmdbSource::File(config.path.clone())),
-        CmdbDriver::Http => {
-            let token = config.token.expose();
-            Ok(CmdbSource::Http(http_cmdb::Settings {
-                url: config.url.clone().context("[cmdb] url is needed")?,
-                asking: Asking {
-                    authorization: (!token.is_empty()).then(|| format!("Bearer {token}")),
-                    answer: config.timeout,
-                    ..Asking::default()
-                },
-                poll: config.poll,
-            }))
+    let url = || config.url.clone().context("[cmdb] url is needed");
+    let asking = |authorization: fn(&str) -> String| {
+        let token = Some(config.token.expose()).filter(|token| !token.is_empty());
+        Asking {
+            authorization: token.map(authorization),
+            answer: config.timeout,
+            ..Asking::default()
         }
-    }
+    };
+    Ok(match config.driver {
+        CmdbDriver::File => CmdbSource::File(config.path.clone()),
+        CmdbDriver::Http => CmdbSource::Http(http_cmdb::Settings {
+            url: url()?,
+            asking: asking(|token| format!("Bearer {token}")),
+            poll: config.poll,
+        }),
+        CmdbDriver::Netbox => CmdbSource::Netbox(Box::new(netbox_cmdb::Settings {
+            url: url()?,
+            asking: asking(netbox_cmdb::authorization),
+            poll: config.poll,
+            mapping: config.netbox.clone(),
+        })),
+    })
 }
 
 fn log(config: &Config) -> anyhow::Result<()> {

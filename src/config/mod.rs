@@ -18,6 +18,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use capstan_drivers::netbox_cmdb::Mapping;
 use reqwest::Url;
 
 pub(crate) use fault::{Error, Origin};
@@ -112,14 +113,16 @@ pub(crate) struct Cmdb {
     pub(crate) driver: CmdbDriver,
     /// What the driver `file` reads.
     pub(crate) path: PathBuf,
-    /// Where the driver `http` asks.
+    /// Where the drivers `http` and `netbox` ask.
     pub(crate) url: Option<Url>,
-    /// What it shows there; empty: nothing.
+    /// What they show there; empty: nothing.
     pub(crate) token: Secret,
-    /// How long it waits for one answer.
+    /// How long they wait for one answer.
     pub(crate) timeout: Duration,
-    /// How often it asks for changes.
+    /// How often they ask for changes.
     pub(crate) poll: Duration,
+    /// What objects of a `NetBox` mean.
+    pub(crate) netbox: Mapping,
     /// A cache older than this is shown as stale.
     pub(crate) stale_after: Duration,
 }
@@ -131,6 +134,8 @@ pub(crate) enum CmdbDriver {
     File,
     /// Capstan's own questions over HTTP.
     Http,
+    /// A `NetBox`.
+    Netbox,
 }
 
 /// `[packages]`.

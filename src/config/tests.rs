@@ -163,7 +163,6 @@ fn what_is_not_built_in_yet_says_so_and_shows_no_password() {
         ("CAPSTAN__DATABASE__URL", "hunter2", "no database URL"),
         ("CAPSTAN__QUEUE__URL", "redis://:hunter2@redis", "Redis is not built in yet"),
         ("CAPSTAN__BROKER__URL", "amqp://ann:hunter2@mq", "RabbitMQ is not built in yet"),
-        ("CAPSTAN__CMDB__DRIVER", "netbox", "not built in yet"),
         ("CAPSTAN__CMDB__TOKEN", "hunter2://hunter2 x", "other characters"),
     ] {
         let faults = faults("", &[(key, value)]);
@@ -215,6 +214,36 @@ fn the_cmdb_is_asked_at_its_address_with_its_token() {
     }
     let faults = faults("", &[("CAPSTAN__CMDB__URL", "http://ann@cmdb.example")]);
     assert!(faults[0].contains("give cmdb.token"), "{faults:?}");
+}
+
+#[test]
+fn netbox_is_mapped_by_the_configuration() {
+    let netbox = |text: &str| format!("[cmdb]\ndriver = \"netbox\"\nurl = \"http://nb/\"\n{text}");
+    let loaded = load(&netbox("[cmdb.netbox]\ntag = \"\"\npool_field = \"rack\"\n"), &[]);
+    let cmdb = loaded.expect("it is good").config.cmdb;
+    assert_eq!(cmdb.driver, CmdbDriver::Netbox);
+    assert_eq!((cmdb.netbox.tag.as_str(), cmdb.netbox.pool_field.as_str()), ("", "rack"));
+    assert_eq!((cmdb.netbox.group_field.as_str(), cmdb.netbox.port), ("capstan_group", 8080));
+    for (line, expected) in [
+        ("tag = \"a b\"", "cmdb.netbox.tag = \"a b\": \"a b\" is no slug"),
+        ("group_field = \"\"", "cmdb.netbox.group_field = \"\": it is needed"),
+        (
+            "port_field = \"a-b\"",
+            "cmdb.netbox.port_field = \"a-b\": it is no name of a custom field",
+        ),
+        ("statuses = []", "cmdb.netbox.statuses = []: it is empty"),
+        ("port = 70000", "cmdb.netbox.port = 70000: it is too large"),
+        ("health_check_url = \"ip\"", "cmdb.netbox.health_check_url = \"ip\": it does not begin"),
+        ("doc_base = \"srv\"", "cmdb.netbox.doc_base = \"srv\": \"srv\" is no absolute path"),
+        ("groupfield = \"x\"", "did you mean cmdb.netbox.group_field?"),
+    ] {
+        let faults = faults(&netbox(&format!("[cmdb.netbox]\n{line}\n")), &[]);
+        assert!(faults.len() == 1 && faults[0].contains(expected), "{expected}: {faults:?}");
+        assert!(faults[0].starts_with("capstan.toml:5: "), "{faults:?}");
+        assert!(faults[0].contains("\n    allowed: "), "{faults:?}");
+    }
+    let faults = faults("", &[("CAPSTAN__CMDB__DRIVER", "netbox")]);
+    assert!(faults[0].contains("it is needed, since cmdb.driver is \"netbox\""), "{faults:?}");
 }
 
 #[test]

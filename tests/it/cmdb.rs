@@ -1,4 +1,4 @@
-//! The binary with a CMDB over HTTP that comes, changes, breaks and comes back.
+//! The binary with a CMDB over HTTP that comes, changes, breaks and comes back, and with `NetBox`.
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -65,14 +65,14 @@ struct Serving {
 }
 
 impl Serving {
-    fn start(folder: &Path, cmdb: &str) -> Self {
+    fn start(folder: &Path, driver: &str, cmdb: &str) -> Self {
         std::fs::write(folder.join("token"), format!("{TOKEN}\n")).unwrap();
         let mut child = Command::new(env!("CARGO_BIN_EXE_capstan"))
             .arg("serve")
             .current_dir(folder)
             .env("CAPSTAN__SERVER__LISTEN", "127.0.0.1:0")
             .env("CAPSTAN__AUTH__ADMIN_TOKEN_FILE", "admin")
-            .env("CAPSTAN__CMDB__DRIVER", "http")
+            .env("CAPSTAN__CMDB__DRIVER", driver)
             .env("CAPSTAN__CMDB__URL", cmdb)
             .env("CAPSTAN__CMDB__TOKEN_FILE", "token")
             .env("CAPSTAN__CMDB__POLL_SECONDS", "1")
@@ -122,7 +122,7 @@ async fn a_cmdb_over_http_is_read_followed_and_missed() {
     let folder = tempfile::tempdir().unwrap();
     // The CMDB is down at first: Capstan starts without it.
     let source: Source = Arc::default();
-    let serving = Serving::start(folder.path(), &cmdb(source.clone()).await);
+    let serving = Serving::start(folder.path(), "http", &cmdb(source.clone()).await);
     let warned = async |words: &str| {
         let ready: Value = serving.get("/readyz").await;
         assert_eq!(ready["ready"], true, "{ready}");
@@ -165,4 +165,38 @@ async fn a_cmdb_over_http_is_read_followed_and_missed() {
     serving.until("it is fresh", |groups| !groups[0].stale).await;
     let log = std::fs::read_to_string(folder.path().join("log")).unwrap();
     assert!(log.contains("CMDB") && !log.contains(TOKEN));
+}
+
+#[tokio::test]
+async fn groups_come_from_netbox() {
+    let answer = async |request: axum::extract::Request| -> Response {
+        let token = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+        if token != Some(&format!("Token {TOKEN}")) {
+            return StatusCode::FORBIDDEN.into_response();
+        }
+        let results = match request.uri().path() {
+            "/api/dcim/devices/" => vec![json!({"id": 7, "name": "web-1",
+                "status": {"value": "active", "label": "Active"}, "site": {"id": 1, "slug": "sh"},
+                "primary_ip": {"id": 1, "address": "127.0.0.1/8"}, "tags": [],
+                "custom_fields": {"capstan_group": "web-prod", "capstan_application": "web"}})],
+            "/api/virtualization/virtual-machines/" => Vec::new(),
+            _ => return StatusCode::NOT_FOUND.into_response(),
+        };
+        let count = results.len();
+        json!({"count": count, "next": null, "previous": null, "results": results})
+            .to_string()
+            .into_response()
+    };
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let router = axum::Router::new().fallback(answer);
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    let folder = tempfile::tempdir().unwrap();
+    let serving = Serving::start(folder.path(), "netbox", &url);
+    let groups = serving.until("the group is there", |groups| groups.len() == 1).await;
+    assert_eq!((groups[0].name.as_str(), groups[0].application.name.as_str()), ("web-prod", "web"));
+    assert_eq!((groups[0].doc_base.as_str(), groups[0].idc.as_str()), ("/srv/web", "sh"));
+    let path = format!("/api/v1/groups/{}/servers", groups[0].id);
+    let servers: Page<ServerView> = serving.get(&path).await;
+    assert_eq!(servers.items[0].hostname, "web-1");
 }

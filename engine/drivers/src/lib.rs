@@ -9,7 +9,7 @@
 //! |---|---|
 //! | load balancer | [`none`], [`noop`], [`fake`] |
 //! | executor | [`local`], [`noop`], [`fake`] |
-//! | CMDB | [`file_cmdb`], [`http_cmdb`] |
+//! | CMDB | [`file_cmdb`], [`http_cmdb`], [`netbox_cmdb`] |
 //! | package store | [`packages`] |
 //! | scripts | [`scripts`] |
 //!
@@ -22,6 +22,7 @@ pub mod file_cmdb;
 pub mod guard;
 pub mod http_cmdb;
 pub mod local;
+pub mod netbox_cmdb;
 pub mod none;
 pub mod noop;
 pub mod packages;

@@ -31,6 +31,8 @@ pub(crate) enum Place {
     Answer,
     /// A server of such an answer, from 0.
     AnswerServer { server: usize },
+    /// A device or a virtual machine of NetBox, by its id there.
+    Object { kind: &'static str, id: i64 },
 }
 
 impl fmt::Display for Place {
@@ -42,6 +44,7 @@ impl fmt::Display for Place {
                 write!(f, "page {}, groups[{group}].servers[{server}]", page + 1)
             }
             Self::Answer => f.write_str("the group"),
+            Self::Object { kind, id } => write!(f, "{kind} {id}"),
             Self::AnswerServer { server } => write!(f, "servers[{server}]"),
         }
     }

@@ -23,14 +23,15 @@ use tokio::time::Instant;
 pub use client::{Asking, Error};
 
 use crate::cmdb_records::{Entry, Names, Older, Read, Records, Source};
-use client::{Answer, Client};
-use listing::Listing;
+pub(crate) use client::{Answer, Client};
+pub(crate) use listing::Listing;
+pub(crate) use pages::time_of;
 use pages::{Known, Pages};
 
 /// How long a call takes at most: less than the guard gives it, so that the error names the cause.
-const PATIENCE: Duration = Duration::from_secs(9);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(9);
 /// How long reading everything may take.
-const READING: Duration = Duration::from_mins(2);
+pub(crate) const READING: Duration = Duration::from_mins(2);
 
 /// What the driver needs to know.
 #[derive(Debug, Clone)]
@@ -239,7 +240,7 @@ impl Cmdb for HttpCmdb {
 }
 
 /// Does what takes long in a large fleet where it holds up nobody.
-async fn apart<T: Send + 'static>(
+pub(crate) async fn apart<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, DriverError> {
     let done = tokio::task::spawn_blocking(work).await;
@@ -247,7 +248,7 @@ async fn apart<T: Send + 'static>(
 }
 
 /// The address of something below another one.
-fn below(url: &Url, parts: &[&str]) -> Url {
+pub(crate) fn below(url: &Url, parts: &[&str]) -> Url {
     let mut below = url.clone();
     if let Ok(mut path) = below.path_segments_mut() {
         path.pop_if_empty().extend(parts);
@@ -260,7 +261,7 @@ fn unasked(url: &Url) -> DriverError {
     DriverError::Busy(format!("{url}: it answers 304 Not Modified to a question without an ETag"))
 }
 
-fn now_micros() -> i64 {
+pub(crate) fn now_micros() -> i64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(now.as_micros()).unwrap_or(i64::MAX)
 }

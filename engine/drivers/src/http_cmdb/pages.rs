@@ -106,6 +106,11 @@ fn shortly_before(date: &HeaderValue) -> Option<String> {
     date.checked_sub(time::Duration::MINUTE)?.format(&Rfc3339).ok()
 }
 
+/// A time of HTTP, as RFC 3339.
+pub(crate) fn time_of(date: &HeaderValue) -> Option<String> {
+    OffsetDateTime::parse(date.to_str().ok()?, &Rfc2822).ok()?.format(&Rfc3339).ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -114,6 +119,7 @@ mod tests {
     fn a_time_of_http_becomes_one_a_minute_before() {
         let date = HeaderValue::from_static("Fri, 27 Nov 2026 00:00:30 GMT");
         assert_eq!(shortly_before(&date).as_deref(), Some("2026-11-26T23:59:30Z"));
+        assert_eq!(time_of(&date).as_deref(), Some("2026-11-27T00:00:30Z"));
         assert_eq!(shortly_before(&HeaderValue::from_static("yesterday")), None);
     }
 }
