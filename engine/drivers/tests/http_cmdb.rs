@@ -382,6 +382,25 @@ async fn changes_are_asked_for_since_the_last_list() {
 }
 
 #[tokio::test]
+async fn what_cannot_be_taken_is_told_once() {
+    let server = Server::start().await;
+    server.put(&[group("web", 1)]);
+    server.cmdb.groups().await.expect("groups answers");
+    let told = async |within: u64| {
+        let told = tokio::time::timeout(Duration::from_millis(within), server.cmdb.changed()).await;
+        told.is_ok()
+    };
+    // Good by itself, and in conflict with the other one: it never counts.
+    let clash = with(group("db", 2), "/servers/0/ip_address", json!("10.0.1.1"));
+    server.put(&[group("web", 1), clash]);
+    assert!(told(5000).await);
+    assert_eq!(server.cmdb.groups().await.map(|groups| groups.len()), Ok(1));
+    assert!(!told(500).await, "it would be read for ever");
+    server.put(&[group("web", 1), with(group("db", 2), "/revision", json!(42))]);
+    assert!(told(5000).await);
+}
+
+#[tokio::test]
 async fn nobody_waits_for_a_slow_list_and_it_is_not_lost() {
     let server = Server::with(|settings| settings.asking.answer = Duration::from_secs(8)).await;
     server.put(&[group("web", 1)]);

@@ -157,17 +157,19 @@ impl Records {
         }
     }
 
-    /// Whether an entry is newer than what counts, or is about a group of which nothing is known.
-    pub(crate) fn lacks(&self, entry: &Entry) -> bool {
-        let Some(id) = &entry.id else { return false };
-        match (&entry.record, self.groups.get(id)) {
-            (Ok(placed), Some(known)) if placed.group.revision == 0 => {
+    /// The group and the revision of an entry that is newer than what counts, or is about a group of
+    /// which nothing counts.
+    pub(crate) fn lacks(&self, entry: &Entry) -> Option<(String, i64)> {
+        let (id, Ok(placed)) = (entry.id.as_ref()?, &entry.record) else { return None };
+        let given = placed.group.revision;
+        let is_newer = match self.groups.get(id) {
+            None => true,
+            Some(known) if given == 0 => {
                 CmdbGroup { revision: known.revision, ..placed.group.clone() } != *known
             }
-            (Ok(placed), Some(known)) => placed.group.revision > known.revision,
-            (Ok(_), None) => true,
-            (Err(_), _) => false,
-        }
+            Some(known) => given > known.revision,
+        };
+        is_newer.then(|| (id.clone(), given))
     }
 
     /// The record of an entry with its revision, or what is wrong with it.

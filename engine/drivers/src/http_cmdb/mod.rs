@@ -11,7 +11,7 @@ mod listing;
 mod pages;
 mod read;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -69,6 +69,8 @@ struct State {
     pages: Known,
     /// Pages of the last answer about changes that have an `ETag`.
     polled: Known,
+    /// What it told of that is not known as it is: groups with their revisions.
+    told: BTreeSet<(String, i64)>,
     /// When the last list was answered, by the clock of the other side.
     listed_at: Option<String>,
 }
@@ -177,7 +179,7 @@ impl Inner {
         }
     }
 
-    /// Whether the CMDB tells of a group that is not known as it is. It is asked for what changed since
+    /// Whether the CMDB tells of a group that is not known as it is, and was not told before. It is asked for what changed since
     /// the last list, with a minute to spare.
     async fn has_changed(&self) -> bool {
         let (since, known) = {
@@ -193,8 +195,13 @@ impl Inner {
             Ok(Pages { all, known, .. }) => {
                 let mut state = self.state();
                 state.polled = known;
-                let mut entries = all.iter().flat_map(|page| &page.entries);
-                entries.any(|entry| state.records.lacks(entry))
+                let entries = all.iter().flat_map(|page| &page.entries);
+                let lacking: BTreeSet<_> =
+                    entries.filter_map(|entry| state.records.lacks(entry)).collect();
+                // What is not taken although it was told would be told for ever.
+                let is_new = !lacking.is_subset(&state.told);
+                state.told = lacking;
+                is_new
             }
             Err(error) => {
                 tracing::debug!(%error, "the CMDB did not tell what changed");
@@ -223,7 +230,7 @@ impl Cmdb for HttpCmdb {
         state.records.faults.iter().chain(singles).cloned().collect()
     }
 
-    /// For one caller at a time: a change is told once it is seen, and again until it is read.
+    /// For one caller at a time: a change is told once.
     fn changed(&self) -> Call<'_, ()> {
         Box::pin(async {
             loop {
