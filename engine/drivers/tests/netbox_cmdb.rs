@@ -370,6 +370,11 @@ async fn what_is_tagged_and_belongs_nowhere_is_told() {
         faults[0].ends_with("device 2: the custom field capstan_group is not set (it is left out)"),
         "{faults:?}"
     );
+    // NetBox could not be asked for the group by its name.
+    server.netbox().devices[1]["custom_fields"]["capstan_group"] = nested(1, "web-prod");
+    assert_eq!(server.groups().await[0].servers.len(), 1);
+    let faults = server.cmdb.faults();
+    assert!(faults[0].contains("capstan_group must be a text or a choice"), "{faults:?}");
 }
 
 #[tokio::test]

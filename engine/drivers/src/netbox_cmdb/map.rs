@@ -61,7 +61,7 @@ pub(super) fn groups(
     let (mut groups, mut faults) = (BTreeMap::<String, Members>::new(), Vec::new());
     for object in objects {
         let place = Place::Object { kind: object.kind, id: object.id };
-        match text(&object, &mapping.group_field) {
+        match word(&object, &mapping.group_field) {
             Ok(Some(group)) => groups.entry(group).or_default().add(place, &object, mapping),
             // Somebody tagged it, and it belongs nowhere.
             Ok(None) if !mapping.tag.is_empty() => {
@@ -164,6 +164,14 @@ fn server(object: &Object, mapping: &Mapping) -> Result<CmdbServer, String> {
         is_bastion: tags.iter().any(|tag| tag.slug == mapping.bastion_tag),
         retired: !mapping.statuses.contains(&status.value),
     })
+}
+
+/// A custom field that NetBox can be asked for by what it holds: a text or a choice.
+fn word(object: &Object, field: &str) -> Result<Option<String>, String> {
+    if object.custom_fields.get(field).is_some_and(Value::is_object) {
+        return Err(format!("the custom field {field} must be a text or a choice"));
+    }
+    text(object, field)
 }
 
 /// A custom field that holds a text, a choice, a number, or another object with a name.
