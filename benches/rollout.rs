@@ -22,7 +22,8 @@ use capstan_core::ports::{
 use capstan_core::record::{Flavor, PackageRef};
 use capstan_core::rollback::History;
 use capstan_core::{DeploymentId, GroupId, OrderKey, ServerId};
-use capstan_drivers::file_cmdb::{FileCmdb, Names};
+use capstan_drivers::cmdb_records::Names;
+use capstan_drivers::file_cmdb::FileCmdb;
 use capstan_drivers::packages::FilePackageStore;
 use capstan_drivers::scripts::Scripts;
 use capstan_runner::{Engine, Ports, Settings};

@@ -11,9 +11,12 @@ use std::time::Duration;
 use anyhow::Context;
 use capstan_controller::Controller;
 use capstan_core::ports::{Cmdb, Executor, LoadBalancer, ScriptSource};
-use capstan_drivers::file_cmdb::{FileCmdb, Names};
+use capstan_drivers::cmdb_records::Names;
+use capstan_drivers::file_cmdb::FileCmdb;
 use capstan_drivers::guard::Guard;
+use capstan_drivers::http_cmdb::{self, HttpCmdb};
 use capstan_drivers::local::LocalExecutor;
+use capstan_drivers::netbox_cmdb::{self, NetboxCmdb};
 use capstan_drivers::none::NoLoadBalancer;
 use capstan_drivers::packages::FilePackageStore;
 use capstan_drivers::scripts::Scripts;
@@ -35,7 +38,7 @@ pub(crate) struct Settings {
     pub(crate) data_dir: PathBuf,
     pub(crate) database_url: String,
     pub(crate) stale_after: Duration,
-    pub(crate) inventory: PathBuf,
+    pub(crate) cmdb: CmdbSource,
     pub(crate) packages_dir: PathBuf,
     pub(crate) max_package_bytes: u64,
     /// Folders below which instances may lie on this machine.
@@ -49,6 +52,17 @@ pub(crate) struct Settings {
     pub(crate) token_file: Option<PathBuf>,
     /// How long a browser stays signed in.
     pub(crate) session: Duration,
+}
+
+/// Where applications, groups and servers come from.
+#[derive(Debug, Clone)]
+pub(crate) enum CmdbSource {
+    /// A YAML file.
+    File(PathBuf),
+    /// A CMDB that is asked over HTTP.
+    Http(http_cmdb::Settings),
+    /// A `NetBox`.
+    Netbox(Box<netbox_cmdb::Settings>),
 }
 
 /// A node that runs.
@@ -77,7 +91,7 @@ impl Node {
         })
         .await?;
         let drivers = drivers(&settings)?;
-        let cmdb = cmdb(&settings, &drivers).await;
+        let cmdb = cmdb(&settings.cmdb, &drivers).await?;
         let controller = controller(&settings, store.clone(), &drivers, cmdb)?;
         let keep = |token: &str| match &settings.token_file {
             Some(path) => write_file(path, token, 0o600),
@@ -144,13 +158,17 @@ fn drivers(settings: &Settings) -> anyhow::Result<Drivers> {
     })
 }
 
-async fn cmdb(settings: &Settings, drivers: &Drivers) -> Arc<dyn Cmdb> {
+async fn cmdb(source: &CmdbSource, drivers: &Drivers) -> anyhow::Result<Arc<dyn Cmdb>> {
     let names = Names {
         load_balancers: drivers.load_balancers.keys().cloned().collect(),
         executors: drivers.executors.keys().cloned().collect(),
     };
-    let file: Arc<dyn Cmdb> = Arc::new(FileCmdb::open(&settings.inventory, names).await);
-    Arc::new(Guard::cmdb("file", file))
+    let (name, cmdb): (_, Arc<dyn Cmdb>) = match source {
+        CmdbSource::File(path) => ("file", Arc::new(FileCmdb::open(path, names).await)),
+        CmdbSource::Http(settings) => ("http", Arc::new(HttpCmdb::new(settings, names)?)),
+        CmdbSource::Netbox(settings) => ("netbox", Arc::new(NetboxCmdb::new(settings, names)?)),
+    };
+    Ok(Arc::new(Guard::cmdb(name, cmdb)))
 }
 
 fn controller(
@@ -190,6 +208,7 @@ fn recorder() -> anyhow::Result<PrometheusHandle> {
         .set_buckets(&BUCKETS)
         .and_then(PrometheusBuilder::install_recorder)
         .context("the metrics recorder")?;
+    capstan_controller::describe_metrics();
     capstan_store::describe_metrics();
     capstan_runner::describe_metrics();
     capstan_drivers::guard::describe_metrics();

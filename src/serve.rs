@@ -3,10 +3,12 @@
 use std::io::IsTerminal;
 
 use anyhow::Context;
+use capstan_drivers::http_cmdb::{self, Asking};
+use capstan_drivers::netbox_cmdb;
 use clap::Args;
 
-use crate::config::{Config, ConfigArgs, LogFormat, load};
-use crate::node::{Node, Settings, local_url, wait_for_the_end};
+use crate::config::{Cmdb, CmdbDriver, Config, ConfigArgs, LogFormat, load};
+use crate::node::{CmdbSource, Node, Settings, local_url, wait_for_the_end};
 
 /// Runs Capstan: the API, the pages and the engine, over one database.
 #[derive(Debug, Args)]
@@ -29,7 +31,7 @@ pub(crate) async fn run(serve: Serve) -> anyhow::Result<()> {
     } else {
         tracing::info!("no configuration file: the defaults and the environment count");
     }
-    let node = Node::start(settings(&config)).await?;
+    let node = Node::start(settings(&config)?).await?;
     if let Some(token) = &node.new_token {
         tell_token(&config, token);
     }
@@ -52,15 +54,15 @@ fn tell_token(config: &Config, token: &str) {
     }
 }
 
-fn settings(config: &Config) -> Settings {
-    Settings {
+fn settings(config: &Config) -> anyhow::Result<Settings> {
+    Ok(Settings {
         listen: config.server.listen,
         public_url: Some(config.server.public_url.clone()),
         allowed_hosts: config.server.allowed_hosts.clone(),
         data_dir: config.data_dir.clone(),
         database_url: config.database.url.expose().to_owned(),
         stale_after: config.cmdb.stale_after,
-        inventory: config.cmdb.path.clone(),
+        cmdb: cmdb(&config.cmdb)?,
         packages_dir: config.packages.path.clone(),
         max_package_bytes: config.packages.max_bytes,
         roots: config.executor.local.roots.clone(),
@@ -75,7 +77,33 @@ fn settings(config: &Config) -> Settings {
         secure_cookies: config.auth.secure_cookies,
         token_file: config.auth.admin_token_file.clone(),
         session: config.auth.session,
-    }
+    })
+}
+
+fn cmdb(config: &Cmdb) -> anyhow::Result<CmdbSource> {
+    let url = || config.url.clone().context("[cmdb] url is needed");
+    let asking = |authorization: fn(&str) -> String| {
+        let token = Some(config.token.expose()).filter(|token| !token.is_empty());
+        Asking {
+            authorization: token.map(authorization),
+            answer: config.timeout,
+            ..Asking::default()
+        }
+    };
+    Ok(match config.driver {
+        CmdbDriver::File => CmdbSource::File(config.path.clone()),
+        CmdbDriver::Http => CmdbSource::Http(http_cmdb::Settings {
+            url: url()?,
+            asking: asking(|token| format!("Bearer {token}")),
+            poll: config.poll,
+        }),
+        CmdbDriver::Netbox => CmdbSource::Netbox(Box::new(netbox_cmdb::Settings {
+            url: url()?,
+            asking: asking(netbox_cmdb::authorization),
+            poll: config.poll,
+            mapping: config.netbox.clone(),
+        })),
+    })
 }
 
 fn log(config: &Config) -> anyhow::Result<()> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::Request;
 use axum::http::StatusCode;
-use axum::middleware::{from_fn_with_state, map_response};
+use axum::middleware::{from_fn, from_fn_with_state, map_response};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use capstan_store::Store;
@@ -14,6 +14,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::app::App;
 use crate::auth::{LOGIN_LINK_AGE, hash, new_secret};
+use crate::measure::measure;
 use crate::problem::Problem;
 use crate::settings::{Ports, Settings};
 use crate::{api, download, headers, health, portal};
@@ -64,6 +65,7 @@ impl Controller {
             .method_not_allowed_fallback(unknown_method)
             .layer(CatchPanicLayer::custom(headers::panicked))
             .layer(map_response(headers::protect))
+            .layer(from_fn(measure))
             .with_state(app.clone())
     }
 

@@ -17,6 +17,7 @@
 //! * the calls of the API, one file each: `api`; what they do, shared with the pages: `commands`
 //! * who may call: `auth`; repeats of a write: `idempotency`; who did what: `audit`
 //! * what a refusal looks like: `problem`
+//! * how long requests take: `measure`
 //! * the cache of the CMDB: `sync`; looks at servers: `look`; what groups run already: `adopt`
 //! * pages, forms and sessions: `portal`
 
@@ -34,10 +35,12 @@ mod headers;
 mod health;
 mod idempotency;
 mod look;
+mod measure;
 mod portal;
 mod problem;
 mod settings;
 mod sync;
 
 pub use controller::{Controller, Error};
+pub use measure::describe_metrics;
 pub use settings::{Ports, Settings};

@@ -6,6 +6,7 @@ use serde_json::json;
 use super::context::{Context, word};
 use super::error::Error;
 use super::list::{PageArgs, items};
+use super::moment;
 use super::summary::field;
 use super::table::{Fit, Table, clean};
 
@@ -115,6 +116,10 @@ fn table(page: Page<ApplicationView>, width: Option<usize>) -> String {
 }
 
 fn text(view: &ApplicationView) -> String {
+    let synced = match view.synced_at {
+        Some(at) => moment::synced(at, view.stale),
+        None => "never, no CMDB gives it".to_owned(),
+    };
     let lines = [
         clean(&view.name),
         field("id", &view.id.to_string()),
@@ -122,6 +127,7 @@ fn text(view: &ApplicationView) -> String {
         field("runs in", &clean(&view.environment)),
         field("kind", &clean(&view.kind)),
         field("bastion", &word(&view.bastion)),
+        field("synced", &synced),
     ];
     lines.join("\n") + "\n"
 }

@@ -150,15 +150,10 @@ fn groups(page: Page<GroupView>, width: Option<usize>) -> String {
             view.out.to_string(),
             view.version.clone().unwrap_or_default(),
             view.running_status.clone().unwrap_or_default(),
-            synced(&view),
+            moment::synced(view.synced_at, view.stale),
         ]);
     }
     table.render(width, "No groups. They come from the CMDB; see [cmdb] in the configuration.")
-}
-
-fn synced(view: &GroupView) -> String {
-    let stale = if view.stale { ", stale" } else { "" };
-    format!("{}{stale}", moment::ago(view.synced_at, moment::now()))
 }
 
 fn text(view: &GroupView) -> String {
@@ -172,7 +167,7 @@ fn text(view: &GroupView) -> String {
         view.name.clone(),
         field("id", &view.id.to_string()),
         field("in CMDB", &format!("{}, revision {}", view.external_id, view.cmdb_revision)),
-        field("synced", &synced(view)),
+        field("synced", &moment::synced(view.synced_at, view.stale)),
         field("belongs to", &format!("{} ({})", view.application.name, view.application.owner)),
         field("version", view.version.as_deref().unwrap_or("unknown")),
         field("deployment", &running),

@@ -34,6 +34,12 @@ pub(crate) fn ago(at: Timestamp, now: Timestamp) -> String {
     format!("{} ago", duration(now.since(at)))
 }
 
+/// How long ago a cached record was last known to be right, and whether that is too long: `5 m ago`.
+pub(crate) fn synced(at: Timestamp, stale: bool) -> String {
+    let stale = if stale { ", stale" } else { "" };
+    format!("{}{stale}", ago(at, now()))
+}
+
 /// The two largest units of a duration: `1 h 5 m`.
 pub(crate) fn duration(duration: Duration) -> String {
     const UNITS: [(u64, &str); 4] = [(86_400, "d"), (3600, "h"), (60, "m"), (1, "s")];
@@ -55,6 +61,12 @@ pub(crate) fn duration(duration: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_cached_record_tells_its_age() {
+        assert!(synced(Timestamp::from_micros(0), true).ends_with(" ago, stale"));
+        assert!(synced(now(), false).ends_with(" s ago"));
+    }
 
     #[test]
     fn durations_have_two_units_at_most() {

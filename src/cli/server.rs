@@ -91,6 +91,7 @@ fn text(view: &ServerView) -> String {
         field("id", &view.id.to_string()),
         field("address", &clean(&format!("{} port {}", view.ip_address, view.port))),
         field("root", &clean(&view.root)),
+        field("synced", &moment::synced(view.synced_at, view.stale)),
         field("service", &service),
         field("version", &clean(&format!("{version}{}", proven.unwrap_or_default()))),
     ];

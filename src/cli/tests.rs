@@ -305,7 +305,7 @@ async fn what_is_downloaded_appears_only_if_its_digest_is_right() {
 async fn names_are_looked_up_and_must_be_one() {
     let application = |id: &str, name: &str| {
         json!({"id": id, "name": name, "owner": "", "environment": "", "kind": "generic",
-            "bastion": "one"})
+            "bastion": "one", "synced_at": null, "stale": false})
     };
     let other = "018bcfe5-687b-7000-8000-000000000009";
     let fake = Fake::start(move |asked, _| {

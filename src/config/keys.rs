@@ -7,6 +7,8 @@ pub(super) enum Kind {
     Text,
     /// Text that may hold a password.
     Secret,
+    /// Text that is nothing but a secret.
+    Token,
     /// A whole number.
     Whole,
     /// `true` or `false`.
@@ -31,8 +33,11 @@ const fn key(name: &'static str, kind: Kind, allowed: &'static str) -> Key {
 
 const A_SECRET_FILE: &str = "the path of a file whose first line is the URL, or \"\"";
 
+const A_FIELD: &str = "the name of a custom field: letters, digits and _; or \"\"";
+const A_SLUG: &str = "the slug of a tag: letters, digits, - and _; or \"\"";
+
 /// Every setting, in the order of the default file.
-pub(super) const KEYS: [Key; 26] = [
+pub(super) const KEYS: [Key; 46] = [
     key("data_dir", Kind::Text, "the path of a folder"),
     key("server.listen", Kind::Text, "an IP address and a port, like \"127.0.0.1:7070\""),
     key(
@@ -60,9 +65,46 @@ pub(super) const KEYS: [Key; 26] = [
     key("engine.slots", Kind::Whole, "a whole number from 1 to 4096"),
     key("engine.stages_under_way", Kind::Whole, "a whole number from 1 to 1000000"),
     key("engine.stop_wait_seconds", Kind::Whole, "whole seconds from 0 to 600"),
-    key("cmdb.driver", Kind::Text, "\"file\""),
+    key("cmdb.driver", Kind::Text, "\"file\", \"http\" or \"netbox\""),
     key("cmdb.path", Kind::Text, "the path of a YAML file; \"\" for data_dir/cmdb.yaml"),
+    key(
+        "cmdb.url",
+        Kind::Text,
+        "a URL with http or https, without user, password, ? and #, like \
+         \"https://cmdb.example/api\"",
+    ),
+    key("cmdb.token", Kind::Token, "letters, digits and - . _ ~ + / =; \"\" sends none"),
+    key("cmdb.token_file", Kind::Text, "the path of a file whose first line is the token, or \"\""),
+    key("cmdb.timeout_ms", Kind::Whole, "whole milliseconds from 100 to 5000"),
+    key("cmdb.poll_seconds", Kind::Whole, "whole seconds from 1 to 3600"),
     key("cmdb.stale_after_seconds", Kind::Whole, "whole seconds from 10 to 604800"),
+    key("cmdb.netbox.tag", Kind::Text, A_SLUG),
+    key("cmdb.netbox.group_field", Kind::Text, "the name of a custom field: letters, digits and _"),
+    key("cmdb.netbox.application_field", Kind::Text, A_FIELD),
+    key("cmdb.netbox.port_field", Kind::Text, A_FIELD),
+    key("cmdb.netbox.root_field", Kind::Text, A_FIELD),
+    key("cmdb.netbox.pool_field", Kind::Text, A_FIELD),
+    key("cmdb.netbox.bastion_tag", Kind::Text, A_SLUG),
+    key(
+        "cmdb.netbox.statuses",
+        Kind::Texts,
+        "a list of statuses as NetBox's API names them, at least one, like [\"active\"]",
+    ),
+    key("cmdb.netbox.port", Kind::Whole, "a whole number from 1 to 65535"),
+    key(
+        "cmdb.netbox.health_check_url",
+        Kind::Text,
+        "a URL with http or https, like \"http://{ip}:{port}/healthz\"",
+    ),
+    key(
+        "cmdb.netbox.doc_base",
+        Kind::Text,
+        "an absolute path without `..`, like \"/srv/{application}\"",
+    ),
+    key("cmdb.netbox.environment", Kind::Text, "a word, like \"prod\", or \"\""),
+    key("cmdb.netbox.kind", Kind::Text, "a kind of application, like \"generic\""),
+    key("cmdb.netbox.load_balancer", Kind::Text, "the name of a load balancer, like \"none\""),
+    key("cmdb.netbox.executor", Kind::Text, "the name of an executor, like \"local\""),
     key("packages.path", Kind::Text, "the path of a folder; \"\" for data_dir/packages"),
     key("packages.max_bytes", Kind::Whole, "bytes, a whole number from 1024 to 1099511627776"),
     key(

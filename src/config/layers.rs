@@ -10,7 +10,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::fault::{Fault, Origin};
 use super::keys::{KEYS, Key, Kind, is_section, join, members, similar, variable};
-use super::secret::masked;
+use super::secret::{hidden, masked};
 
 /// A value of a setting.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +39,7 @@ impl Value {
     pub(super) fn shown(&self, kind: Kind) -> String {
         match self {
             Self::Text(text) if kind == Kind::Secret => format!("{:?}", masked(text)),
+            Self::Text(text) if kind == Kind::Token => format!("{:?}", hidden(text)),
             Self::Text(text) => format!("{text:?}"),
             Self::Whole(number) => number.to_string(),
             Self::Switch(switch) => switch.to_string(),
@@ -140,7 +141,9 @@ impl File<'_> {
 /// The value if it is of the kind, else what it is.
 fn value_of(kind: Kind, value: &DeValue<'_>) -> Result<Value, &'static str> {
     match (kind, value) {
-        (Kind::Text | Kind::Secret, DeValue::String(text)) => Ok(Value::Text(text.to_string())),
+        (Kind::Text | Kind::Secret | Kind::Token, DeValue::String(text)) => {
+            Ok(Value::Text(text.to_string()))
+        }
         (Kind::Whole, DeValue::Integer(number)) => {
             let parsed = i64::from_str_radix(number.as_str(), number.radix());
             parsed.map(Value::Whole).map_err(|_| "a number beyond all bounds")
@@ -222,7 +225,7 @@ fn unknown_variable(name: &str) -> (String, String) {
 /// A value as it stands in the environment: without quotes, a list with commas.
 fn parsed(kind: Kind, text: &str) -> Option<Value> {
     match kind {
-        Kind::Text | Kind::Secret => Some(Value::Text(text.to_owned())),
+        Kind::Text | Kind::Secret | Kind::Token => Some(Value::Text(text.to_owned())),
         Kind::Whole => text.trim().parse().ok().map(Value::Whole),
         Kind::Switch => text.trim().parse().ok().map(Value::Switch),
         Kind::Texts => {

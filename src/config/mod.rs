@@ -18,6 +18,9 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use capstan_drivers::netbox_cmdb::Mapping;
+use reqwest::Url;
+
 pub(crate) use fault::{Error, Origin};
 pub(crate) use secret::Secret;
 
@@ -108,8 +111,18 @@ pub(crate) struct Engine {
 pub(crate) struct Cmdb {
     /// Which driver.
     pub(crate) driver: CmdbDriver,
-    /// What the driver reads.
+    /// What the driver `file` reads.
     pub(crate) path: PathBuf,
+    /// Where the drivers `http` and `netbox` ask.
+    pub(crate) url: Option<Url>,
+    /// What they show there; empty: nothing.
+    pub(crate) token: Secret,
+    /// How long they wait for one answer.
+    pub(crate) timeout: Duration,
+    /// How often they ask for changes.
+    pub(crate) poll: Duration,
+    /// What objects of a `NetBox` mean.
+    pub(crate) netbox: Mapping,
     /// A cache older than this is shown as stale.
     pub(crate) stale_after: Duration,
 }
@@ -119,6 +132,10 @@ pub(crate) struct Cmdb {
 pub(crate) enum CmdbDriver {
     /// A YAML file.
     File,
+    /// Capstan's own questions over HTTP.
+    Http,
+    /// A `NetBox`.
+    Netbox,
 }
 
 /// `[packages]`.

@@ -172,7 +172,9 @@ impl<'a> Reader<'a> {
             Ok(line) => {
                 let secret = Secret::new(line);
                 let from = format!("from {}", path.display());
-                self.derive(name, format!("{:?}", secret.to_string()), &from);
+                let key = Key::find(name).expect("only settings are read");
+                let shown = Value::Text(secret.expose().to_owned()).shown(key.kind);
+                self.derive(name, shown, &from);
                 secret
             }
             Err(reason) => {

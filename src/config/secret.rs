@@ -47,6 +47,11 @@ pub(crate) fn masked(text: &str) -> String {
     }
 }
 
+/// What is shown of a text that is nothing but a secret.
+pub(crate) fn hidden(text: &str) -> &str {
+    if text.is_empty() { text } else { "***" }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -163,12 +163,87 @@ fn what_is_not_built_in_yet_says_so_and_shows_no_password() {
         ("CAPSTAN__DATABASE__URL", "hunter2", "no database URL"),
         ("CAPSTAN__QUEUE__URL", "redis://:hunter2@redis", "Redis is not built in yet"),
         ("CAPSTAN__BROKER__URL", "amqp://ann:hunter2@mq", "RabbitMQ is not built in yet"),
-        ("CAPSTAN__CMDB__DRIVER", "netbox", "not built in yet"),
+        ("CAPSTAN__CMDB__TOKEN", "hunter2://hunter2 x", "other characters"),
     ] {
         let faults = faults("", &[(key, value)]);
         assert!(faults.len() == 1 && faults[0].contains(problem), "{faults:?}");
         assert!(!faults[0].contains("hunter2"), "{faults:?}");
     }
+}
+
+#[test]
+fn the_cmdb_is_asked_at_its_address_with_its_token() {
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::write(folder.path().join("token"), "hunter2\n").expect("a file");
+    let write = |text: &str| std::fs::write(folder.path().join(USUAL_FILE), text).expect("a file");
+    write(
+        "[cmdb]\ndriver = \"http\"\nurl = \"https://cmdb.example/api\"\ntoken_file = \"token\"\n\
+         timeout_ms = 100\npoll_seconds = 5\n",
+    );
+    let loaded = load_in(folder.path(), &[]).expect("it is good");
+    let cmdb = &loaded.config.cmdb;
+    assert_eq!(cmdb.driver, CmdbDriver::Http);
+    assert_eq!(cmdb.url.as_ref().map(Url::as_str), Some("https://cmdb.example/api"));
+    assert_eq!(cmdb.token.expose(), "hunter2");
+    assert_eq!((cmdb.timeout, cmdb.poll), (Duration::from_millis(100), Duration::from_secs(5)));
+    assert!(!format!("{loaded:?}").contains("hunter2"));
+    let shown = loaded.effective.iter().find(|it| it.key == "cmdb.token").expect("it is in force");
+    assert_eq!(shown.value, "\"***\"");
+    std::fs::write(folder.path().join("token"), "hunter2://hunter2 x\n").expect("a file");
+    let error = load_in(folder.path(), &[]).expect_err("a fault").to_string();
+    assert!(error.contains("cmdb.token_file") && !error.contains("hunter2"), "{error}");
+
+    for (key, value, expected) in [
+        ("URL", "", "cmdb.url = \"\": it is needed, since cmdb.driver is \"http\""),
+        ("URL", "cmdb.example", "cmdb.url = \"cmdb.example\": it is no URL"),
+        ("URL", "ftp://cmdb.example", "it does not begin with http:// or https://"),
+        ("URL", "http://cmdb.example/?x", "without ? and #"),
+        ("TIMEOUT_MS", "9000", "cmdb.timeout_ms = 9000: it is too large"),
+        ("POLL_SECONDS", "0", "cmdb.poll_seconds = 0: it is too small"),
+    ] {
+        let name = format!("CAPSTAN__CMDB__{key}");
+        let variables = [
+            ("CAPSTAN__CMDB__DRIVER", "http"),
+            ("CAPSTAN__CMDB__URL", "http://cmdb.example"),
+            (name.as_str(), value),
+        ];
+        let variables = if key == "URL" { &[variables[0], variables[2]][..] } else { &variables };
+        let faults = faults("", variables);
+        assert!(faults.len() == 1 && faults[0].contains(expected), "{expected}: {faults:?}");
+        assert!(faults[0].contains("\n    allowed: "), "{faults:?}");
+    }
+    let faults = faults("", &[("CAPSTAN__CMDB__URL", "http://ann@cmdb.example")]);
+    assert!(faults[0].contains("give cmdb.token"), "{faults:?}");
+}
+
+#[test]
+fn netbox_is_mapped_by_the_configuration() {
+    let netbox = |text: &str| format!("[cmdb]\ndriver = \"netbox\"\nurl = \"http://nb/\"\n{text}");
+    let loaded = load(&netbox("[cmdb.netbox]\ntag = \"\"\npool_field = \"rack\"\n"), &[]);
+    let cmdb = loaded.expect("it is good").config.cmdb;
+    assert_eq!(cmdb.driver, CmdbDriver::Netbox);
+    assert_eq!((cmdb.netbox.tag.as_str(), cmdb.netbox.pool_field.as_str()), ("", "rack"));
+    assert_eq!((cmdb.netbox.group_field.as_str(), cmdb.netbox.port), ("capstan_group", 8080));
+    for (line, expected) in [
+        ("tag = \"a b\"", "cmdb.netbox.tag = \"a b\": \"a b\" is no slug"),
+        ("group_field = \"\"", "cmdb.netbox.group_field = \"\": it is needed"),
+        (
+            "port_field = \"a-b\"",
+            "cmdb.netbox.port_field = \"a-b\": it is no name of a custom field",
+        ),
+        ("statuses = []", "cmdb.netbox.statuses = []: it is empty"),
+        ("port = 70000", "cmdb.netbox.port = 70000: it is too large"),
+        ("health_check_url = \"ip\"", "cmdb.netbox.health_check_url = \"ip\": it does not begin"),
+        ("doc_base = \"srv\"", "cmdb.netbox.doc_base = \"srv\": \"srv\" is no absolute path"),
+        ("groupfield = \"x\"", "did you mean cmdb.netbox.group_field?"),
+    ] {
+        let faults = faults(&netbox(&format!("[cmdb.netbox]\n{line}\n")), &[]);
+        assert!(faults.len() == 1 && faults[0].contains(expected), "{expected}: {faults:?}");
+        assert!(faults[0].starts_with("capstan.toml:5: "), "{faults:?}");
+        assert!(faults[0].contains("\n    allowed: "), "{faults:?}");
+    }
+    let faults = faults("", &[("CAPSTAN__CMDB__DRIVER", "netbox")]);
+    assert!(faults[0].contains("it is needed, since cmdb.driver is \"netbox\""), "{faults:?}");
 }
 
 #[test]

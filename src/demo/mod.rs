@@ -13,7 +13,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::Args;
 
-use crate::node::{Node, Settings, local_url, wait_for_the_end};
+use crate::node::{CmdbSource, Node, Settings, local_url, wait_for_the_end};
 use fleet::Fleet;
 
 /// Runs everything in one process, with a fleet of real processes to release to.
@@ -117,7 +117,7 @@ fn settings(data: &std::path::Path, fleet: &Fleet, listen: SocketAddr) -> Settin
         data_dir: data.to_owned(),
         database_url: format!("sqlite://{}", data.join("capstan.db").display()),
         stale_after: Duration::from_mins(15),
-        inventory: fleet.inventory(),
+        cmdb: CmdbSource::File(fleet.inventory()),
         packages_dir: data.join("packages"),
         max_package_bytes: 512 * 1024 * 1024,
         roots: vec![fleet.hosts_dir()],

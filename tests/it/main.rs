@@ -4,6 +4,7 @@
 mod arrows;
 mod browser;
 mod cli;
+mod cmdb;
 mod crash;
 mod database;
 mod disk;

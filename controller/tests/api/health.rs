@@ -70,6 +70,40 @@ async fn the_numbers_tell_of_a_release() {
 }
 
 #[tokio::test]
+async fn requests_are_counted_by_route_and_nothing_that_a_caller_chooses() {
+    let settings = Settings { metrics: Some(recorder()), ..Settings::default() };
+    let world = World::with(settings).await;
+    let send = async |method: &str, path: &str| {
+        let request = Request::builder().method(method).uri(path).body(Body::empty());
+        world.send(request.expect("a request")).await
+    };
+    let nobody = "0193a5c0-0000-7000-8000-00000000dead";
+    let before = ask(&world, "/metrics").await.text();
+    send("PATCH", &format!("/api/v1/servers/{nobody}")).await.problem(401, "unauthorized");
+    send("PATCH", "/no/such-path").await.problem(404, "unknown_path");
+    send("PATCH", "/healthz").await.problem(405, "unknown_method");
+    send("BREW", "/healthz").await.problem(405, "unknown_method");
+    let after = ask(&world, "/metrics").await.text();
+    let counted = |text: &str, labels: &str| -> u64 {
+        let name = format!("capstan_http_request_seconds_count{{{labels}}} ");
+        let line = text.lines().find_map(|line| line.strip_prefix(&name));
+        line.map_or(0, |count| count.parse().expect("a count"))
+    };
+    for labels in [
+        r#"method="PATCH",route="/api/v1/servers/{id}",status="4xx""#,
+        r#"method="PATCH",route="none",status="4xx""#,
+        r#"method="PATCH",route="/healthz",status="4xx""#,
+        r#"method="other",route="/healthz",status="4xx""#,
+    ] {
+        assert!(counted(&after, labels) > counted(&before, labels), "{labels}: {after}");
+    }
+    assert!(counted(&after, r#"method="GET",route="/metrics",status="2xx""#) > 0);
+    for choice in [nobody, "such-path", "BREW"] {
+        assert!(!after.contains(choice), "{choice}");
+    }
+}
+
+#[tokio::test]
 async fn the_numbers_are_told_to_another_machine_for_a_token_only() {
     let settings = Settings { metrics: Some(recorder()), ..Settings::default() };
     let world = World::with(settings).await;

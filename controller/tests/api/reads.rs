@@ -21,6 +21,14 @@ async fn everything_can_be_read() {
     assert_eq!(servers.len(), 10);
     let server = world.get(&format!("/api/v1/servers/{}", id(&servers[0]))).await.expect(200);
     assert_eq!(server, servers[0]);
+    let application =
+        world.get(&format!("/api/v1/applications/{}", ids.application)).await.expect(200);
+    for cached in [&server, &application] {
+        assert_eq!((&cached["synced_at"], &cached["stale"]), (&group["synced_at"], &json!(false)));
+    }
+    // What the CMDB has never given is no cache.
+    let shop = world.post("/api/v1/applications", json!({"name": "shop"})).await.expect(201);
+    assert_eq!((&shop["synced_at"], &shop["stale"]), (&json!(null), &json!(false)));
     let versions = world.items(&format!("/api/v1/groups/{}/versions", ids.group)).await;
     assert_eq!(versions[0]["servers"], 10);
     let packages = world.items(&format!("/api/v1/applications/{}/packages", ids.application)).await;

@@ -39,6 +39,11 @@ pub struct ApplicationView {
     pub kind: String,
     /// Whether its rollouts begin with a bastion batch.
     pub bastion: BastionRule,
+    /// When the cache was last known to be right: the latest of its groups; null: it has none, and no
+    /// CMDB gives it.
+    pub synced_at: Option<Timestamp>,
+    /// Whether that is longer ago than the configured limit.
+    pub stale: bool,
 }
 
 /// A version that runs on servers of a group.
@@ -136,6 +141,10 @@ pub struct ServerView {
     pub is_bastion: bool,
     /// No part of the group any more.
     pub retired: bool,
+    /// When the cache was last known to be right: that of its group, with whose record it comes.
+    pub synced_at: Timestamp,
+    /// Whether that is longer ago than the configured limit.
+    pub stale: bool,
     /// Pulled out by hand.
     pub pulled_out: Option<PulledOut>,
     /// Whether it gets traffic.

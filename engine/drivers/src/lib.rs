@@ -9,17 +9,20 @@
 //! |---|---|
 //! | load balancer | [`none`], [`noop`], [`fake`] |
 //! | executor | [`local`], [`noop`], [`fake`] |
-//! | CMDB | [`file_cmdb`] |
+//! | CMDB | [`file_cmdb`], [`http_cmdb`], [`netbox_cmdb`] |
 //! | package store | [`packages`] |
 //! | scripts | [`scripts`] |
 //!
 //! [`guard`] puts a time limit, metrics and tracing around any of them; [`registry`] finds them by
-//! the names that groups use.
+//! the names that groups use; [`cmdb_records`] says which records of a CMDB count.
 
+pub mod cmdb_records;
 pub mod fake;
 pub mod file_cmdb;
 pub mod guard;
+pub mod http_cmdb;
 pub mod local;
+pub mod netbox_cmdb;
 pub mod none;
 pub mod noop;
 pub mod packages;

@@ -1,11 +1,16 @@
 //! The CMDB in a file: what is broken is told with its line and takes nothing good away.
 
+#[path = "conformance/cmdb.rs"]
+mod conformance;
+
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use capstan_core::ports::{Cmdb, CmdbGroup, DriverError};
 use capstan_core::record::{BastionRule, OnLbFailure};
-use capstan_drivers::file_cmdb::{FileCmdb, Names};
+use capstan_drivers::file_cmdb::FileCmdb;
+use conformance::{Subject, names, suite};
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 const GOOD: &str = r"groups:
@@ -61,9 +66,7 @@ impl File {
 }
 
 async fn open(path: &Path) -> FileCmdb {
-    let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
-    let names = Names { load_balancers: names(&["none", "edge"]), executors: names(&["local"]) };
-    FileCmdb::open(path, names).await
+    FileCmdb::open(path, names()).await
 }
 
 async fn group(cmdb: &FileCmdb, id: &str) -> CmdbGroup {
@@ -73,6 +76,32 @@ async fn group(cmdb: &FileCmdb, id: &str) -> CmdbGroup {
 fn with(from: &str, to: &str) -> String {
     assert!(GOOD.contains(from), "{from}");
     GOOD.replacen(from, to, 1)
+}
+
+/// A file and its driver.
+struct Watched {
+    file: File,
+    cmdb: FileCmdb,
+}
+
+impl Subject for Watched {
+    fn cmdb(&self) -> &dyn Cmdb {
+        &self.cmdb
+    }
+
+    fn put(&self, groups: &[Value]) {
+        self.file.write(&json!({"groups": groups}).to_string());
+    }
+}
+
+#[tokio::test]
+async fn file_conforms() {
+    suite(async || {
+        let file = File::new("groups: []");
+        let cmdb = file.open().await;
+        Box::new(Watched { file, cmdb }) as Box<dyn Subject>
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -214,7 +243,7 @@ async fn doubles_across_groups_are_told() {
     file.write(&with("id: db-prod", "id: web-prod"));
     assert_eq!(group(&cmdb, "web-prod").await.port, 8080);
     let faults = cmdb.faults();
-    assert!(faults[0].contains("group web-prod: the group is in the file twice"), "{faults:?}");
+    assert!(faults[0].contains("group web-prod: the group is there twice"), "{faults:?}");
     // What is retired may have a successor in its place.
     let retired = clash.replace("is_bastion: true", "retired: true");
     file.write(&retired);

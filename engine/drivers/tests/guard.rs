@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use capstan_core::ServerId;
 use capstan_core::ports::{Cmdb, Endpoint, LoadBalancer};
+use capstan_drivers::cmdb_records::Names;
 use capstan_drivers::fake::{Act, FakeLoadBalancer, Fault};
-use capstan_drivers::file_cmdb::{FileCmdb, Names};
+use capstan_drivers::file_cmdb::FileCmdb;
 use capstan_drivers::guard::{Guard, METRIC};
 use metrics::{
     Counter, Gauge, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder, SharedString, Unit,

@@ -1,8 +1,10 @@
 //! Applications: what is released.
 
-use capstan_core::ApplicationId;
+use std::collections::BTreeMap;
+
 use capstan_core::record::Application;
 use capstan_core::view::{ApplicationView, Page};
+use capstan_core::{ApplicationId, Timestamp};
 use sea_orm::sea_query::{Expr, ExprTrait, Func, LikeExpr};
 use sea_orm::{
     ActiveModelTrait, ColumnTrait, Condition, ConnectionTrait, EntityTrait, IntoActiveModel,
@@ -11,10 +13,12 @@ use sea_orm::{
 
 use crate::cursor::{decode, encode, page};
 use crate::entities::applications::{Column, Entity, Model};
+use crate::entities::groups;
 use crate::operation::{Operation, timed};
-use crate::rows::inventory::{application_view, bastion_word};
+use crate::rows::inventory::{self, Freshness, application_view, bastion_word};
 use crate::store::commit;
 use crate::{Error, PageRequest, Store};
+use uuid::Uuid;
 
 impl Store {
     /// Creates an application, or changes the one with this id.
@@ -42,7 +46,7 @@ impl Store {
             let row = if is_new { row.insert(&txn).await } else { row.update(&txn).await }
                 .map_err(Error::database("write an application"))?;
             commit(txn).await?;
-            application_view(row)
+            self.application_one(row).await
         })
         .await
     }
@@ -72,7 +76,9 @@ impl Store {
                 .all(self.reader())
                 .await
                 .map_err(Error::database("list applications"))?;
-            page(rows, request.size(), |row| encode(&[&row.name]), application_view)
+            let Page { items, next_cursor } =
+                page(rows, request.size(), |row| encode(&[&row.name]), Ok)?;
+            Ok(Page { items: self.application_views(items).await?, next_cursor })
         })
         .await
     }
@@ -83,7 +89,10 @@ impl Store {
     /// When the database does not answer.
     pub async fn application(&self, id: ApplicationId) -> Result<Option<ApplicationView>, Error> {
         timed(Operation::Application, async {
-            by_id(self.reader(), id).await?.map(application_view).transpose()
+            match by_id(self.reader(), id).await? {
+                Some(row) => self.application_one(row).await.map(Some),
+                None => Ok(None),
+            }
         })
         .await
     }
@@ -94,9 +103,53 @@ impl Store {
     /// When the database does not answer.
     pub async fn application_by_name(&self, name: &str) -> Result<Option<ApplicationView>, Error> {
         timed(Operation::Application, async {
-            by_name(self.reader(), name).await?.map(application_view).transpose()
+            match by_name(self.reader(), name).await? {
+                Some(row) => self.application_one(row).await.map(Some),
+                None => Ok(None),
+            }
         })
         .await
+    }
+
+    async fn application_one(&self, row: Model) -> Result<ApplicationView, Error> {
+        let fresh = self.freshness(&[row.id]).await?.remove(&row.id);
+        Ok(application_view(inventory::application(row)?, fresh))
+    }
+
+    async fn application_views(&self, rows: Vec<Model>) -> Result<Vec<ApplicationView>, Error> {
+        let ids: Vec<Uuid> = rows.iter().map(|row| row.id).collect();
+        let fresh = self.freshness(&ids).await?;
+        let view = |row: Model| {
+            let fresh = fresh.get(&row.id).copied();
+            Ok(application_view(inventory::application(row)?, fresh))
+        };
+        rows.into_iter().map(view).collect()
+    }
+
+    /// How fresh the records of applications are. Each refresh of a group brings that of its
+    /// application, so the latest counts.
+    pub(crate) async fn freshness(
+        &self,
+        applications: &[Uuid],
+    ) -> Result<BTreeMap<Uuid, Freshness>, Error> {
+        if applications.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        let synced: Vec<(Uuid, i64)> = groups::Entity::find()
+            .select_only()
+            .column(groups::Column::ApplicationId)
+            .column_as(groups::Column::SyncedAt.max(), "latest")
+            .filter(groups::Column::ApplicationId.is_in(applications.iter().copied()))
+            .group_by(groups::Column::ApplicationId)
+            .into_tuple()
+            .all(self.reader())
+            .await
+            .map_err(Error::database("read how fresh applications are"))?;
+        let fresh = synced.into_iter().map(|(id, latest)| {
+            let synced_at = Timestamp::from_micros(latest);
+            (id, Freshness { synced_at, stale: self.is_stale(synced_at) })
+        });
+        Ok(fresh.collect())
     }
 }
 

@@ -7,7 +7,7 @@ use capstan_core::order::endpoint;
 use capstan_core::ports::Endpoint;
 use capstan_core::record::{Binding, Flavor, Group, Hold, PackageRef};
 use capstan_core::rollback::{History, Past};
-use capstan_core::view::{ApplicationView, GroupView, Page};
+use capstan_core::view::{GroupView, Page};
 use capstan_core::{ApplicationId, DeploymentId, GroupId, PackageId};
 use sea_orm::sea_query::ExprTrait;
 use sea_orm::{
@@ -20,7 +20,8 @@ use crate::bulk::{list, quoted, sql};
 use crate::cursor::{decode_pair, encode, page, refused};
 use crate::entities::{applications, deployments, groups};
 use crate::operation::{Operation, timed};
-use crate::rows::{Reader, inventory};
+use crate::rows::Reader;
+use crate::rows::inventory::{self, Freshness, application_view};
 use crate::{Error, PageRequest, Store, load};
 
 impl Store {
@@ -111,10 +112,11 @@ impl Store {
             return Ok(Vec::new());
         }
         let applications = applications_of(conn, &rows).await?;
+        let of: Vec<Uuid> = applications.keys().copied().collect();
+        let fresh = self.freshness(&of).await?;
         let mut counts = counts(conn, &ids).await?;
         let mut versions = versions(conn, &ids).await?;
         let mut running = running(conn, &ids).await?;
-        let now = self.now();
         rows.into_iter()
             .map(|row| {
                 let application =
@@ -122,8 +124,10 @@ impl Store {
                         Reader::new("groups", &row.id).problem("its application is missing".into())
                     })?;
                 let id = row.id;
-                let mut view = view(inventory::group(row, inventory::application(application)?)?);
-                view.stale = now.since(view.synced_at) > self.stale_after();
+                let of = fresh.get(&row.application_id).copied();
+                let group = inventory::group(row, inventory::application(application)?)?;
+                let mut view = view(group, of);
+                view.stale = self.is_stale(view.synced_at);
                 if let Some(counts) = counts.remove(&id) {
                     (view.total, view.out, view.in_service) = counts;
                 }
@@ -162,20 +166,14 @@ fn after(cursor: &str) -> Result<Condition, Error> {
         .add(groups::Column::Name.eq(name).and(groups::Column::Id.gt(id))))
 }
 
-fn view(group: Group) -> GroupView {
+/// `fresh`: how fresh the application's record is.
+fn view(group: Group, fresh: Option<Freshness>) -> GroupView {
     let Group { application, binding, .. } = group;
     GroupView {
         id: group.id,
         external_id: group.external_id,
         name: binding.group,
-        application: ApplicationView {
-            id: application.id,
-            name: application.name,
-            owner: application.owner,
-            environment: application.environment,
-            kind: application.kind,
-            bastion: application.bastion,
-        },
+        application: application_view(application, fresh),
         site: binding.site,
         virtual_path: binding.virtual_path,
         doc_base: binding.doc_base,

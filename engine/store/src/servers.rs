@@ -2,12 +2,13 @@
 
 use capstan_core::view::{ServerView, VersionView};
 use capstan_core::{GroupId, PackageId, ServerId, Timestamp};
-use sea_orm::FromQueryResult;
+use sea_orm::{EntityTrait, FromQueryResult, QuerySelect};
 use uuid::Uuid;
 
 use crate::bulk::sql;
+use crate::entities::groups;
 use crate::operation::{Operation, timed};
-use crate::rows::inventory::server_view;
+use crate::rows::inventory::{Freshness, server_view};
 use crate::{Error, Store, load};
 
 #[derive(FromQueryResult)]
@@ -28,7 +29,8 @@ impl Store {
         timed(Operation::Servers, async {
             let mut servers = load::servers(self.reader(), group).await?;
             servers.sort_by(|a, b| (&a.hostname, &a.instance).cmp(&(&b.hostname, &b.instance)));
-            Ok(servers.into_iter().map(|server| server_view(group, server)).collect())
+            let Some(fresh) = self.group_freshness(group).await? else { return Ok(Vec::new()) };
+            Ok(servers.into_iter().map(|server| server_view(group, server, fresh)).collect())
         })
         .await
     }
@@ -39,10 +41,28 @@ impl Store {
     /// When the database does not answer.
     pub async fn server(&self, id: ServerId) -> Result<Option<ServerView>, Error> {
         timed(Operation::Server, async {
-            let found = load::server(self.reader(), id).await?;
-            Ok(found.map(|(group, server)| server_view(group, server)))
+            let Some((group, server)) = load::server(self.reader(), id).await? else {
+                return Ok(None);
+            };
+            let fresh = self.group_freshness(group).await?;
+            Ok(fresh.map(|fresh| server_view(group, server, fresh)))
         })
         .await
+    }
+
+    /// How fresh the record of a group and its servers is; `None`: there is no such group.
+    async fn group_freshness(&self, group: GroupId) -> Result<Option<Freshness>, Error> {
+        let synced_at: Option<i64> = groups::Entity::find_by_id(group.0)
+            .select_only()
+            .column(groups::Column::SyncedAt)
+            .into_tuple()
+            .one(self.reader())
+            .await
+            .map_err(Error::database("read how fresh a group is"))?;
+        Ok(synced_at.map(|synced_at| {
+            let synced_at = Timestamp::from_micros(synced_at);
+            Freshness { synced_at, stale: self.is_stale(synced_at) }
+        }))
     }
 
     /// Which versions the members of a group run, as far as is known; the most common one first.

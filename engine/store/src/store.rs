@@ -10,6 +10,7 @@ use crate::commit::Request;
 use crate::operation::{Operation, timed};
 use crate::types::QueueMetrics;
 use crate::{Error, Store, claims};
+use capstan_core::Timestamp;
 
 /// How long the committer may take until it answers that it goes round.
 const PING_LIMIT: Duration = Duration::from_secs(5);
@@ -61,8 +62,9 @@ impl Store {
         &self.inner.writer
     }
 
-    pub(crate) fn stale_after(&self) -> Duration {
-        self.inner.stale_after
+    /// Whether a cached record that was last known to be right then is called stale.
+    pub(crate) fn is_stale(&self, synced_at: Timestamp) -> bool {
+        self.now().since(synced_at) > self.inner.stale_after
     }
 
     pub(crate) async fn begin(&self) -> Result<DatabaseTransaction, Error> {

@@ -51,6 +51,8 @@ pub(crate) fn group(name: &str, application: &str, total: u32, out: u32) -> Grou
             environment: "prod".to_owned(),
             kind: "generic".to_owned(),
             bastion: BastionRule::One,
+            synced_at: Some(before(38)),
+            stale: false,
         },
         site: "main".to_owned(),
         virtual_path: "/".to_owned(),
@@ -152,6 +154,8 @@ fn server(
         pool: "a".to_owned(),
         is_bastion: number == 1,
         retired: false,
+        synced_at: before(38),
+        stale: false,
         pulled_out: (number == 6).then(|| PulledOut {
             by: "bo".to_owned(),
             reason: "disk reports errors, ticket 4411".to_owned(),

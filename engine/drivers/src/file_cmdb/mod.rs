@@ -8,7 +8,6 @@
 //! A group without `revision` gets one that grows with every change, taken from the time at which
 //! the file changed, in microseconds.
 
-mod check;
 mod load;
 mod source;
 mod tree;
@@ -22,20 +21,11 @@ use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::Notify;
 use tokio_util::task::AbortOnDropHandle;
 
-use load::Records;
+use crate::cmdb_records::{Names, Records};
 use source::Mark;
 
 /// How often the file is compared although nothing was heard of it: not every file system tells.
 const COMPARED_EVERY: Duration = Duration::from_secs(5);
-
-/// Names of drivers that groups may use.
-#[derive(Debug, Clone, Default)]
-pub struct Names {
-    /// Load balancers.
-    pub load_balancers: Vec<String>,
-    /// Executors.
-    pub executors: Vec<String>,
-}
 
 /// A CMDB in a file.
 pub struct FileCmdb {
@@ -109,9 +99,9 @@ impl Inner {
         let before = self.records().clone();
         let name = self.path.display().to_string();
         let after = match &file.text {
-            Ok(text) => before.after(&name, text, &self.names, file.mark.stamp()),
+            Ok(text) => load::after(&before, &name, text, &self.names, file.mark.stamp()),
             Err(reason) => {
-                before.with_broken_file(format!("{name}: {reason} (nothing of it is used)"))
+                before.with_broken_source(format!("{name}: {reason} (nothing of it is used)"))
             }
         };
         if after != before {

@@ -7,48 +7,7 @@ use serde::de::{
 use serde::{Deserialize, forward_to_deserialize_any};
 use serde_saphyr::{Spanned, budget, options};
 
-/// What is wrong at a place of a file.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{reason}")]
-pub(super) struct Fault {
-    /// Line, from 1, if known.
-    pub(super) line: Option<u64>,
-    /// The reason, for people.
-    pub(super) reason: String,
-    /// Whether the reason names the field.
-    is_named: bool,
-}
-
-impl Fault {
-    pub(super) fn new(line: u64, reason: impl Into<String>) -> Self {
-        Self { line: Some(line), ..Self::somewhere(reason) }
-    }
-
-    fn somewhere(reason: impl Into<String>) -> Self {
-        Self { line: None, reason: reason.into(), is_named: false }
-    }
-
-    /// The same, at `line` unless a line is known.
-    pub(super) fn or_at(mut self, line: u64) -> Self {
-        self.line = self.line.or(Some(line));
-        self
-    }
-
-    /// The same, with the name of the field: one line may hold many.
-    fn in_field(mut self, name: &str) -> Self {
-        if !self.is_named {
-            self.is_named = true;
-            self.reason = format!("`{name}`: {}", self.reason);
-        }
-        self
-    }
-}
-
-impl serde::de::Error for Fault {
-    fn custom<T: std::fmt::Display>(reason: T) -> Self {
-        Self::somewhere(reason.to_string())
-    }
-}
+use crate::cmdb_records::{Fault, Place};
 
 /// One value of a file.
 #[derive(Debug)]
@@ -84,12 +43,19 @@ pub(super) fn parse(text: &str) -> Result<Node, Fault> {
         strict_booleans: true,
     };
     serde_saphyr::from_str_with_options(text, options).map_err(|error| {
-        let line = error.location().map(|location| location.line());
-        Fault { line, ..Fault::somewhere(error.without_snippet().to_string()) }
+        let fault = Fault::somewhere(error.without_snippet().to_string());
+        match error.location() {
+            Some(location) => fault.or_at(Place::Line(location.line())),
+            None => fault,
+        }
     })
 }
 
 impl Node {
+    fn place(&self) -> Place {
+        Place::Line(self.line)
+    }
+
     /// The entries of a map: line and name of the key, and the value. `None` if it is none.
     pub(super) fn entries(&self) -> Option<impl Iterator<Item = (u64, &str, &Node)>> {
         let Value::Map(entries) = &self.value else { return None };
@@ -212,7 +178,7 @@ impl<'de> Deserializer<'de> for Cursor<'de> {
     type Error = Fault;
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
-        self.visit(visitor).map_err(|fault| fault.or_at(self.node.line))
+        self.visit(visitor).map_err(|fault| fault.or_at(self.node.place()))
     }
 
     fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
@@ -224,7 +190,7 @@ impl<'de> Deserializer<'de> for Cursor<'de> {
             ) => visitor.visit_borrowed_str(text),
             _ => self.visit(visitor),
         }
-        .map_err(|fault| fault.or_at(self.node.line))
+        .map_err(|fault| fault.or_at(self.node.place()))
     }
 
     fn deserialize_string<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
@@ -245,10 +211,10 @@ impl<'de> Deserializer<'de> for Cursor<'de> {
         visitor: V,
     ) -> Result<V::Value, Fault> {
         let Value::Text(word) = &self.node.value else {
-            return Err(Fault::new(self.node.line, "a word is expected here"));
+            return Err(Fault::new(self.node.place(), "a word is expected here"));
         };
         let word: StrDeserializer<'_, Fault> = word.as_str().into_deserializer();
-        visitor.visit_enum(word).map_err(|fault| fault.or_at(self.node.line))
+        visitor.visit_enum(word).map_err(|fault| fault.or_at(self.node.place()))
     }
 
     fn deserialize_newtype_struct<V: Visitor<'de>>(
@@ -300,12 +266,12 @@ impl<'a> MapAccess<'a> for Entries<'a> {
         let name: StrDeserializer<'_, Fault> = key.value.as_str().into_deserializer();
         seed.deserialize(name)
             .map(Some)
-            .map_err(|fault| Fault { is_named: true, ..fault.or_at(key.referenced.line()) })
+            .map_err(|fault| fault.or_at(Place::Line(key.referenced.line())).named())
     }
 
     fn next_value_seed<V: DeserializeSeed<'a>>(&mut self, seed: V) -> Result<V::Value, Fault> {
         let (name, node) = self.value.take().expect("serde asks for the key first");
         seed.deserialize(Cursor { node, ..self.at })
-            .map_err(|fault| fault.or_at(node.line).in_field(name))
+            .map_err(|fault| fault.or_at(node.place()).in_field(name))
     }
 }

@@ -66,9 +66,29 @@ pub(crate) fn application(row: applications::Model) -> Result<Application, Error
     })
 }
 
-pub(crate) fn application_view(row: applications::Model) -> Result<ApplicationView, Error> {
-    let Application { id, name, owner, environment, kind, bastion } = application(row)?;
-    Ok(ApplicationView { id, name, owner, environment, kind, bastion })
+/// Since when a cached record is known to be right, and whether that is too long ago.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Freshness {
+    pub(crate) synced_at: Timestamp,
+    pub(crate) stale: bool,
+}
+
+/// `fresh`: none, if no CMDB gives the application.
+pub(crate) fn application_view(
+    application: Application,
+    fresh: Option<Freshness>,
+) -> ApplicationView {
+    let Application { id, name, owner, environment, kind, bastion } = application;
+    ApplicationView {
+        id,
+        name,
+        owner,
+        environment,
+        kind,
+        bastion,
+        synced_at: fresh.map(|fresh| fresh.synced_at),
+        stale: fresh.is_some_and(|fresh| fresh.stale),
+    }
 }
 
 pub(crate) fn group(row: groups::Model, application: Application) -> Result<Group, Error> {
@@ -129,7 +149,7 @@ pub(crate) fn server(row: servers::Model, state: server_states::Model) -> Result
     })
 }
 
-pub(crate) fn server_view(group: GroupId, server: Server) -> ServerView {
+pub(crate) fn server_view(group: GroupId, server: Server, fresh: Freshness) -> ServerView {
     let (version, proven_at) =
         server.running.map_or((None, None), |running| (Some(running.version), running.proven_at));
     ServerView {
@@ -144,6 +164,8 @@ pub(crate) fn server_view(group: GroupId, server: Server) -> ServerView {
         pool: server.pool,
         is_bastion: server.is_bastion,
         retired: server.retired,
+        synced_at: fresh.synced_at,
+        stale: fresh.stale,
         pulled_out: server.pulled_out,
         service: server.service,
         out_because: server.out_because,

@@ -47,6 +47,32 @@ async fn applications_are_listed_by_name_and_searched() {
 }
 
 #[tokio::test]
+async fn what_is_cached_says_how_fresh_it_is() {
+    let (store, _folder) = store().await;
+    let shop = application(&store, "shop").await;
+    let view = store.application(shop.id).await.expect("read").expect("there");
+    assert_eq!((view.synced_at, view.stale), (None, false), "no CMDB gives it");
+    let state = group_state(&store, &shop, 3).await;
+    group_state(&store, &shop, 0).await;
+    let groups = store.groups(Some(shop.id), first(9)).await.expect("read").items;
+    let group = groups.iter().find(|group| group.id == state.id()).expect("there");
+    assert!(group.stale);
+    // Servers come with their group's record, an application with the latest of its groups'.
+    let servers = store.servers(state.id()).await.expect("read");
+    assert_eq!(servers.len(), 3);
+    for server in &servers {
+        assert_eq!((server.synced_at, server.stale), (group.synced_at, true));
+        assert_eq!(store.server(server.id).await.expect("read").as_ref(), Some(server));
+    }
+    let view = store.application(shop.id).await.expect("read").expect("there");
+    assert_eq!(view.synced_at, groups.iter().map(|group| group.synced_at).max());
+    assert!(view.stale);
+    assert_eq!(view, group.application);
+    let listed = store.applications(None, first(9)).await.expect("read").items;
+    assert_eq!(listed, [view]);
+}
+
+#[tokio::test]
 async fn a_group_shows_its_counts_its_version_and_what_runs() {
     let (store, _folder) = store().await;
     let shop = application(&store, "shop").await;

@@ -6,62 +6,61 @@ use std::path::{Component, Path};
 
 use capstan_core::ports::{CmdbApplication, CmdbGroup, CmdbServer};
 
-use super::Names;
-use super::tree::Fault;
+use super::{Fault, Names, Place};
 
 const LONGEST_NAME: usize = 128;
 const LONGEST_SETTLE: u32 = 3600;
 
-/// A record with the lines that it was read from.
+/// A record with the places that it was read from.
 #[derive(Debug, Clone)]
-pub(super) struct Placed {
-    pub(super) group: CmdbGroup,
-    pub(super) line: u64,
-    pub(super) server_lines: Vec<u64>,
+pub(crate) struct Placed {
+    pub(crate) group: CmdbGroup,
+    pub(crate) place: Place,
+    pub(crate) server_places: Vec<Place>,
 }
 
 impl Placed {
-    fn servers(&self) -> impl Iterator<Item = (u64, &CmdbServer)> {
-        let lines = self.server_lines.iter().copied().chain(std::iter::repeat(self.line));
-        lines.zip(&self.group.servers)
+    fn servers(&self) -> impl Iterator<Item = (Place, &CmdbServer)> {
+        let places = self.server_places.iter().copied().chain(std::iter::repeat(self.place));
+        places.zip(&self.group.servers)
     }
 }
 
 /// What is wrong with a group by itself.
-pub(super) fn alone(placed: &Placed, names: &Names) -> Vec<Fault> {
+pub(crate) fn alone(placed: &Placed, names: &Names) -> Vec<Fault> {
     let mut faults = Faults(Vec::new());
-    let Placed { group, line, .. } = placed;
-    let line = *line;
-    faults.id(line, "id of the group", &group.id);
-    faults.words(line, "name of the group", &group.name, Empty::Refused);
-    faults.id(line, "id of the application", &group.application.id);
-    faults.words(line, "name of the application", &group.application.name, Empty::Refused);
-    faults.words(line, "site", &group.site, Empty::Allowed);
-    faults.words(line, "idc", &group.idc, Empty::Allowed);
+    let Placed { group, place, .. } = placed;
+    let place = *place;
+    faults.id(place, "id of the group", &group.id);
+    faults.words(place, "name of the group", &group.name, Empty::Refused);
+    faults.id(place, "id of the application", &group.application.id);
+    faults.words(place, "name of the application", &group.application.name, Empty::Refused);
+    faults.words(place, "site", &group.site, Empty::Allowed);
+    faults.words(place, "idc", &group.idc, Empty::Allowed);
     if group.revision < 0 {
-        faults.add(line, format!("the revision {} is below 0", group.revision));
+        faults.add(place, format!("the revision {} is below 0", group.revision));
     }
     if group.port == 0 {
-        faults.add(line, "the port must be from 1 to 65535");
+        faults.add(place, "the port must be from 1 to 65535");
     }
-    faults.health_url(line, group);
-    faults.driver(line, "load balancer", &group.load_balancer, &names.load_balancers);
-    faults.driver(line, "executor", &group.executor, &names.executors);
+    faults.health_url(place, group);
+    faults.driver(place, "load balancer", &group.load_balancer, &names.load_balancers);
+    faults.driver(place, "executor", &group.executor, &names.executors);
     if group.settle_seconds > LONGEST_SETTLE {
-        faults.add(line, format!("settle_seconds must be at most {LONGEST_SETTLE}"));
+        faults.add(place, format!("settle_seconds must be at most {LONGEST_SETTLE}"));
     }
     if group.keep_releases == 0 {
-        faults.add(line, "keep_releases must be at least 1");
+        faults.add(place, "keep_releases must be at least 1");
     }
     let mut seen = HashMap::new();
-    for (line, server) in placed.servers() {
-        faults.server(line, group, server);
+    for (place, server) in placed.servers() {
+        faults.server(place, group, server);
         let names = (&server.hostname, &server.instance);
-        if let Some(first) = seen.insert(names, line) {
+        if let Some(first) = seen.insert(names, place) {
             faults.add(
-                line,
+                place,
                 format!(
-                    "the group has {} twice, first in line {first}; instances of one host need \
+                    "the group has {} twice, first in {first}; instances of one host need \
                      different names in `instance`",
                     described(server)
                 ),
@@ -80,19 +79,19 @@ enum Empty {
 struct Faults(Vec<Fault>);
 
 impl Faults {
-    fn add(&mut self, line: u64, reason: impl Into<String>) {
-        self.0.push(Fault::new(line, reason));
+    fn add(&mut self, place: Place, reason: impl Into<String>) {
+        self.0.push(Fault::new(place, reason));
     }
 
     /// An id or a host name: it may become part of a path, an address or a command.
-    fn id(&mut self, line: u64, what: &str, value: &str) {
+    fn id(&mut self, place: Place, what: &str, value: &str) {
         let is_inner = |byte: u8| byte.is_ascii_alphanumeric() || b"._:-".contains(&byte);
         let is_good = value.len() <= LONGEST_NAME
             && value.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric())
             && value.bytes().all(is_inner);
         if !is_good {
             self.add(
-                line,
+                place,
                 format!(
                     "the {what} is `{value}`; it must begin with a letter or digit and hold only \
                      letters, digits and . _ : - (at most {LONGEST_NAME})"
@@ -102,25 +101,25 @@ impl Faults {
     }
 
     /// A name for people.
-    fn words(&mut self, line: u64, what: &str, value: &str, empty: Empty) {
+    fn words(&mut self, place: Place, what: &str, value: &str, empty: Empty) {
         if value.trim().is_empty() {
             if empty == Empty::Refused || !value.is_empty() {
-                self.add(line, format!("the {what} is empty"));
+                self.add(place, format!("the {what} is empty"));
             }
         } else if value.chars().count() > LONGEST_NAME || value.chars().any(char::is_control) {
             self.add(
-                line,
+                place,
                 format!("the {what} has control characters or more than {LONGEST_NAME} characters"),
             );
         }
     }
 
-    fn health_url(&mut self, line: u64, group: &CmdbGroup) {
+    fn health_url(&mut self, place: Place, group: &CmdbGroup) {
         let url = &group.health_check_url;
         if url.is_empty() {
             if group.load_balancer == "none" {
                 self.add(
-                    line,
+                    place,
                     "health_check_url is empty; without a load balancer nothing else tells \
                      whether a server serves",
                 );
@@ -128,30 +127,30 @@ impl Faults {
         } else if !(url.starts_with("http://") || url.starts_with("https://"))
             || url.chars().any(|character| character.is_control() || character == ' ')
         {
-            self.add(line, format!("health_check_url is `{url}`, which is no http or https URL"));
+            self.add(place, format!("health_check_url is `{url}`, which is no http or https URL"));
         }
     }
 
-    fn driver(&mut self, line: u64, what: &str, name: &str, known: &[String]) {
+    fn driver(&mut self, place: Place, what: &str, name: &str, known: &[String]) {
         if !known.iter().any(|known| known == name) {
             let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
-            self.add(line, format!("there is no {what} named `{name}`; configured are: {known}"));
+            self.add(place, format!("there is no {what} named `{name}`; configured are: {known}"));
         }
     }
 
-    fn server(&mut self, line: u64, group: &CmdbGroup, server: &CmdbServer) {
-        self.id(line, "id of the server", &server.id);
-        self.id(line, "hostname", &server.hostname);
+    fn server(&mut self, place: Place, group: &CmdbGroup, server: &CmdbServer) {
+        self.id(place, "id of the server", &server.id);
+        self.id(place, "hostname", &server.hostname);
         if !server.instance.is_empty() {
-            self.id(line, "instance", &server.instance);
+            self.id(place, "instance", &server.instance);
         }
-        self.words(line, "pool", &server.pool, Empty::Allowed);
-        self.words(line, "idc", server.idc.as_deref().unwrap_or(""), Empty::Allowed);
+        self.words(place, "pool", &server.pool, Empty::Allowed);
+        self.words(place, "idc", server.idc.as_deref().unwrap_or(""), Empty::Allowed);
         if server.ip_address.parse::<IpAddr>().is_err() {
-            self.add(line, format!("`{}` is no IP address", server.ip_address));
+            self.add(place, format!("`{}` is no IP address", server.ip_address));
         }
         if server.port == Some(0) {
-            self.add(line, "the port must be from 1 to 65535");
+            self.add(place, "the port must be from 1 to 65535");
         }
         let root = root(group, server);
         let is_plain =
@@ -159,7 +158,7 @@ impl Faults {
         let path = Path::new(root);
         if root.is_empty() {
             self.add(
-                line,
+                place,
                 format!("{} has no root, and the group has no doc_base", described(server)),
             );
         } else if !path.is_absolute()
@@ -167,7 +166,7 @@ impl Faults {
             || !path.components().all(is_plain)
             || root.chars().any(char::is_control)
         {
-            self.add(line, format!("the root `{root}` is no absolute path without `..`"));
+            self.add(place, format!("the root `{root}` is no absolute path without `..`"));
         }
     }
 }
@@ -193,7 +192,7 @@ impl Together {
             && other != application
         {
             faults.push(Fault::new(
-                placed.line,
+                placed.place,
                 format!(
                     "the application {} is described differently in the group {of}",
                     application.id
@@ -204,16 +203,16 @@ impl Together {
             && *id != application.id
         {
             faults.push(Fault::new(
-                placed.line,
+                placed.place,
                 format!(
                     "the application {} has the name `{}` of the application {id} in the group {of}",
                     application.id, application.name
                 ),
             ));
         }
-        for (line, server) in placed.servers() {
+        for (place, server) in placed.servers() {
             if let Some(reason) = self.clash(group, server).or_else(|| own.clash(group, server)) {
-                faults.push(Fault::new(line, reason));
+                faults.push(Fault::new(place, reason));
             }
             own.add_server(group, server);
         }

@@ -1,0 +1,257 @@
+//! From the entries of a source to the records that count: what is good is taken, and what is
+//! broken leaves the last good record in place.
+
+use std::collections::{BTreeMap, HashSet};
+
+use capstan_core::ports::CmdbGroup;
+
+use super::check::{Placed, Together};
+use super::{Fault, Place};
+
+/// What became of a broken group.
+const LAST_GOOD: &str = "its last good record stays in force";
+const LEFT_OUT: &str = "it is left out";
+
+/// What a driver answers from.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Records {
+    /// Groups that count, by id.
+    pub(crate) groups: BTreeMap<String, CmdbGroup>,
+    /// Groups that are broken and were never good: their ids with the reason.
+    pub(crate) never_good: BTreeMap<String, String>,
+    /// What is wrong now.
+    pub(crate) faults: Vec<String>,
+    /// Whether the source was ever good as a whole.
+    pub(crate) is_loaded: bool,
+}
+
+/// One entry of a source.
+#[derive(Debug, Clone)]
+pub(crate) struct Entry {
+    pub(crate) place: Place,
+    pub(crate) id: Option<String>,
+    pub(crate) record: Result<Placed, Vec<Fault>>,
+}
+
+/// The entries of a source, each id once.
+#[derive(Debug, Default)]
+pub(crate) struct Read {
+    entries: Vec<Entry>,
+    doubles: Vec<(String, Fault)>,
+    ids: HashSet<String>,
+}
+
+impl Read {
+    /// Adds an entry; the first with an id counts.
+    pub(crate) fn add(&mut self, entry: Entry) {
+        match &entry.id {
+            Some(id) if !self.ids.insert(id.clone()) => {
+                let fault = Fault::new(entry.place, "the group is there twice");
+                self.doubles.push((id.clone(), fault));
+            }
+            Some(_) | None => self.entries.push(entry),
+        }
+    }
+}
+
+/// What becomes of a record whose revision is below the one that is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Older {
+    /// If it differs, somebody forgot to raise it: that is told.
+    Told,
+    /// Another node of the CMDB lags behind: nothing is wrong.
+    Ignored,
+}
+
+/// Where entries come from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Source<'a> {
+    /// Its name in sentences.
+    pub(crate) name: &'a str,
+    /// The revision for what changed and has none.
+    pub(crate) stamp: i64,
+    pub(crate) older: Older,
+}
+
+impl Source<'_> {
+    /// What is wrong, with place and result.
+    pub(crate) fn sentence(&self, group: Option<&str>, fault: &Fault, result: &str) -> String {
+        let place = fault.place.map(|place| format!(", {place}")).unwrap_or_default();
+        let group = group.map(|group| format!(", group {group}")).unwrap_or_default();
+        format!("{}{place}{group}: {} ({result})", self.name, fault.reason)
+    }
+}
+
+impl Records {
+    /// The same records with the reason why the source as a whole cannot be used.
+    pub(crate) fn with_broken_source(&self, reason: String) -> Self {
+        Self { faults: vec![reason], ..self.clone() }
+    }
+
+    /// The records after reading the whole source.
+    pub(crate) fn merged(&self, source: &Source<'_>, read: Read) -> Self {
+        let mut next = Self { is_loaded: true, ..Self::default() };
+        let mut together = Together::default();
+        let has_unnamed = read.entries.iter().any(|entry| entry.id.is_none());
+        for (id, fault) in &read.doubles {
+            next.faults.push(source.sentence(Some(id), fault, "the first one counts"));
+        }
+        let mut good = Vec::new();
+        for entry in read.entries {
+            match self.judged(entry, source) {
+                Ok(placed) => good.push(placed),
+                Err(broken) => next.keep_last_good(self, source, &broken, Some(&mut together)),
+            }
+        }
+        for placed in good {
+            let clashes = together.clashes(&placed);
+            if clashes.is_empty() {
+                together.add(&placed.group);
+                next.groups.insert(placed.group.id.clone(), placed.group);
+            } else {
+                let Placed { group, place, .. } = placed;
+                let broken = Broken { place, id: Some(group.id), faults: clashes };
+                next.keep_last_good(self, source, &broken, None);
+            }
+        }
+        if has_unnamed {
+            // The broken one may be any of those that are missing.
+            for (id, group) in &self.groups {
+                next.groups.entry(id.clone()).or_insert_with(|| group.clone());
+            }
+        }
+        next
+    }
+
+    /// The record of a group that was read by itself, or the sentences that say what is wrong with it.
+    /// It counts from now on.
+    pub(crate) fn take_one(
+        &mut self,
+        source: &Source<'_>,
+        id: &str,
+        entry: Entry,
+    ) -> Result<CmdbGroup, Vec<String>> {
+        let judged = self.judged(entry, source).and_then(|placed| {
+            let mut together = Together::default();
+            let others = self.groups.values().filter(|other| other.id != placed.group.id);
+            others.for_each(|other| together.add(other));
+            let faults = together.clashes(&placed);
+            let Placed { group, place, .. } = placed;
+            if faults.is_empty() {
+                Ok(group)
+            } else {
+                Err(Broken { place, id: Some(group.id), faults })
+            }
+        });
+        match judged {
+            Ok(group) => {
+                self.never_good.remove(&group.id);
+                self.groups.insert(group.id.clone(), group.clone());
+                Ok(group)
+            }
+            Err(mut broken) => {
+                broken.id.get_or_insert_with(|| id.to_owned());
+                let result = if self.groups.contains_key(id) { LAST_GOOD } else { LEFT_OUT };
+                Err(broken.sentences(source, result))
+            }
+        }
+    }
+
+    /// The group and the revision of an entry that is newer than what counts, or is about a group of
+    /// which nothing counts.
+    pub(crate) fn lacks(&self, entry: &Entry) -> Option<(String, i64)> {
+        let (id, Ok(placed)) = (entry.id.as_ref()?, &entry.record) else { return None };
+        let given = placed.group.revision;
+        let is_newer = match self.groups.get(id) {
+            None => true,
+            Some(known) if given == 0 => {
+                CmdbGroup { revision: known.revision, ..placed.group.clone() } != *known
+            }
+            Some(known) => given > known.revision,
+        };
+        is_newer.then(|| (id.clone(), given))
+    }
+
+    /// The record of an entry with its revision, or what is wrong with it.
+    fn judged(&self, entry: Entry, source: &Source<'_>) -> Result<Placed, Broken> {
+        let Entry { place, id, record } = entry;
+        let broken = |faults| Broken { place, id: id.clone(), faults };
+        let placed = record.map_err(broken)?;
+        let before = self.groups.get(&placed.group.id);
+        revise(before, placed, source).map_err(|fault| broken(vec![fault]))
+    }
+
+    fn keep_last_good(
+        &mut self,
+        before: &Self,
+        source: &Source<'_>,
+        broken: &Broken,
+        together: Option<&mut Together>,
+    ) {
+        let last_good = broken.id.as_ref().and_then(|id| before.groups.get(id));
+        let result = match last_good {
+            Some(_) => LAST_GOOD,
+            None => LEFT_OUT,
+        };
+        let sentences = broken.sentences(source, result);
+        match (last_good, &broken.id) {
+            (Some(group), _) if !self.groups.contains_key(&group.id) => {
+                if let Some(together) = together {
+                    together.add(group);
+                }
+                self.groups.insert(group.id.clone(), group.clone());
+            }
+            (None, Some(id)) => {
+                self.never_good.insert(id.clone(), sentences.join("; "));
+            }
+            _ => {}
+        }
+        self.faults.extend(sentences);
+    }
+}
+
+struct Broken {
+    place: Place,
+    id: Option<String>,
+    faults: Vec<Fault>,
+}
+
+impl Broken {
+    fn sentences(&self, source: &Source<'_>, result: &str) -> Vec<String> {
+        let faults = self.faults.iter().map(|fault| fault.clone().or_at(self.place));
+        faults.map(|fault| source.sentence(self.id.as_deref(), &fault, result)).collect()
+    }
+}
+
+/// A record that was read, with its revision.
+fn revise(
+    before: Option<&CmdbGroup>,
+    mut read: Placed,
+    source: &Source<'_>,
+) -> Result<Placed, Fault> {
+    let given = read.group.revision;
+    let Some(before) = before else {
+        read.group.revision = if given == 0 { source.stamp } else { given };
+        return Ok(read);
+    };
+    let is_same = CmdbGroup { revision: before.revision, ..read.group.clone() } == *before;
+    read.group.revision = match (is_same, given) {
+        (true, _) => given.max(before.revision),
+        (false, 0) => source.stamp.max(before.revision + 1),
+        (false, _) if given > before.revision => given,
+        (false, _) if given < before.revision && source.older == Older::Ignored => {
+            read.group = before.clone();
+            before.revision
+        }
+        (false, _) => {
+            return Err(Fault::new(
+                read.place,
+                format!(
+                    "the record changed, but its revision {given} is not above the one before, {}",
+                    before.revision
+                ),
+            ));
+        }
+    };
+    Ok(read)
+}

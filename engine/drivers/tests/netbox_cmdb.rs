@@ -1,0 +1,420 @@
+//! NetBox as CMDB, against a server that answers in its shapes.
+
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{Query, Request, State};
+use axum::http::StatusCode;
+use axum::http::header::AUTHORIZATION;
+use axum::response::{IntoResponse, Response};
+use capstan_core::ports::{Cmdb, CmdbGroup, DriverError};
+use capstan_drivers::cmdb_records::Names;
+use capstan_drivers::http_cmdb::Asking;
+use capstan_drivers::netbox_cmdb::{Mapping, NetboxCmdb, Settings, authorization};
+use serde_json::{Value, json};
+
+const V1: &str = "0123456789abcdef0123456789abcdef01234567";
+const V2: &str = "nbt_4F9DAouzURLb.zjebxBPzICiPbWz0Wtx0fTL7bCKXKGTYhNzkgC2S";
+
+type Parameters = Vec<(String, String)>;
+
+#[derive(Debug, Default)]
+struct NetBox {
+    devices: Vec<Value>,
+    machines: Vec<Value>,
+    /// Objects per page at most, whatever is asked for.
+    largest_page: usize,
+    /// How many lists still change between their pages.
+    changing: usize,
+    /// Instead of an answer.
+    fault: Option<(u16, &'static str)>,
+    /// The next page is always this one.
+    repeats: bool,
+    asked: Vec<(String, Parameters)>,
+}
+
+type Shared = Arc<Mutex<NetBox>>;
+
+struct Server {
+    netbox: Shared,
+    cmdb: NetboxCmdb,
+}
+
+fn mapping() -> Mapping {
+    Mapping {
+        tag: "capstan".to_owned(),
+        group_field: "capstan_group".to_owned(),
+        application_field: "capstan_application".to_owned(),
+        port_field: "capstan_port".to_owned(),
+        root_field: "capstan_root".to_owned(),
+        pool_field: "capstan_pool".to_owned(),
+        bastion_tag: "bastion".to_owned(),
+        statuses: vec!["active".to_owned()],
+        port: 8080,
+        health_check_url: "http://{ip}:{port}/healthz".to_owned(),
+        doc_base: "/srv/{application}".to_owned(),
+        environment: "prod".to_owned(),
+        kind: "generic".to_owned(),
+        load_balancer: "none".to_owned(),
+        executor: "local".to_owned(),
+    }
+}
+
+impl Server {
+    async fn start() -> Self {
+        Self::with(V2, mapping()).await
+    }
+
+    async fn with(token: &str, mapping: Mapping) -> Self {
+        let netbox = Arc::new(Mutex::new(NetBox { largest_page: 2, ..NetBox::default() }));
+        let router = Router::new().fallback(answer).with_state(netbox.clone());
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("it is bound");
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        let settings = Settings {
+            url: format!("http://{address}/netbox").parse().expect("a URL"),
+            asking: Asking {
+                authorization: Some(authorization(token)),
+                answer: Duration::from_secs(2),
+                ..Asking::default()
+            },
+            poll: Duration::from_millis(50),
+            mapping,
+        };
+        let names =
+            Names { load_balancers: vec!["none".to_owned()], executors: vec!["local".to_owned()] };
+        Self { netbox, cmdb: NetboxCmdb::new(&settings, names).expect("a client") }
+    }
+
+    fn netbox(&self) -> MutexGuard<'_, NetBox> {
+        self.netbox.lock().expect("nobody panicked")
+    }
+
+    async fn groups(&self) -> Vec<CmdbGroup> {
+        self.cmdb.groups().await.expect("groups answers")
+    }
+}
+
+async fn answer(
+    State(netbox): State<Shared>,
+    Query(parameters): Query<Parameters>,
+    request: Request,
+) -> Response {
+    let mut netbox = netbox.lock().expect("nobody panicked");
+    let path = request.uri().path().to_owned();
+    netbox.asked.push((path.clone(), parameters.clone()));
+    if let Some((status, body)) = netbox.fault {
+        return (StatusCode::from_u16(status).expect("a status"), body).into_response();
+    }
+    let token = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+    if ![format!("Token {V1}"), format!("Bearer {V2}")].iter().any(|good| Some(&**good) == token) {
+        let body = json!({"detail": "Invalid token"}).to_string();
+        return (StatusCode::FORBIDDEN, body).into_response();
+    }
+    let all = match path.as_str() {
+        "/netbox/api/dcim/devices/" => &netbox.devices,
+        "/netbox/api/virtualization/virtual-machines/" => &netbox.machines,
+        _ => return StatusCode::NOT_FOUND.into_response(),
+    };
+    let mut found: Vec<Value> =
+        all.iter().filter(|object| matches(object, &parameters)).cloned().collect();
+    found.sort_by_key(|object| object["id"].as_i64());
+    let body = page(&found, &path, &parameters, &netbox).to_string();
+    if netbox.changing > 0 && body.contains("offset=") {
+        netbox.changing -= 1;
+        netbox.devices.remove(0);
+    }
+    body.into_response()
+}
+
+/// As NetBox filters: tags by slug, custom fields of texts loosely.
+fn matches(object: &Value, parameters: &Parameters) -> bool {
+    parameters.iter().all(|(name, value)| match name.as_str() {
+        "tag" => object["tags"].as_array().expect("tags").iter().any(|tag| tag["slug"] == **value),
+        "last_updated__gte" => object["last_updated"].as_str().expect("a time") >= value.as_str(),
+        "limit" | "offset" | "ordering" | "exclude" => true,
+        _ => {
+            let field = name.strip_prefix("cf_").expect("a filter that NetBox has");
+            let text = object["custom_fields"][field].as_str();
+            text.is_some_and(|text| text.contains(value.as_str()))
+        }
+    })
+}
+
+fn page(found: &[Value], path: &str, parameters: &Parameters, netbox: &NetBox) -> Value {
+    let number = |name: &str| {
+        let given = parameters.iter().find(|(given, _)| given == name);
+        given.map(|(_, value)| value.parse::<usize>().expect("a number"))
+    };
+    let limit = number("limit").unwrap_or(50).min(netbox.largest_page);
+    let offset = number("offset").unwrap_or(0).min(found.len());
+    let end = (offset + limit).min(found.len());
+    let place = if netbox.repeats { offset } else { end };
+    let next = (end < found.len()).then(|| {
+        let kept = parameters.iter().filter(|(name, _)| name != "limit" && name != "offset");
+        let kept: Vec<String> = kept.map(|(name, value)| format!("&{name}={value}")).collect();
+        let kept = kept.concat();
+        // As behind a proxy that does not say for whom it asks.
+        format!("http://netbox.internal:8001{path}?limit={limit}&offset={place}{kept}")
+    });
+    json!({"count": found.len(), "next": next, "previous": null, "results": found[offset..end]})
+}
+
+fn nested(id: i64, name: &str) -> Value {
+    let slug = name.to_lowercase();
+    json!({"id": id, "url": format!("http://netbox.internal:8001/api/x/{id}/"), "display": name,
+        "name": name, "slug": slug, "description": ""})
+}
+
+/// What devices and virtual machines have in common.
+fn object(id: i64, name: &str, group: &str) -> Value {
+    let address = json!({"id": id, "url": "http://netbox.internal:8001/api/ipam/ip-addresses/1/",
+        "display": format!("10.0.0.{id}/24"), "family": {"value": 4, "label": "IPv4"},
+        "address": format!("10.0.0.{id}/24"), "description": ""});
+    json!({"id": id, "url": "http://netbox.internal:8001/api/", "display": name, "name": name,
+        "status": {"value": "active", "label": "Active"}, "site": nested(1, "SH"), "tenant": null,
+        "primary_ip": address, "primary_ip4": address, "primary_ip6": null, "cluster": null,
+        "description": "", "comments": "", "local_context_data": null, "config_template": null,
+        "tags": [nested(1, "capstan")],
+        "custom_fields": {"capstan_group": group, "capstan_application": "web",
+            "capstan_port": null, "capstan_root": null, "capstan_pool": null, "owner": ["x"]},
+        "created": "2026-01-01T00:00:00.000000Z", "last_updated": "2026-01-02T00:00:00.000000Z"})
+}
+
+fn device(id: i64, name: &str, group: &str) -> Value {
+    let mut device = object(id, name, group);
+    device["device_type"] = nested(1, "R650");
+    device["role"] = nested(1, "Server");
+    device["rack"] = nested(1, "R1");
+    device["face"] = json!({"value": "front", "label": "Front"});
+    device
+}
+
+fn machine(id: i64, name: &str, group: &str) -> Value {
+    let mut machine = object(id, name, group);
+    machine["vcpus"] = json!(2.0);
+    machine["memory"] = json!(4096);
+    machine["cluster"] = nested(1, "C1");
+    machine
+}
+
+#[tokio::test]
+async fn devices_and_machines_become_groups() {
+    let server = Server::start().await;
+    let mut bastion = device(1, "web-1", "web-prod");
+    bastion["tags"].as_array_mut().expect("tags").push(nested(2, "Bastion"));
+    let mut other = device(2, "web-2", "web-prod");
+    other["custom_fields"]["capstan_port"] = json!(8081);
+    other["custom_fields"]["capstan_root"] = json!("/srv/web-2");
+    other["custom_fields"]["capstan_pool"] = nested(1, "A");
+    other["site"] = nested(2, "PD");
+    let mut planned = device(3, "web-3", "web-prod");
+    planned["status"] = json!({"value": "planned", "label": "Planned"});
+    let mut alone = device(4, "alone", "web-prod");
+    alone["tags"] = json!([]);
+    let mut vm = machine(1, "web-vm", "web-prod");
+    vm["site"] = Value::Null;
+    vm["primary_ip"]["address"] = json!("2001:db8::1/64");
+    let mut db = machine(2, "db-1", "db");
+    db["primary_ip"]["address"] = json!("10.0.1.2/24");
+    db["custom_fields"]["capstan_application"] = Value::Null;
+    {
+        let mut netbox = server.netbox();
+        netbox.devices = vec![bastion, other, planned, alone];
+        netbox.machines = vec![vm, db];
+    }
+    let groups = server.groups().await;
+    assert_eq!(server.cmdb.faults(), Vec::<String>::new());
+    let [db, web] = groups.as_slice() else { panic!("{groups:?}") };
+    assert_eq!((db.application.name.as_str(), db.doc_base.as_str()), ("db", "/srv/db"));
+    assert_eq!((db.idc.as_str(), db.site.as_str()), ("sh", "sh"));
+    assert_eq!((web.name.as_str(), web.application.id.as_str()), ("web-prod", "web"));
+    assert_eq!((web.doc_base.as_str(), web.idc.as_str(), web.port), ("/srv/web", "", 8080));
+    assert_eq!(web.health_check_url, "http://{ip}:{port}/healthz");
+    assert!(web.revision > 1_700_000_000_000_000);
+    let shown: Vec<_> = web
+        .servers
+        .iter()
+        .map(|it| (it.id.as_str(), it.ip_address.as_str(), it.idc.as_deref(), it.retired))
+        .collect();
+    let expected = [
+        ("device-1", "10.0.0.1", Some("sh"), false),
+        ("device-2", "10.0.0.2", Some("pd"), false),
+        ("device-3", "10.0.0.3", Some("sh"), true),
+        ("virtual-machine-1", "2001:db8::1", None, false),
+    ];
+    assert_eq!(shown, expected);
+    assert_eq!(
+        web.servers.iter().map(|it| it.is_bastion).collect::<Vec<_>>(),
+        [true, false, false, false]
+    );
+    let other = &web.servers[1];
+    assert_eq!((other.port, other.root.as_deref()), (Some(8081), Some("/srv/web-2")));
+    assert_eq!(other.pool, "A");
+    // The same, asked for by itself; NetBox finds `web-prod-2` as well.
+    server.netbox().devices.push(device(9, "web-9", "web-prod-2"));
+    assert_eq!(server.cmdb.group("web-prod").await.as_ref(), Ok(&Some(web.clone())));
+    assert_eq!(server.cmdb.group("web").await, Ok(None));
+    // Reading it again makes no new revision, and a change does.
+    server.netbox().devices.pop();
+    assert_eq!(server.groups().await, groups);
+    server.netbox().machines.remove(0);
+    let after = server.groups().await;
+    assert_eq!(after[1].servers.len(), 3);
+    assert!(after[1].revision > web.revision);
+}
+
+#[tokio::test]
+async fn tokens_of_both_versions_are_shown_as_netbox_wants_them() {
+    for (token, is_good) in [(V1, true), (V2, true), ("nbt_wrong.token", false)] {
+        let server = Server::with(token, mapping()).await;
+        server.netbox().devices = vec![device(1, "web-1", "web-prod")];
+        match server.cmdb.groups().await {
+            Ok(groups) => assert!(is_good && groups.len() == 1, "{token}"),
+            Err(error) => {
+                assert!(!is_good && matches!(error, DriverError::Refused(_)), "{error}");
+                let text = error.to_string();
+                assert!(text.contains("is the token right?") && !text.contains(token), "{text}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_list_that_changes_while_it_is_read_is_read_again() {
+    let server = Server::start().await;
+    let devices = || (1..=6).map(|id| device(id, &format!("web-{id}"), "web-prod")).collect();
+    server.netbox().devices = devices();
+    server.netbox().changing = 2;
+    let groups = server.groups().await;
+    // No server is missing but those that are gone.
+    let names: Vec<&str> = groups[0].servers.iter().map(|it| it.hostname.as_str()).collect();
+    assert_eq!(names, ["web-3", "web-4", "web-5", "web-6"]);
+
+    server.netbox().devices = devices();
+    server.netbox().changing = usize::MAX;
+    server.netbox().largest_page = 1;
+    let error = server.cmdb.groups().await.expect_err("it does not stop changing").to_string();
+    assert!(error.contains("the list changed while it was read"), "{error}");
+    assert_eq!(server.cmdb.faults(), [format!("{error} (nothing of it is used)")]);
+
+    let server = Server::start().await;
+    server.netbox().devices = devices();
+    server.netbox().repeats = true;
+    let error = server.cmdb.groups().await.expect_err("it repeats").to_string();
+    assert!(error.contains("the list changed while it was read"), "{error}");
+    assert_eq!(server.netbox().asked.len(), 6, "two pages, three times");
+}
+
+/// What is changed in a good device, and what is said of it.
+fn broken() -> Vec<(&'static str, Value, &'static str)> {
+    vec![
+        ("/name", Value::Null, "device 1, group web-prod: it has no name"),
+        ("/name", json!("web 1"), "device 1, group web-prod: the hostname is `web 1`"),
+        ("/name", json!(7), "device 1, group web-prod: `name`: invalid type: integer `7`"),
+        ("/primary_ip", Value::Null, "device 1, group web-prod: it has no primary IP address"),
+        (
+            "/primary_ip/address",
+            json!("web/24"),
+            "device 1, group web-prod: `web` is no IP address",
+        ),
+        ("/primary_ip/address", json!("10.0.0.2/24"), "has the address 10.0.0.2 and port 8080"),
+        ("/status", json!("active"), "device 1, group web-prod: `status`: invalid type"),
+        ("/tags/0/slug", json!(1), "device 1, group web-prod: `tags[0].slug`: invalid type"),
+        ("/custom_fields/capstan_port", json!(80_800), "a port is from 1 to 65535"),
+        (
+            "/custom_fields/capstan_port",
+            json!([1]),
+            "the custom field capstan_port must be one text",
+        ),
+        ("/custom_fields/capstan_root", json!("srv"), "the root `srv` is no absolute path"),
+        ("/custom_fields/capstan_application", json!("app"), "two applications, app and web"),
+    ]
+}
+
+#[tokio::test]
+async fn a_broken_device_is_told_and_its_group_keeps_its_last_good_record() {
+    for (pointer, value, expected) in broken() {
+        let server = Server::with(V2, Mapping { tag: String::new(), ..mapping() }).await;
+        let good = vec![device(1, "web-1", "web-prod"), device(2, "web-2", "web-prod")];
+        let mut mail = machine(3, "mail-1", "mail");
+        mail["custom_fields"]["capstan_application"] = json!("mail");
+        server.netbox().devices.clone_from(&good);
+        server.netbox().machines = vec![mail];
+        let before = server.groups().await;
+        let mut bad = good.clone();
+        *bad[0].pointer_mut(pointer).expect("it is there") = value;
+        server.netbox().devices = bad;
+        assert_eq!(server.groups().await, before, "{expected}");
+        let faults = server.cmdb.faults();
+        let says = |fault: &String| fault.contains(expected) && fault.contains("/netbox, ");
+        assert!(faults.iter().any(says), "{expected}: {faults:?}");
+        assert_eq!(server.cmdb.group("web-prod").await, Ok(Some(before[1].clone())));
+        server.netbox().devices = good;
+        assert_eq!(server.groups().await, before);
+        assert_eq!(server.cmdb.group("web-prod").await, Ok(Some(before[1].clone())));
+        assert_eq!(server.cmdb.faults(), Vec::<String>::new());
+    }
+}
+
+#[tokio::test]
+async fn what_is_tagged_and_belongs_nowhere_is_told() {
+    let server = Server::start().await;
+    let mut lost = device(2, "web-2", "web-prod");
+    lost["custom_fields"]["capstan_group"] = Value::Null;
+    server.netbox().devices = vec![device(1, "web-1", "web-prod"), lost];
+    assert_eq!(server.groups().await[0].servers.len(), 1);
+    let faults = server.cmdb.faults();
+    assert!(
+        faults[0].ends_with("device 2: the custom field capstan_group is not set (it is left out)"),
+        "{faults:?}"
+    );
+    // NetBox could not be asked for the group by its name.
+    server.netbox().devices[1]["custom_fields"]["capstan_group"] = nested(1, "web-prod");
+    assert_eq!(server.groups().await[0].servers.len(), 1);
+    let faults = server.cmdb.faults();
+    assert!(faults[0].contains("capstan_group must be a text or a choice"), "{faults:?}");
+}
+
+#[tokio::test]
+async fn a_fault_is_told_and_takes_nothing_away() {
+    for (status, body, expected) in [
+        (500, "", "500 Internal Server Error"),
+        (404, "", "404 Not Found"),
+        (200, "<html>It works!</html>", "the answer is no list of NetBox"),
+        (200, "{\"count\": 1, \"next\": null}", "the answer is no list of NetBox"),
+        (200, "{\"count\": 1, \"next\": null, \"results\": [{}]}", "without a number as id"),
+        (200, "{\"count\": 9, \"next\": null, \"results\": []}", "the list changed"),
+        (200, "{\"count\": 9, \"next\": \"?\", \"results\": []}", "the next page is `?`"),
+    ] {
+        let server = Server::start().await;
+        server.netbox().devices = vec![device(1, "web-1", "web-prod")];
+        let before = server.groups().await;
+        server.netbox().fault = Some((status, body));
+        let error = server.cmdb.groups().await.expect_err("it is broken").to_string();
+        assert!(error.contains(expected), "{expected}: {error}");
+        let faults = server.cmdb.faults();
+        assert_eq!(faults, [format!("{error} (nothing of it is used)")]);
+        assert!(server.cmdb.group("web-prod").await.is_err());
+        server.netbox().fault = None;
+        assert_eq!(server.groups().await, before);
+        assert_eq!(server.cmdb.faults(), Vec::<String>::new());
+    }
+}
+
+#[tokio::test]
+async fn changes_are_told() {
+    let server = Server::start().await;
+    server.netbox().devices = vec![device(1, "web-1", "web-prod")];
+    server.groups().await;
+    let told = async |within: u64| {
+        let told = tokio::time::timeout(Duration::from_millis(within), server.cmdb.changed()).await;
+        told.is_ok()
+    };
+    assert!(!told(300).await, "nothing changed");
+    let mut newer = device(1, "web-1", "web-prod");
+    newer["last_updated"] = json!("2999-01-01T00:00:00.000000Z");
+    server.netbox().devices = vec![newer];
+    assert!(told(10_000).await, "the change was not told");
+}
