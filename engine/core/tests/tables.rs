@@ -627,6 +627,53 @@ fn a_drained_server_in_traffic_is_drained_again_and_the_second_time_holds() {
     case.act(Action::Bake).run().is(Status::BakeSuccess);
 }
 
+/// A large group is not looked at as a whole: each look shows a part of it.
+#[test]
+fn the_dependency_hold_ends_when_several_looks_together_saw_every_server_stay_out() {
+    let mut case = baked(8, half());
+    case.act(Action::Rollout);
+    let out: Vec<ServerId> = case.batch(2);
+    for stage in case.world.stages() {
+        case.world.succeed(&stage);
+    }
+    let hold =
+        |case: &Case| case.world.of(case.id).deployment.hold(HoldReason::Dependency).is_some();
+    for _ in 0..2 {
+        for server in &out {
+            case.world.hosts.get_mut(server).unwrap().mark = false;
+        }
+        case.world.look();
+        case.world.drain();
+    }
+    assert!(hold(&case));
+    let places: Vec<usize> = (0..case.world.state.servers().len()).collect();
+    let (last, others) = places.split_last().unwrap();
+    for place in others {
+        case.world.look_but(|hidden| hidden != *place);
+        let (before, _) = case.world.state.servers().split_at(place + 1);
+        let awaited = out.iter().any(|id| before.iter().all(|server| server.id != *id));
+        assert_eq!(hold(&case), awaited, "after a look at server {place}");
+        case.world.crash();
+    }
+    case.world.look_but(|hidden| hidden != *last);
+    assert!(!hold(&case));
+}
+
+#[test]
+fn a_server_seen_in_traffic_again_is_awaited_again() {
+    let mut case = verified(4, half());
+    let bastion = case.batch(1)[0];
+    let hold =
+        |case: &Case| case.world.of(case.id).deployment.hold(HoldReason::Dependency).is_some();
+    for _ in 0..3 {
+        case.world.hosts.get_mut(&bastion).unwrap().mark = false;
+        case.world.look();
+    }
+    assert!(hold(&case));
+    case.world.look_but(|_| true);
+    assert!(hold(&case), "a look that shows nothing clears nothing");
+}
+
 #[test]
 fn a_server_pulled_out_during_its_markup_is_drained_again() {
     let mut case = verified(4, half());

@@ -87,6 +87,10 @@ pub struct Hold {
     pub since: Timestamp,
     /// What happened, for people.
     pub detail: String,
+    /// For [`HoldReason::Dependency`]: servers that were drained again and were not seen to stay out
+    /// since. Looks at a large group are split, so it is kept which servers are still awaited.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub doubted: Vec<ServerId>,
 }
 
 /// One release of one package to one group.

@@ -193,6 +193,7 @@ pub(super) fn deployment(state: &GroupState, package: &PackageRef) -> Deployment
             by: "ada".to_owned(),
             since: at(5),
             detail: "let us look".to_owned(),
+            doubted: Vec::new(),
         }],
         failed_seen: 1,
         total: 3,
