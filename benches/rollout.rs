@@ -357,6 +357,10 @@ impl LoadBalancer for Recorder {
         false
     }
 
+    fn sees_all_at_once(&self) -> bool {
+        true
+    }
+
     fn drain<'a>(&'a self, server: &'a Endpoint) -> Call<'a, ()> {
         self.called(server.server);
         Box::pin(std::future::ready(Ok(())))

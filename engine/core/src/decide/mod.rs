@@ -41,8 +41,8 @@ use crate::state::GroupState;
 use crate::{DeploymentId, Timestamp};
 
 pub use command::permitted;
-pub use observe::LOOK_INTERVAL;
-pub use put_back::{RETURN_PATIENCE, return_package};
+pub use observe::{LOOK_INTERVAL, wants_drain};
+pub use put_back::{RETURN_PATIENCE, return_package, wants_return};
 pub use view::view;
 
 /// The name under which the engine itself acts.

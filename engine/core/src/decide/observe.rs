@@ -8,6 +8,7 @@ use crate::event::{EventData, EventType};
 use crate::input::Answer;
 use crate::ports::Sight;
 use crate::record::{Cause, Flavor, HoldReason, OutBecause, Server, Service};
+use crate::state::GroupState;
 use crate::target_status::{TargetEvent, TargetStatus};
 use crate::{DeploymentId, ServerId, Timestamp};
 
@@ -94,14 +95,8 @@ impl Decider<'_> {
 
     /// Whether its target is being taken out of traffic or put back just now.
     pub(super) fn moves_in_traffic(&self, server: ServerId) -> bool {
-        self.state.deployments().any(|state| {
-            state.place_of_server(server).is_some_and(|place| {
-                matches!(
-                    state.targets()[place].status,
-                    TargetStatus::MarkdownRunning | TargetStatus::MarkupRunning
-                )
-            })
-        })
+        has_target_in(self.state, server, TargetStatus::MarkdownRunning)
+            || has_target_in(self.state, server, TargetStatus::MarkupRunning)
     }
 
     /// Out by us and in traffic: drained again and reported, the second time with a hold (S13).
@@ -246,4 +241,17 @@ impl Decider<'_> {
 /// Whether our own mark is on it, and it was in traffic all the same.
 fn is_doubtful(server: &Server) -> bool {
     !server.retired && server.drained && server.drained_again
+}
+
+fn has_target_in(state: &GroupState, server: ServerId, status: TargetStatus) -> bool {
+    state.deployments().any(|row| {
+        row.place_of_server(server).is_some_and(|place| row.targets()[place].status == status)
+    })
+}
+
+/// Whether a server is still to be drained. Whoever is about to do so asks: a later decision may bring
+/// the server into traffic, and no load balancer refuses an act that comes too late.
+pub fn wants_drain(state: &GroupState, server: ServerId) -> bool {
+    state.server(server).is_some_and(|row| row.drained && !row.retired)
+        && !has_target_in(state, server, TargetStatus::MarkupRunning)
 }
