@@ -251,6 +251,14 @@ impl Demo {
         (!status.is_server_error()).then_some((status, body))
     }
 
+    /// Sends an archive; `None` when it is not answered.
+    pub(crate) async fn upload(&self, version: &str, bytes: Vec<u8>) -> Option<StatusCode> {
+        let application = "web";
+        let url = format!("{}/api/v1/packages/{application}/{version}", self.url);
+        let answer = self.client.put(url).bearer_auth(&self.token).body(bytes).send().await.ok()?;
+        Some(answer.status())
+    }
+
     /// Edits the inventory's only group as an operator would.
     fn edit_inventory<T>(&self, edit: impl FnOnce(&mut Value) -> T) -> T {
         let path = self.data().join("inventory.yaml");
@@ -265,9 +273,14 @@ impl Demo {
         edited
     }
 
+    /// Changes the record of the group in the inventory; whoever calls waits until it is read.
+    pub(crate) fn edit_settle_time(&self, seconds: u32) {
+        self.edit_inventory(|group| group["settle_seconds"] = json!(seconds));
+    }
+
     /// How long instances must stay healthy, from now on.
     pub(crate) async fn settle_for(&self, seconds: u32) {
-        self.edit_inventory(|group| group["settle_seconds"] = json!(seconds));
+        self.edit_settle_time(seconds);
         let deadline = Instant::now() + PATIENCE;
         while self.group().await.settle_seconds != seconds {
             assert!(Instant::now() < deadline, "the inventory was not read again");

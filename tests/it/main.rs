@@ -5,6 +5,7 @@ mod arrows;
 mod browser;
 mod cli;
 mod crash;
+mod crash_writes;
 mod database;
 mod disk;
 mod faults;
