@@ -236,6 +236,7 @@ async fn create(store: &Store, group: GroupId) -> anyhow::Result<DeploymentId> {
         start: false,
         actor: "bench".into(),
         scripts: set,
+        stale_after: capstan_core::decide::STALE_AFTER,
         history: History::default(),
     };
     match store.submit(group, Input::Create(Box::new(create))).await? {

@@ -32,7 +32,7 @@ const fn key(name: &'static str, kind: Kind, allowed: &'static str) -> Key {
 const A_SECRET_FILE: &str = "the path of a file whose first line is the URL, or \"\"";
 
 /// Every setting, in the order of the default file.
-pub(super) const KEYS: [Key; 26] = [
+pub(super) const KEYS: [Key; 27] = [
     key("data_dir", Kind::Text, "the path of a folder"),
     key("server.listen", Kind::Text, "an IP address and a port, like \"127.0.0.1:7070\""),
     key(
@@ -60,6 +60,7 @@ pub(super) const KEYS: [Key; 26] = [
     key("engine.slots", Kind::Whole, "a whole number from 1 to 4096"),
     key("engine.stages_under_way", Kind::Whole, "a whole number from 1 to 1000000"),
     key("engine.stop_wait_seconds", Kind::Whole, "whole seconds from 0 to 600"),
+    key("engine.stale_after_hours", Kind::Whole, "whole hours from 1 to 720"),
     key("cmdb.driver", Kind::Text, "\"file\""),
     key("cmdb.path", Kind::Text, "the path of a YAML file; \"\" for data_dir/cmdb.yaml"),
     key("cmdb.stale_after_seconds", Kind::Whole, "whole seconds from 10 to 604800"),
@@ -162,7 +163,10 @@ mod tests {
 
     #[test]
     fn members_are_keys_and_sections() {
-        assert_eq!(members("engine"), ["slots", "stages_under_way", "stop_wait_seconds"]);
+        assert_eq!(
+            members("engine"),
+            ["slots", "stages_under_way", "stop_wait_seconds", "stale_after_hours"]
+        );
         assert_eq!(members("executor"), ["[executor.local]"]);
         assert_eq!(members("")[..2], ["data_dir", "[server]"]);
         assert!(is_section("load_balancer.none") && !is_section("server.listen"));

@@ -603,6 +603,28 @@ fn drafts_end_after_seven_days_and_waits_are_called_stale_once() {
     }
 }
 
+/// How long that is, is a setting; a deployment keeps what it was created with.
+#[test]
+fn a_deployment_is_stale_after_the_time_that_it_was_created_with() {
+    let mut world = World::new(Setup::default());
+    world.stale_after = Duration::from_hours(2);
+    let id = world.rollout(1, half());
+    let mut case = Case { world, id };
+    case.is(Status::Smoking).run().is(Status::SmokeSuccess);
+    case.world.stale_after = Duration::from_hours(24);
+    let told = |case: &Case| {
+        let events = case.world.events_of(case.id);
+        events.filter(|event| event.kind == EventType::DeploymentStale).count()
+    };
+    case.world.pass(Duration::from_mins(119));
+    case.world.wake();
+    assert_eq!(told(&case), 0);
+    case.world.crash();
+    case.world.pass(Duration::from_mins(1));
+    assert!(case.world.wake(), "it is woken for that");
+    assert_eq!(told(&case), 1);
+}
+
 #[test]
 fn a_drained_server_in_traffic_is_drained_again_and_the_second_time_holds() {
     let mut case = verified(4, half());

@@ -147,7 +147,7 @@ pub struct Deployment {
     pub ended_at: Option<Timestamp>,
     /// When its status last changed.
     pub status_since: Timestamp,
-    /// It has waited for a person for longer than [`crate::decide::STALE_AFTER`], and that was said.
+    /// It has waited for a person for longer than [`Binding::stale_after`], and that was said.
     pub stale: bool,
 }
 

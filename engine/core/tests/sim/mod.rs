@@ -132,6 +132,8 @@ pub struct Running {
 #[derive(Debug)]
 pub struct World {
     pub now: Timestamp,
+    /// What new deployments are created with.
+    pub stale_after: Duration,
     pub state: GroupState,
     pub shadow: Shadow,
     pub record: CmdbGroup,
@@ -276,6 +278,7 @@ impl World {
         let shadow = Shadow::of(&state);
         let mut world = Self {
             now,
+            stale_after: capstan_core::decide::STALE_AFTER,
             state,
             shadow,
             record,
@@ -409,6 +412,7 @@ impl World {
             start,
             actor: "ann".into(),
             scripts: scripts(),
+            stale_after: self.stale_after,
             history: self.history(),
         }
     }
@@ -434,6 +438,7 @@ impl World {
             config,
             actor: "bob".into(),
             scripts: scripts(),
+            stale_after: self.stale_after,
             history: self.history(),
         };
         self.give(Input::Rollback(Box::new(rollback)))

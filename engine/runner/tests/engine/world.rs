@@ -220,6 +220,7 @@ pub(crate) async fn draft(
         start: false,
         actor: "test".into(),
         scripts: set,
+        stale_after: capstan_core::decide::STALE_AFTER,
         history: History::default(),
     };
     match store.submit(group, Input::Create(Box::new(create))).await.unwrap() {

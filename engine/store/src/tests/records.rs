@@ -80,6 +80,7 @@ pub(super) fn binding(name: &str) -> Binding {
         on_lb_failure: OnLbFailure::Bypass,
         settle_seconds: 5,
         keep_releases: 3,
+        stale_after_seconds: 3600,
     }
 }
 
