@@ -11,7 +11,6 @@ use capstan_core::config::{ConfigRequest, Mode};
 use capstan_core::decide::permitted;
 use capstan_core::deployment_status::DeploymentStatus as Status;
 use capstan_core::event::EventType;
-use capstan_core::input::{Again, StageResult};
 use capstan_core::record::Cause;
 use capstan_core::stage::Stage;
 use capstan_core::target_status::TargetStatus as Target;
@@ -256,40 +255,6 @@ fn manual_batches_wait_for_a_click_and_waits_can_be_cut_short() {
     assert_eq!(case.batch_status(4), BatchStatus::Waiting, "waits run on but start nothing");
     case.act(Action::Resume);
     assert_eq!(case.batch_status(4), BatchStatus::Deploying);
-}
-
-#[test]
-fn automatic_tries_follow_after_two_and_eight_seconds() {
-    let mut case = started(4, half());
-    let may = StageResult::Failed { cause: Cause::Timeout, again: Again::May };
-    for wait in [2, 8] {
-        let stage = case.world.stages()[0];
-        case.world.end(&stage, may);
-        let again = case.world.stages()[0];
-        assert_ne!(stage.key, again.key, "an automatic try is a new order");
-        let effect = case.world.shadow.effects[&(1, again.target.0)];
-        assert_eq!(effect.due_at, case.world.now + Duration::from_secs(wait));
-    }
-    let stage = case.world.stages()[0];
-    case.world.end(&stage, may);
-    case.is(Status::SmokeFailure);
-}
-
-#[test]
-fn only_a_bad_health_answer_is_forgiven() {
-    let forgiving = ConfigRequest { ignore_verify: Some(true), ..half() };
-    for (config, expected) in [(half(), Status::SmokeFailure), (forgiving, Status::SmokeSuccess)] {
-        let mut case = started(4, config);
-        while case.world.stages()[0].stage != Stage::Verify {
-            let stage = case.world.stages()[0];
-            case.world.succeed(&stage);
-        }
-        let stage = case.world.stages()[0];
-        case.world.end(&stage, StageResult::Unhealthy);
-        let unverified = case.world.of(case.id).targets()[0].unverified;
-        assert_eq!(unverified, expected == Status::SmokeSuccess);
-        case.is(expected);
-    }
 }
 
 #[test]
