@@ -237,6 +237,7 @@ async fn create(store: &Store, group: GroupId) -> anyhow::Result<DeploymentId> {
         start: false,
         actor: "bench".into(),
         scripts: set,
+        stale_after: capstan_core::decide::STALE_AFTER,
         history: History::default(),
     };
     match store.submit(group, Input::Create(Box::new(create))).await? {
@@ -356,6 +357,10 @@ impl Recorder {
 impl LoadBalancer for Recorder {
     fn can_drain(&self) -> bool {
         false
+    }
+
+    fn sees_all_at_once(&self) -> bool {
+        true
     }
 
     fn drain<'a>(&'a self, server: &'a Endpoint) -> Call<'a, ()> {

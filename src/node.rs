@@ -50,6 +50,8 @@ pub(crate) struct Settings {
     pub(crate) secure_cookies: bool,
     /// Where the administrator's token is written when it is made.
     pub(crate) token_file: Option<PathBuf>,
+    /// How long a deployment may wait for a person before it is called stale.
+    pub(crate) waits_for_person: Duration,
     /// How long a browser stays signed in.
     pub(crate) session: Duration,
 }
@@ -190,6 +192,7 @@ fn controller(
         max_package_bytes: settings.max_package_bytes,
         secure_cookies: settings.secure_cookies,
         session: settings.session,
+        stale_after: settings.waits_for_person,
         allowed_hosts: settings.allowed_hosts.clone(),
         metrics: Some(metrics),
         ..capstan_controller::Settings::default()

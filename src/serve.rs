@@ -76,6 +76,7 @@ fn settings(config: &Config) -> anyhow::Result<Settings> {
         },
         secure_cookies: config.auth.secure_cookies,
         token_file: config.auth.admin_token_file.clone(),
+        waits_for_person: config.engine.stale_after,
         session: config.auth.session,
     })
 }

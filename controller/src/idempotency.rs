@@ -120,9 +120,13 @@ async fn once(
         Idempotency::OtherBody => return Err(other_body(key)),
         Idempotency::Made(made) => {
             let view = app.deployment(made).await?;
-            let location = format!("{BASE}/deployments/{made}");
-            let response = (StatusCode::CREATED, [(LOCATION, location)], Answered(view));
-            return Ok(keep(app, caller, &path, key, response.into_response()).await);
+            let place = format!("{BASE}/deployments/{made}");
+            let response = if path.starts_with(&place) {
+                Answered(view).into_response()
+            } else {
+                (StatusCode::CREATED, [(LOCATION, place)], Answered(view)).into_response()
+            };
+            return Ok(keep(app, caller, &path, key, response).await);
         }
         Idempotency::Replay { status, content_type, body } => {
             return Ok(replay(status, &content_type, &body));

@@ -49,6 +49,9 @@ pub struct Settings {
     pub secure_cookies: bool,
     /// How long a browser stays signed in; 12 hours.
     pub session: Duration,
+    /// How long a deployment may wait for a person before it is called stale; 24 hours. Counts for
+    /// deployments that are created from then on.
+    pub stale_after: Duration,
     /// Hosts that are answered for, with or without port; empty: every one.
     pub allowed_hosts: Vec<String>,
     /// Gives the numbers for `/metrics`; none: the call answers 501.
@@ -65,6 +68,7 @@ impl Default for Settings {
             sync_every: Duration::from_mins(5),
             secure_cookies: false,
             session: Duration::from_hours(12),
+            stale_after: capstan_core::decide::STALE_AFTER,
             allowed_hosts: Vec::new(),
             metrics: None,
         }
@@ -81,6 +85,7 @@ impl std::fmt::Debug for Settings {
             .field("sync_every", &self.sync_every)
             .field("secure_cookies", &self.secure_cookies)
             .field("session", &self.session)
+            .field("stale_after", &self.stale_after)
             .field("allowed_hosts", &self.allowed_hosts)
             .finish_non_exhaustive()
     }

@@ -37,7 +37,7 @@ const A_FIELD: &str = "the name of a custom field: letters, digits and _; or \"\
 const A_SLUG: &str = "the slug of a tag: letters, digits, - and _; or \"\"";
 
 /// Every setting, in the order of the default file.
-pub(super) const KEYS: [Key; 46] = [
+pub(super) const KEYS: [Key; 47] = [
     key("data_dir", Kind::Text, "the path of a folder"),
     key("server.listen", Kind::Text, "an IP address and a port, like \"127.0.0.1:7070\""),
     key(
@@ -65,6 +65,7 @@ pub(super) const KEYS: [Key; 46] = [
     key("engine.slots", Kind::Whole, "a whole number from 1 to 4096"),
     key("engine.stages_under_way", Kind::Whole, "a whole number from 1 to 1000000"),
     key("engine.stop_wait_seconds", Kind::Whole, "whole seconds from 0 to 600"),
+    key("engine.stale_after_hours", Kind::Whole, "whole hours from 1 to 720"),
     key("cmdb.driver", Kind::Text, "\"file\", \"http\" or \"netbox\""),
     key("cmdb.path", Kind::Text, "the path of a YAML file; \"\" for data_dir/cmdb.yaml"),
     key(
@@ -204,7 +205,10 @@ mod tests {
 
     #[test]
     fn members_are_keys_and_sections() {
-        assert_eq!(members("engine"), ["slots", "stages_under_way", "stop_wait_seconds"]);
+        assert_eq!(
+            members("engine"),
+            ["slots", "stages_under_way", "stop_wait_seconds", "stale_after_hours"]
+        );
         assert_eq!(members("executor"), ["[executor.local]"]);
         assert_eq!(members("")[..2], ["data_dir", "[server]"]);
         assert!(is_section("load_balancer.none") && !is_section("server.listen"));

@@ -104,6 +104,8 @@ pub(crate) struct Engine {
     pub(crate) stages_under_way: usize,
     /// How long a stop waits for calls under way.
     pub(crate) stop_wait: Duration,
+    /// How long a deployment may wait for a person before it is called stale.
+    pub(crate) stale_after: Duration,
 }
 
 /// `[cmdb]`.

@@ -29,6 +29,7 @@ pub(super) fn config(reader: &mut Reader<'_>) -> Config {
             slots: reader.count("engine.slots", 1, 4096),
             stages_under_way: reader.count("engine.stages_under_way", 1, 1_000_000),
             stop_wait: Duration::from_secs(reader.whole("engine.stop_wait_seconds", 0, 600)),
+            stale_after: Duration::from_hours(reader.whole("engine.stale_after_hours", 1, 720)),
         },
         cmdb: cmdb(reader, &data_dir),
         packages: Packages {

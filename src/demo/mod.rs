@@ -126,6 +126,7 @@ fn settings(data: &std::path::Path, fleet: &Fleet, listen: SocketAddr) -> Settin
         engine: capstan_runner::Settings::default(),
         secure_cookies: false,
         token_file: Some(fleet.token_file()),
+        waits_for_person: Duration::from_hours(24),
         session: Duration::from_hours(12),
     }
 }

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::harness::{Demo, PATIENCE};
 
-const LOOK_EVERY: Duration = Duration::from_millis(50);
+pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// A killed engine's work goes on within this time after the process is back.
 const RESUME_WITHIN: Duration = Duration::from_secs(5);
 
@@ -107,7 +107,7 @@ fn assert_keys_ran_once(data: &Path, what: &str) {
 }
 
 /// Starts the process so that it dies when it passes a point while a file is there.
-async fn arm(demo: &mut Demo, what: &str) -> std::path::PathBuf {
+pub(crate) async fn arm(demo: &mut Demo, what: &str) -> std::path::PathBuf {
     let armed = demo.data().join("armed");
     demo.kill();
     let when = armed.to_str().unwrap().to_owned();
@@ -249,6 +249,29 @@ async fn killed_before_the_answer_a_repeated_request_makes_nothing_twice() {
     assert_eq!(made, 1, "{page}");
 }
 
+/// The same for a click: its repeat is not refused because it was done already.
+#[tokio::test]
+async fn killed_before_the_answer_a_repeated_click_is_answered() {
+    let mut demo = Demo::start(2).await;
+    let deployment = demo.create("1.1.0", json!({})).await;
+    demo.wait_for(&deployment, "SMOKE_SUCCESS").await;
+    let armed = arm(&mut demo, &format!("{ANSWER_POINT}:1")).await;
+    let path = format!("deployments/{deployment}/bake");
+    assert!(demo.post_once(&path, "a key", &json!({})).await.is_none(), "it was answered");
+    demo.wait_until_dead().await;
+    std::fs::remove_file(&armed).unwrap();
+    demo.run(&[]).await;
+    demo.wait_for(&deployment, "BAKE_SUCCESS").await;
+    for _ in 0..2 {
+        let (status, answer) = demo.post_once(&path, "a key", &json!({})).await.unwrap();
+        assert_eq!(status, reqwest::StatusCode::OK, "{answer}");
+        assert_eq!(answer["id"], deployment.as_str());
+    }
+    // Without the key it is another click, and too late.
+    let (status, answer) = demo.call(Method::POST, &path, Some(json!({}))).await;
+    assert_eq!(status, reqwest::StatusCode::CONFLICT, "{answer}");
+}
+
 /// An engine dies, and the one that takes its orders over dies as well.
 #[tokio::test]
 async fn killed_while_taking_over_the_next_one_takes_over() {
@@ -270,29 +293,42 @@ async fn killed_while_taking_over_the_next_one_takes_over() {
     }
 }
 
+/// Fifty kills, of which each finds a rollout under way and leaves it so. When a rollout comes to its end
+/// all the same, the next one begins.
 #[tokio::test]
-async fn killed_at_random_during_one_rollout_nothing_is_lost() {
+async fn killed_at_random_while_rolling_out_nothing_is_lost() {
     let mut demo = Demo::start(4).await;
     demo.settle_for(1).await;
-    let kills = 50;
+    let mut versions = ["1.1.0", "1.0.0"].into_iter().cycle();
+    let mut version = versions.next().unwrap();
+    let mut kills = 0;
     let mut seed = 0x9e37_79b9_7f4a_7c15_u64;
-    for _ in 0..kills {
+    while kills < 50 {
         seed ^= seed << 13;
         seed ^= seed >> 7;
         seed ^= seed << 17;
         let pause = Duration::from_millis(seed % 500);
         let end = Instant::now() + pause;
         while Instant::now() < end {
-            if let Some(view) = under_way_or_done(&demo, "1.1.0").await {
+            if let Some(view) = under_way_or_done(&demo, version).await {
                 click(&demo, &view).await;
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }
+        let before = under_way_or_done(&demo, version).await;
         demo.kill();
         demo.run(&[]).await;
+        let after = under_way_or_done(&demo, version).await;
+        let is_running = |view: &DeploymentView| view.status.is_running();
+        if before.as_ref().is_some_and(is_running) && after.as_ref().is_some_and(is_running) {
+            kills += 1;
+        } else if let Some(ended) = after.filter(|view| view.status.is_final()) {
+            assert_right(&demo, &ended.id.to_string(), version, "random kills").await;
+            version = versions.next().unwrap();
+        }
     }
-    let deployment = drive(&mut demo, "1.1.0").await;
-    assert_right(&demo, &deployment, "1.1.0", "random kills").await;
+    let deployment = drive(&mut demo, version).await;
+    assert_right(&demo, &deployment, version, "random kills").await;
 }
 
 #[tokio::test]

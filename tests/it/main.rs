@@ -6,6 +6,7 @@ mod browser;
 mod cli;
 mod cmdb;
 mod crash;
+mod crash_writes;
 mod database;
 mod disk;
 mod faults;

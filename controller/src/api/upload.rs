@@ -10,7 +10,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use capstan_core::ports::{DriverError, Stored};
 use capstan_core::view::PackageView;
-use capstan_store::NewPackage;
+use capstan_store::{NewPackage, crash};
 use futures::StreamExt;
 
 use crate::api::packages::registered;
@@ -97,6 +97,7 @@ async fn upload_now(
             });
         }
     };
+    crash::point("upload.stored");
     app.put_package(NewPackage {
         application: application.id,
         version,
@@ -172,6 +173,7 @@ async fn receive(app: &App, body: Body, expected: Option<String>) -> Result<Rece
             Err(DriverError::Refused(_)) => return Err(too_large()),
             Err(error) => return Err(failed(error)),
         }
+        crash::point("upload.part");
     }
     if size == 0 {
         return Err(empty());

@@ -80,7 +80,7 @@ impl App {
             actor: caller.name.clone(),
             history: self.store.history(group).await?,
         }));
-        self.submit(group, input).await?;
+        self.submit_for(caller.request.clone(), group, input).await?;
         self.deployment(deployment).await
     }
 }

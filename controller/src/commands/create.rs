@@ -137,6 +137,7 @@ impl App {
             start: request.start,
             actor: caller.name.clone(),
             scripts,
+            stale_after: self.settings.stale_after,
             history: self.store.history(group.id).await?,
         }));
         let answer = self.submit_for(caller.request.clone(), group.id, input).await?;

@@ -94,6 +94,7 @@ impl App {
             config: request.config,
             actor: caller.name.clone(),
             scripts,
+            stale_after: self.settings.stale_after,
             history,
         }));
         match self.submit_for(caller.request.clone(), group, input).await? {

@@ -135,6 +135,10 @@ impl LoadBalancer for FakeBalancer {
         true
     }
 
+    fn sees_all_at_once(&self) -> bool {
+        true
+    }
+
     fn drain<'a>(&'a self, _server: &'a Endpoint) -> Call<'a, ()> {
         Box::pin(async { Ok(()) })
     }

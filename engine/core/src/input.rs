@@ -1,5 +1,7 @@
 //! What comes into a decision, and what comes out besides changes.
 
+use std::time::Duration;
+
 use crate::action::Action;
 use crate::config::ConfigRequest;
 use crate::order::ScriptSet;
@@ -138,6 +140,8 @@ pub struct Create {
     pub actor: String,
     /// Scripts of the application's kind.
     pub scripts: ScriptSet,
+    /// How long the deployment may wait for a person before it is called stale.
+    pub stale_after: Duration,
     /// The group's earlier deployments.
     pub history: History,
 }
@@ -153,6 +157,8 @@ pub struct RollBack {
     pub actor: String,
     /// Scripts of the application's kind.
     pub scripts: ScriptSet,
+    /// How long the deployment may wait for a person before it is called stale.
+    pub stale_after: Duration,
     /// The group's earlier deployments.
     pub history: History,
 }

@@ -59,6 +59,8 @@ pub struct Work {
     /// server into traffic when that is longer ago than [`crate::stage::VERIFY_FRESH`] (S5): it ends
     /// the stage as failed, and another try will not help.
     pub verified_at: Option<Timestamp>,
+    /// The answer of this act was lost, and that is written.
+    pub is_unknown: bool,
     /// Where the server is.
     pub endpoint: Endpoint,
     /// Name of the load-balancer driver.
@@ -120,6 +122,7 @@ pub fn work(deployment: &Deployment, target: &Target, server: &Server) -> Option
         act_at: act_at(deployment, target)?,
         deadline_at: target.deadline_at?,
         verified_at: target.verified_at.filter(|_| stage == Stage::Markup),
+        is_unknown: target.unknown_since.is_some(),
         endpoint: endpoint(&deployment.frozen, server),
         load_balancer: deployment.frozen.load_balancer.clone(),
         executor: deployment.frozen.executor.clone(),

@@ -91,6 +91,10 @@ pub trait LoadBalancer: Send + Sync {
     /// Whether this driver can take traffic away. One that cannot (driver `none`) answers `drain`
     /// and `admit` without doing anything, and what it sees is health alone.
     fn can_drain(&self) -> bool;
+    /// Whether one [`Self::observe`] may be asked for any number of servers: the other side knows them
+    /// all. Such a driver is looked at for a whole group every few seconds, however large the group is.
+    /// One that must probe each server by itself is asked for some at a time (S13).
+    fn sees_all_at_once(&self) -> bool;
     /// Sets our mark on the server: no new traffic. Repeated calls change nothing.
     fn drain<'a>(&'a self, server: &'a Endpoint) -> Call<'a, ()>;
     /// Removes our mark and no other.

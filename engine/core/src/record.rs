@@ -80,9 +80,30 @@ pub struct Binding {
     pub settle_seconds: u32,
     /// How many releases a host keeps.
     pub keep_releases: u32,
+    /// How long a deployment may wait for a person before it is called stale, in seconds. Not the
+    /// CMDB's to say: a deployment freezes what Capstan's own setting is when it is created.
+    #[serde(default = "day")]
+    pub stale_after_seconds: u32,
+}
+
+/// [`crate::decide::STALE_AFTER`], in seconds.
+fn day() -> u32 {
+    u32::try_from(crate::decide::STALE_AFTER.as_secs()).unwrap_or(u32::MAX)
 }
 
 impl Binding {
+    /// How long a deployment may wait for a person before it is called stale.
+    pub fn stale_after(&self) -> Duration {
+        Duration::from_secs(u64::from(self.stale_after_seconds))
+    }
+
+    /// The same binding with another such time.
+    #[must_use]
+    pub fn with_stale_after(mut self, time: Duration) -> Self {
+        self.stale_after_seconds = u32::try_from(time.as_secs()).unwrap_or(u32::MAX);
+        self
+    }
+
     /// How long a server must stay healthy.
     pub fn settle_time(&self) -> Duration {
         Duration::from_secs(u64::from(self.settle_seconds))

@@ -5,15 +5,13 @@ mod sim;
 
 use std::time::Duration;
 
-use capstan_core::ServerId;
 use capstan_core::action::Action;
 use capstan_core::batch_status::BatchStatus;
 use capstan_core::config::{ConfigRequest, Mode};
-use capstan_core::decide::{permitted, view};
+use capstan_core::decide::permitted;
 use capstan_core::deployment_status::DeploymentStatus as Status;
 use capstan_core::event::EventType;
-use capstan_core::input::{Again, StageResult};
-use capstan_core::record::{Cause, HoldReason, OutBecause, Service};
+use capstan_core::record::Cause;
 use capstan_core::stage::Stage;
 use capstan_core::target_status::TargetStatus as Target;
 
@@ -228,98 +226,6 @@ fn revoke_ends_at_once_and_stages_end_by_themselves() {
 }
 
 #[test]
-fn a_failed_markdown_gives_the_server_back_at_the_end_of_its_target() {
-    // Revoked while it runs.
-    let mut case = started(4, half());
-    let bastion = case.batch(1)[0];
-    case.act(Action::Revoke);
-    let stage = case.world.stages()[0];
-    case.world.fail(&stage);
-    assert_eq!(case.world.state.server(bastion).unwrap().service, Service::In);
-
-    // Failed, retried, and revoked before it started again.
-    let mut case = started(4, half());
-    let bastion = case.batch(1)[0];
-    case.run_failing(Stage::Markdown).is(Status::SmokeFailure);
-    assert!(case.world.state.server(bastion).unwrap().is_out(), "not before");
-    case.act(Action::Brake).act(Action::Finish).is(Status::Failure);
-    assert_eq!(case.world.state.server(bastion).unwrap().service, Service::In);
-
-    // Markdown had succeeded in an earlier attempt: the server stays out.
-    let mut case = started(4, half());
-    case.run_failing(Stage::Install).act(Action::Retry);
-    case.run_failing(Stage::Markdown).act(Action::Revoke);
-    assert!(case.world.state.server(case.batch(1)[0]).unwrap().is_out());
-}
-
-#[test]
-fn a_brake_stops_starts_and_not_results() {
-    let mut case = started(4, half());
-    case.act(Action::Brake);
-    let view = view(&case.world.state, case.id).unwrap();
-    assert_eq!(view.shown_status, "SMOKE_BRAKED");
-    case.run().is(Status::Smoking);
-    assert_eq!(case.target(case.batch(1)[0]), Target::MarkdownSuccess, "held");
-    assert!(case.world.act(case.id, Action::Finish).is_err(), "revoked or rolled back only");
-    case.act(Action::Resume).run().is(Status::SmokeSuccess);
-    case.act(Action::Brake);
-    let refused = case.world.act(case.id, Action::Bake).unwrap_err();
-    assert_eq!(refused.code, "action_not_allowed");
-    assert!(refused.allowed.contains(&Action::Resume));
-    case.act(Action::Resume).act(Action::Bake).act(Action::Brake).run().is(Status::BakeSuccess);
-    assert!(case.world.act(case.id, Action::Rollout).is_err());
-}
-
-#[test]
-fn the_hold_of_failures_is_cleared_by_retry_or_below_the_limit() {
-    let mut case = baked(8, ConfigRequest::default());
-    case.act(Action::Rollout).run_failing(Stage::Verify).is(Status::RollingOut);
-    let hold = |case: &Case| case.world.of(case.id).deployment.hold(HoldReason::Failures).cloned();
-    assert!(hold(&case).is_some());
-    let refused = case.world.act(case.id, Action::Resume).unwrap_err();
-    assert!(refused.message.contains("fewer targets fail"), "{}", refused.message);
-    case.act(Action::Brake).act(Action::Resume);
-    assert!(hold(&case).is_some(), "resume clears what it may and keeps the rest");
-    let failed: Vec<ServerId> =
-        case.batch(2).into_iter().filter(|server| case.target(*server).is_failure()).collect();
-    case.pull(failed[0]);
-    assert!(hold(&case).is_some(), "a hold does not go by itself");
-    case.act(Action::Resume);
-    assert!(hold(&case).is_none());
-}
-
-#[test]
-fn unknown_answers_count_as_failures_and_brake_again_with_one_more() {
-    let mut case = baked(12, ConfigRequest::default());
-    case.act(Action::Rollout);
-    for stage in case.world.stages() {
-        case.world.lose(&stage);
-    }
-    let hold = |case: &Case| case.world.of(case.id).deployment.hold(HoldReason::Failures).is_some();
-    assert!(hold(&case), "three of twelve are unknown");
-    case.act(Action::Retry);
-    assert!(!hold(&case), "retry clears it though they still count");
-    let stages = case.world.stages();
-    case.world.find(&stages[0]);
-    assert!(!hold(&case));
-    case.world.lose(&stages[0]);
-    assert!(hold(&case), "one more is added");
-}
-
-#[test]
-fn a_limit_that_falls_below_the_failures_brakes() {
-    let config = ConfigRequest { max_failure: Some(25), ..half() };
-    let mut case = baked(8, config);
-    case.act(Action::Rollout);
-    let bad = case.world.stages()[0];
-    case.world.fail(&bad);
-    assert!(!case.world.of(case.id).deployment.is_braked(), "one failed, the limit is two");
-    let gone = case.batch(3)[0];
-    case.world.remove_server(gone, false);
-    assert!(case.world.of(case.id).deployment.is_braked(), "floor(7 x 25 %) is one");
-}
-
-#[test]
 fn manual_batches_wait_for_a_click_and_waits_can_be_cut_short() {
     let manual = ConfigRequest { mode: Some(Mode::Manual), ..ConfigRequest::default() };
     let mut case = baked(4, manual);
@@ -352,40 +258,6 @@ fn manual_batches_wait_for_a_click_and_waits_can_be_cut_short() {
 }
 
 #[test]
-fn automatic_tries_follow_after_two_and_eight_seconds() {
-    let mut case = started(4, half());
-    let may = StageResult::Failed { cause: Cause::Timeout, again: Again::May };
-    for wait in [2, 8] {
-        let stage = case.world.stages()[0];
-        case.world.end(&stage, may);
-        let again = case.world.stages()[0];
-        assert_ne!(stage.key, again.key, "an automatic try is a new order");
-        let effect = case.world.shadow.effects[&(1, again.target.0)];
-        assert_eq!(effect.due_at, case.world.now + Duration::from_secs(wait));
-    }
-    let stage = case.world.stages()[0];
-    case.world.end(&stage, may);
-    case.is(Status::SmokeFailure);
-}
-
-#[test]
-fn only_a_bad_health_answer_is_forgiven() {
-    let forgiving = ConfigRequest { ignore_verify: Some(true), ..half() };
-    for (config, expected) in [(half(), Status::SmokeFailure), (forgiving, Status::SmokeSuccess)] {
-        let mut case = started(4, config);
-        while case.world.stages()[0].stage != Stage::Verify {
-            let stage = case.world.stages()[0];
-            case.world.succeed(&stage);
-        }
-        let stage = case.world.stages()[0];
-        case.world.end(&stage, StageResult::Unhealthy);
-        let unverified = case.world.of(case.id).targets()[0].unverified;
-        assert_eq!(unverified, expected == Status::SmokeSuccess);
-        case.is(expected);
-    }
-}
-
-#[test]
 fn a_repeat_checks_and_installs_nothing() {
     let mut world = World::new(Setup::default());
     let id = world.rollout(0, half());
@@ -395,155 +267,6 @@ fn a_repeat_checks_and_installs_nothing() {
     let out =
         case.world.events_of(id).any(|event| event.data.to.as_deref() == Some("MARKDOWN_RUNNING"));
     assert!(!out, "no server was taken");
-}
-
-#[test]
-fn members_that_come_back_get_a_new_attempt() {
-    // Its batch has not begun: it goes on there.
-    let mut case = baked(8, half());
-    let waiting = case.batch(3)[0];
-    case.pull(waiting);
-    assert_eq!(case.target(waiting), Target::SetAside);
-    case.world.put_back(waiting).unwrap();
-    assert_eq!(case.target(waiting), Target::Pending);
-    assert!(case.batch(3).contains(&waiting));
-    // Its batch is at rest: it goes into a new last batch.
-    let done = case.batch(2)[0];
-    case.act(Action::Rollout);
-    case.world.run_rounds(|_, stage| stage.server == done && stage.stage == Stage::Install, |_| {});
-    case.pull(done);
-    let last = u32::try_from(case.world.of(case.id).batches().len()).unwrap();
-    case.world.put_back(done).unwrap();
-    if !case.status().is_final() {
-        assert!(case.batch(last + 1).contains(&done));
-        case.run().is(Status::Success);
-    }
-}
-
-#[test]
-fn who_needs_no_slot_joins_the_running_batch_that_waits_for_one() {
-    let mut case = baked(8, ConfigRequest::default());
-    let (first, later) = (case.batch(2), case.batch(4));
-    // One of a later batch dies, and so does one outside the running batch: no slot is free.
-    for server in [later[0], case.batch(3)[0]] {
-        case.world.hosts.get_mut(&server).unwrap().dead = true;
-    }
-    case.world.look();
-    case.act(Action::Rollout);
-    assert!(!case.world.of(case.id).deployment.is_braked(), "the hold is set only if none joined");
-    let joined = case.batch(2);
-    assert!(first.iter().all(|server| joined.contains(server)));
-    assert!(joined.contains(&later[0]));
-    assert_eq!(case.target(later[0]), Target::MarkdownRunning);
-    assert_eq!(case.target(first[0]), Target::Pending, "it waits for a slot");
-    for host in case.world.hosts.values_mut() {
-        host.dead = false;
-    }
-    case.run().is(Status::Success);
-}
-
-#[test]
-fn without_anyone_to_join_the_slots_hold_is_set_and_clears_itself() {
-    let mut case = baked(4, ConfigRequest::default());
-    let bastion = case.batch(1)[0];
-    case.world.hosts.get_mut(&bastion).unwrap().outside = true;
-    case.world.look();
-    case.act(Action::Rollout).is(Status::RollingOut);
-    let hold = |case: &Case| case.world.of(case.id).deployment.hold(HoldReason::Slots).is_some();
-    assert!(hold(&case));
-    assert!(case.world.act(case.id, Action::Resume).is_err(), "it clears itself");
-    case.act(Action::Brake).act(Action::Resume);
-    assert!(hold(&case));
-    case.world.hosts.get_mut(&bastion).unwrap().outside = false;
-    case.world.look();
-    assert!(!hold(&case));
-    case.run().is(Status::Success);
-}
-
-#[test]
-fn a_bastion_that_waits_moves_on_when_another_has_ended() {
-    for fails in [false, true] {
-        let mut world = World::new(Setup { servers: 8, marked: 2, ..Setup::default() });
-        let draft = world.create_input(1, ConfigRequest::default(), false);
-        let id = world.create(draft).unwrap();
-        let mut case = Case { world, id };
-        let (runs, waits) = (case.batch(1)[0], case.batch(1)[1]);
-        let other = case.batch(2)[0];
-        case.world.hosts.get_mut(&other).unwrap().dead = true;
-        case.world.look();
-        case.act(Action::Start).is(Status::Smoking);
-        assert_eq!(case.target(waits), Target::Pending, "one slot is left for two bastions");
-        if fails {
-            case.run_failing(Stage::Verify).is(Status::SmokeFailure);
-        } else {
-            case.run().is(Status::SmokeSuccess);
-        }
-        assert_eq!(case.batch(1), [runs]);
-        assert!(case.batch(2).contains(&waits));
-    }
-}
-
-#[test]
-fn a_set_aside_bastion_comes_back_in_the_last_batch_outside_smoking() {
-    let mut case = marked(8, 2, ConfigRequest::default());
-    let bad = case.batch(1)[1];
-    case.world.run_rounds(|_, stage| stage.server == bad && stage.stage == Stage::Markdown, |_| {});
-    case.is(Status::SmokeFailure);
-    case.pull(bad);
-    case.world.put_back(bad).unwrap();
-    assert!(!case.batch(1).contains(&bad));
-    case.act(Action::Retry).is(Status::SmokeSuccess);
-}
-
-#[test]
-fn a_bastion_that_waits_for_a_slot_gives_its_place_to_one_that_needs_none() {
-    let mut world = World::new(Setup { servers: 4, ..Setup::default() });
-    let draft = world.create_input(1, ConfigRequest::default(), false);
-    let id = world.create(draft).unwrap();
-    let mut case = Case { world, id };
-    let (bastion, other) = (case.batch(1)[0], case.batch(3)[0]);
-    case.world.hosts.get_mut(&other).unwrap().dead = true;
-    case.world.look();
-    case.act(Action::Start).is(Status::Smoking);
-    assert_eq!(case.batch(1), [other], "it is out, and needs no slot");
-    assert!(case.batch(3).contains(&bastion));
-    case.world.hosts.get_mut(&other).unwrap().dead = false;
-    case.run().is(Status::SmokeSuccess);
-}
-
-#[test]
-fn a_server_that_stays_out_by_others_is_success_and_relapses_when_it_dies() {
-    let mut case = verified(4, half());
-    let bastion = case.batch(1)[0];
-    case.world.hosts.get_mut(&bastion).unwrap().outside = true;
-    case.act(Action::Bake).run().is(Status::BakeSuccess);
-    let row = case.world.state.server(bastion).unwrap();
-    assert_eq!((row.service, row.out_because), (Service::Out, Some(OutBecause::Outside)));
-    case.die(bastion).is(Status::SmokeFailure);
-    assert_eq!(case.target(bastion), Target::VerifyFailure);
-}
-
-#[test]
-fn servers_that_appear_get_one_last_batch() {
-    let mut case = baked(2, half());
-    case.act(Action::Rollout);
-    case.world.add_server();
-    case.world.add_server();
-    assert_eq!(case.batch(3).len(), 2);
-    case.run().is(Status::Success);
-    assert_eq!(case.world.in_service(), 4);
-}
-
-#[test]
-fn a_server_that_dies_while_a_target_works_on_it_comes_back_by_proof_only() {
-    let mut case = started(4, half());
-    let bastion = case.batch(1)[0];
-    let row = |case: &Case| case.world.state.server(bastion).unwrap().clone();
-    assert_eq!(row(&case).out_because, Some(OutBecause::Target));
-    case.world.can_drain = false;
-    case.die(bastion).revive(bastion);
-    case.world.look();
-    assert_eq!(row(&case).service, Service::Out, "it answers, and nothing proved the package");
 }
 
 #[test]
@@ -603,112 +326,26 @@ fn drafts_end_after_seven_days_and_waits_are_called_stale_once() {
     }
 }
 
+/// How long that is, is a setting; a deployment keeps what it was created with.
 #[test]
-fn a_drained_server_in_traffic_is_drained_again_and_the_second_time_holds() {
-    let mut case = verified(4, half());
-    let bastion = case.batch(1)[0];
-    let unmark = |case: &mut Case| {
-        case.world.hosts.get_mut(&bastion).unwrap().mark = false;
-        case.world.look();
-    };
-    let hold =
-        |case: &Case| case.world.of(case.id).deployment.hold(HoldReason::Dependency).is_some();
-    unmark(&mut case);
-    assert!(!hold(&case));
-    case.world.drain();
-    assert!(case.world.hosts[&bastion].mark, "drained again");
-    case.world.look();
-    unmark(&mut case);
-    assert!(hold(&case), "the second time");
-    assert!(case.world.act(case.id, Action::Resume).is_err(), "it clears itself");
-    case.world.drain();
-    case.world.look();
-    assert!(!hold(&case), "the load balancer does again what it is told");
-    case.act(Action::Bake).run().is(Status::BakeSuccess);
-}
-
-#[test]
-fn a_server_pulled_out_during_its_markup_is_drained_again() {
-    let mut case = verified(4, half());
-    let bastion = case.batch(1)[0];
-    case.act(Action::Bake).pull(bastion).run();
-    case.world.drain();
-    assert!(case.world.hosts[&bastion].mark);
-    let row = case.world.state.server(bastion).unwrap();
-    assert!(row.is_out() && row.drained);
-}
-
-#[test]
-fn a_pulled_out_server_that_answers_stays_out() {
+fn a_deployment_is_stale_after_the_time_that_it_was_created_with() {
     let mut world = World::new(Setup::default());
-    let server = world.server_at(0).unwrap();
-    world.hosts.get_mut(&server).unwrap().dead = true;
-    world.look();
-    world.pull_out(server).unwrap();
-    world.hosts.get_mut(&server).unwrap().dead = false;
-    world.look();
-    assert!(world.state.server(server).unwrap().is_out());
-}
-
-#[test]
-fn put_back_goes_into_traffic_only_with_the_groups_version() {
-    for (number, expected) in [(0, Service::In), (7, Service::Out)] {
-        let mut world = World::new(Setup::default());
-        let server = world.server_at(0).unwrap();
-        world.pull_out(server).unwrap();
-        world.drain();
-        world.hosts.get_mut(&server).unwrap().package = Some(sim::package(number).id);
-        assert!(world.pull_out(server).is_err(), "once");
-        world.put_back(server).unwrap();
-        world.return_servers();
-        assert_eq!(world.state.server(server).unwrap().service, expected);
-        assert!(world.put_back(server).is_err());
-    }
-    // Its SUCCESS target proved another package: a relapse.
-    let mut case = baked(4, half());
-    let bastion = case.batch(1)[0];
-    case.pull(bastion);
-    case.world.hosts.get_mut(&bastion).unwrap().package = Some(sim::package(7).id);
-    case.world.put_back(bastion).unwrap();
-    case.world.return_servers();
-    case.is(Status::SmokeFailure);
-    assert_eq!(case.target(bastion), Target::VerifyFailure);
-}
-
-#[test]
-fn a_refresh_that_removes_more_than_half_is_held() {
-    let mut case = started(5, half());
-    let servers = case.world.record.servers.clone();
-    case.world.record.servers.truncate(2);
-    case.world.record.revision += 1;
-    assert!(matches!(case.world.sync(false), capstan_core::input::Answer::RefreshHeld(_)));
-    assert_eq!(case.world.state.census().members, 5);
-    assert!(case.world.state.group.refresh_held.is_some());
-    case.world.record.servers = servers[..3].to_vec();
-    case.world.sync(false);
-    assert_eq!(case.world.state.census().members, 3, "two of five are not more than half");
-    assert_eq!(case.world.state.group.refresh_held, None);
-    case.world.record.servers.truncate(1);
-    case.world.record.revision += 1;
-    case.world.sync(true);
-    assert_eq!(case.world.state.census().members, 1, "a person confirmed");
-    case.world.record.revision -= 5;
-    case.world.record.servers = servers;
-    case.world.sync(false);
-    assert_eq!(case.world.state.census().members, 1, "an older revision is ignored");
-}
-
-#[test]
-fn replacing_every_server_in_one_refresh_does_not_end_the_deployment() {
-    let mut case = started(2, half());
-    case.act(Action::Brake).run();
-    for entry in &mut case.world.record.servers {
-        entry.id.push_str("-new");
-        entry.hostname.push_str("-new");
-    }
-    case.world.record.revision += 1;
-    case.world.sync(true);
-    assert!(!case.status().is_final(), "{:?}", case.status());
+    world.stale_after = Duration::from_hours(2);
+    let id = world.rollout(1, half());
+    let mut case = Case { world, id };
+    case.is(Status::Smoking).run().is(Status::SmokeSuccess);
+    case.world.stale_after = Duration::from_hours(24);
+    let told = |case: &Case| {
+        let events = case.world.events_of(case.id);
+        events.filter(|event| event.kind == EventType::DeploymentStale).count()
+    };
+    case.world.pass(Duration::from_mins(119));
+    case.world.wake();
+    assert_eq!(told(&case), 0);
+    case.world.crash();
+    case.world.pass(Duration::from_mins(1));
+    assert!(case.world.wake(), "it is woken for that");
+    assert_eq!(told(&case), 1);
 }
 
 #[test]

@@ -160,3 +160,37 @@ fn a_try_is_counted_from_the_instant_at_which_it_is_due() {
     let stage = case.world.stages()[0];
     assert_eq!(case.world.work(&stage).act_at, stage.due_at);
 }
+
+#[test]
+fn automatic_tries_follow_after_two_and_eight_seconds() {
+    let mut case = started(4, half());
+    let may = StageResult::Failed { cause: Cause::Timeout, again: Again::May };
+    for wait in [2, 8] {
+        let stage = case.world.stages()[0];
+        case.world.end(&stage, may);
+        let again = case.world.stages()[0];
+        assert_ne!(stage.key, again.key, "an automatic try is a new order");
+        let effect = case.world.shadow.effects[&(1, again.target.0)];
+        assert_eq!(effect.due_at, case.world.now + Duration::from_secs(wait));
+    }
+    let stage = case.world.stages()[0];
+    case.world.end(&stage, may);
+    case.is(Status::SmokeFailure);
+}
+
+#[test]
+fn only_a_bad_health_answer_is_forgiven() {
+    let forgiving = ConfigRequest { ignore_verify: Some(true), ..half() };
+    for (config, expected) in [(half(), Status::SmokeFailure), (forgiving, Status::SmokeSuccess)] {
+        let mut case = started(4, config);
+        while case.world.stages()[0].stage != Stage::Verify {
+            let stage = case.world.stages()[0];
+            case.world.succeed(&stage);
+        }
+        let stage = case.world.stages()[0];
+        case.world.end(&stage, StageResult::Unhealthy);
+        let unverified = case.world.of(case.id).targets()[0].unverified;
+        assert_eq!(unverified, expected == Status::SmokeSuccess);
+        case.is(expected);
+    }
+}

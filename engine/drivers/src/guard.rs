@@ -118,6 +118,10 @@ impl LoadBalancer for Guard<dyn LoadBalancer> {
         self.inner.can_drain()
     }
 
+    fn sees_all_at_once(&self) -> bool {
+        self.inner.sees_all_at_once()
+    }
+
     fn drain<'a>(&'a self, server: &'a Endpoint) -> Call<'a, ()> {
         Box::pin(self.watch("drain", self.inner.drain(server)))
     }

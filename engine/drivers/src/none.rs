@@ -104,6 +104,10 @@ impl LoadBalancer for NoLoadBalancer {
         false
     }
 
+    fn sees_all_at_once(&self) -> bool {
+        false
+    }
+
     fn drain<'a>(&'a self, _server: &'a Endpoint) -> Call<'a, ()> {
         Box::pin(ready(Ok(())))
     }

@@ -16,6 +16,10 @@ impl LoadBalancer for NoopLoadBalancer {
         false
     }
 
+    fn sees_all_at_once(&self) -> bool {
+        true
+    }
+
     fn drain<'a>(&'a self, _server: &'a Endpoint) -> Call<'a, ()> {
         Box::pin(ready(Ok(())))
     }

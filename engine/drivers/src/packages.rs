@@ -71,11 +71,11 @@ impl PackageStore for FilePackageStore {
         let store = self.clone();
         Box::pin(async move {
             let incoming = store.folder.join(INCOMING);
-            let (file, path) = blocking(move || open_incoming(&incoming)).await?;
+            let (file, part) = blocking(move || open_incoming(&incoming)).await?;
             let writer = Writer {
                 store,
                 file: tokio::fs::File::from_std(file),
-                part: Part(path),
+                part,
                 hash: Sha256::new(),
                 size: 0,
                 is_torn: false,
@@ -222,17 +222,18 @@ fn unreadable(error: &std::io::Error) -> DriverError {
     DriverError::Busy(format!("the package store cannot be read: {error}"))
 }
 
-/// A new file in `incoming`, locked.
-fn open_incoming(incoming: &Path) -> std::io::Result<(File, PathBuf)> {
+/// A new file in `incoming`, locked. It goes with its [`Part`], also when nobody waits for it any more.
+fn open_incoming(incoming: &Path) -> std::io::Result<(File, Part)> {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     loop {
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros();
         let path = incoming.join(format!("{}-{since}-{count}.part", std::process::id()));
         let file = File::options().write(true).create_new(true).open(&path)?;
+        let part = Part(path);
         // A store that opens the folder just now may have taken it for dead before it was locked.
         if file.try_lock().is_ok() && file.metadata()?.nlink() > 0 {
-            return Ok((file, path));
+            return Ok((file, part));
         }
     }
 }

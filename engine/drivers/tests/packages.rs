@@ -150,3 +150,23 @@ fn a_folder_that_cannot_be_used_is_named() {
     let Error::Folder { path, .. } = &error;
     assert_eq!(path, Path::new("/proc/nowhere"));
 }
+
+/// Whoever sends an archive goes away while its file is being made.
+#[test]
+fn an_upload_that_is_given_up_as_it_begins_leaves_nothing_behind() {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    let runtime = builder.max_blocking_threads(1).build().expect("a runtime");
+    let (folder, store) = store(100);
+    runtime.block_on(async {
+        let mut begin = store.begin();
+        std::future::poll_fn(|context| {
+            assert!(begin.as_mut().poll(context).is_pending(), "its file is not made at once");
+            std::task::Poll::Ready(())
+        })
+        .await;
+        drop(begin);
+        // There is one thread, so this comes after the file was made.
+        tokio::task::spawn_blocking(|| ()).await.expect("it runs");
+    });
+    assert_eq!(files(folder.path()), Vec::<PathBuf>::new());
+}

@@ -13,7 +13,9 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
 use crate::measure::{Counted, Slot, stage_ended};
-use crate::{Ports, Settings, observe, order, traffic};
+use crate::room::Room;
+use crate::turn::Turns;
+use crate::{Ports, Settings, observe, order, room, traffic};
 
 /// Waits before an outcome that could not be written is submitted again.
 const SUBMIT_AGAIN: Duration = Duration::from_millis(500);
@@ -45,7 +47,7 @@ pub(crate) struct Job {
     pub(crate) is_begun: bool,
     slot: Option<Slot>,
     /// Permits a stage to be under way.
-    under_way: Option<OwnedSemaphorePermit>,
+    pub(crate) under_way: Option<OwnedSemaphorePermit>,
     _counted: Counted,
 }
 
@@ -74,7 +76,9 @@ pub(crate) struct Context {
     pub(crate) jobs: watch::Sender<Option<mpsc::Sender<Job>>>,
     pub(crate) start_slots: Arc<Semaphore>,
     look_slots: Arc<Semaphore>,
-    under_way: Arc<Semaphore>,
+    pub(crate) room: Room,
+    /// Acts on one server at its load balancer follow each other.
+    pub(crate) turns: Turns,
     waiting: Mutex<HashSet<Effect>>,
     scripts: Mutex<HashMap<String, Arc<Script>>>,
     locations: Mutex<HashMap<String, ReadLocations>>,
@@ -84,11 +88,11 @@ impl Job {
     /// A claimed effect that has not been begun.
     pub(crate) fn new(claim: Claim, slot: OwnedSemaphorePermit) -> Self {
         Self {
-            claim,
             looks: 0,
             output_bytes: 0,
             tail: String::new(),
-            is_unknown: false,
+            is_unknown: matches!(&claim.task, Task::Stage(work) if work.is_unknown),
+            claim,
             claimed_at: tokio::time::Instant::now(),
             is_begun: false,
             slot: Some(Slot::new(slot)),
@@ -119,25 +123,32 @@ impl Context {
         Self {
             start_slots: Arc::new(Semaphore::new(settings.slots)),
             look_slots: Arc::new(Semaphore::new(settings.slots)),
-            under_way: Arc::new(Semaphore::new(settings.under_way)),
+            room: Room::new(settings.under_way),
             store,
             ports,
             settings,
             stopped,
             jobs: watch::Sender::new(None),
+            turns: Turns::default(),
             waiting: Mutex::default(),
             scripts: Mutex::default(),
             locations: Mutex::default(),
         }
     }
 
-    /// Waits until one more stage may be under way. `None`: the engine stops.
-    async fn room(&self) -> Option<OwnedSemaphorePermit> {
-        let mut stopped = self.stopped.clone();
-        tokio::select! {
-            permit = Arc::clone(&self.under_way).acquire_owned() => permit.ok(),
-            _ = stopped.wait_for(|stopped| *stopped) => None,
-        }
+    /// A slot for a job that gave up its own while it waited. `None` cannot be: nobody closes them.
+    pub(crate) async fn look_slot(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.look_slots).acquire_owned().await.ok()
+    }
+
+    /// An effect stays claimed while its job waits; the engine gives it back when it stops.
+    pub(crate) fn keep_waiting(&self, effect: Effect) {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).insert(effect);
+    }
+
+    /// The wait is over. `false`: the engine has stopped meanwhile and given the effect back.
+    pub(crate) fn waits_no_more(&self, effect: Effect) -> bool {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&effect)
     }
 
     /// Hands a job to the worker; while there is none, or the engine stops, it is given back.
@@ -266,17 +277,15 @@ impl Drop for Unfinished {
 }
 
 /// Does one step of a job.
-pub(crate) async fn run(job: Job, context: Arc<Context>) {
-    let mut unfinished = Unfinished { job: Some(job), context: Arc::clone(&context) };
-    let Some(job) = unfinished.job.as_mut() else { return };
+pub(crate) async fn run(mut job: Job, context: Arc<Context>) {
     if job.under_way.is_none() && matches!(job.claim.task, Task::Stage(_)) {
-        job.under_way = context.room().await;
-        if job.under_way.is_none() {
-            context.give_back(job);
-            unfinished.job = None;
-            return;
+        match room::ask(job, &context).await {
+            Some(admitted) => job = admitted,
+            None => return,
         }
     }
+    let mut unfinished = Unfinished { job: Some(job), context: Arc::clone(&context) };
+    let Some(job) = unfinished.job.as_mut() else { return };
     let step = step(job, &context).await;
     job.slot = None;
     match step {
@@ -316,17 +325,14 @@ fn look_wait(looks: u32) -> Duration {
 /// Brings a job back to the worker after a while. It stays claimed and holds no slot meanwhile.
 fn later(context: Arc<Context>, mut job: Job, wait: Duration) {
     let effect = job.claim.effect;
-    context.waiting.lock().unwrap_or_else(PoisonError::into_inner).insert(effect);
+    context.keep_waiting(effect);
     tokio::spawn(async move {
         tokio::time::sleep(wait).await;
-        let permit = Arc::clone(&context.look_slots).acquire_owned().await;
-        let was_waiting =
-            context.waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&effect);
-        // The engine has stopped and given the job back.
-        if !was_waiting {
+        let permit = context.look_slot().await;
+        if !context.waits_no_more(effect) {
             return;
         }
-        job.slot = permit.ok().map(Slot::new);
+        job.slot = permit.map(Slot::new);
         context.enqueue(job);
     });
 }
@@ -364,20 +370,22 @@ async fn submit(context: &Context, group: capstan_core::GroupId, input: Input) {
 }
 
 async fn step(job: &mut Job, context: &Context) -> Step {
+    let effect = job.claim.effect;
     let started = tokio::time::Instant::now();
     let step = match job.claim.task.clone() {
         Task::Stage(work) if work.stage.is_order() => order::step(job, &work, context).await,
         Task::Stage(work) => traffic::step(job, &work, context).await,
         Task::Wake(deployment) => Step::Done(Input::Woken { deployment }),
-        Task::Observe { deployment, load_balancer, servers } => {
+        Task::Observe { deployment, load_balancer, servers: part, are_all } => {
+            let servers = observe::Looked { group: effect.group, part, are_all };
             observe::look(deployment, &load_balancer, &servers, context).await
         }
         Task::Drain { load_balancer, server } => {
-            observe::drain(&load_balancer, &server, context).await
+            observe::drain(effect, &load_balancer, &server, context).await
         }
         Task::Return { load_balancer, executor, kind, server } => {
             let names = observe::Names { load_balancer, executor, kind };
-            observe::bring_back(job.claim.effect.group, &names, &server, context).await
+            observe::bring_back(effect, &names, &server, context).await
         }
         Task::Nothing => Step::Forget,
     };

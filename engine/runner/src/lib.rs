@@ -17,8 +17,10 @@ mod observe;
 mod order;
 mod queue;
 mod rescue;
+mod room;
 mod supervise;
 mod traffic;
+mod turn;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -48,7 +50,7 @@ pub struct Ports {
 pub struct Settings {
     /// Driver calls at the same time, for new stages and for looks each.
     pub slots: usize,
-    /// Stages under way at the same time in this process.
+    /// Stages under way at the same time in this process. Further ones wait, and take no slot.
     pub under_way: usize,
     /// Where hosts reach Capstan's own package store, without a slash at the end.
     pub package_base_url: String,

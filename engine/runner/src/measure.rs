@@ -12,6 +12,7 @@ pub fn describe_metrics() {
     describe_histogram!("capstan_stage_seconds", seconds, "Time of stages, by stage and outcome");
     describe_histogram!("capstan_job_step_seconds", seconds, "Time of single steps of the engine");
     describe_gauge!("capstan_jobs_under_way", "Effects that this process has claimed");
+    describe_gauge!("capstan_stages_without_room", "Stages that wait until fewer are under way");
     describe_gauge!("capstan_slots_used", "Slots for calls to the outside that are taken");
     describe_gauge!("capstan_outcomes_unwritten", "Outcomes that could not be written yet");
     describe_counter!("capstan_worker_restarts_total", "Workers that ended by themselves");

@@ -1,15 +1,26 @@
 //! Looks at servers (S13), and the acts that belong to no target: draining a server that was pulled
 //! out by hand, and bringing one back.
 
+use capstan_core::effect::Effect;
 use capstan_core::input::Input;
 use capstan_core::ports::{Endpoint, LoadBalancer, Report, Sight};
 use capstan_core::{DeploymentId, GroupId, ServerId};
 use capstan_store::{chain, crash};
 
 use crate::job::{Context, Step};
+use crate::turn::Turn;
 
-/// Servers in one call of a driver.
+/// Servers in one call of a driver that must probe them one by one.
 const SERVERS_AT_ONCE: usize = 50;
+
+/// Whom a look is about.
+pub(crate) struct Looked {
+    pub(crate) group: GroupId,
+    /// The servers whose turn it is in a large group.
+    pub(crate) part: Vec<Endpoint>,
+    /// Whether the group has no others.
+    pub(crate) are_all: bool,
+}
 
 /// Names of the drivers that a server is reached with.
 pub(crate) struct Names {
@@ -22,15 +33,23 @@ pub(crate) struct Names {
 pub(crate) async fn look(
     deployment: DeploymentId,
     load_balancer: &str,
-    servers: &[Endpoint],
+    servers: &Looked,
     context: &Context,
 ) -> Step {
-    let mut seen: Vec<(ServerId, Sight)> = Vec::with_capacity(servers.len());
+    let mut seen: Vec<(ServerId, Sight)> = Vec::with_capacity(servers.part.len());
     let mut can_drain = false;
     match context.load_balancer(load_balancer) {
         Ok(balancer) => {
             can_drain = balancer.can_drain();
-            for part in servers.chunks(SERVERS_AT_ONCE) {
+            let all = if balancer.sees_all_at_once() && !servers.are_all {
+                everyone(servers.group, context).await
+            } else {
+                None
+            };
+            let servers = all.as_deref().unwrap_or(&servers.part);
+            let at_once =
+                if balancer.sees_all_at_once() { servers.len().max(1) } else { SERVERS_AT_ONCE };
+            for part in servers.chunks(at_once) {
                 match balancer.observe(part).await {
                     Ok(part) => seen.extend(part.iter().map(|seen| (seen.server, seen.sight))),
                     Err(error) => {
@@ -44,12 +63,37 @@ pub(crate) async fn look(
     Step::Done(Input::Observed { deployment: Some(deployment), seen, can_drain })
 }
 
-pub(crate) async fn drain(load_balancer: &str, server: &Endpoint, context: &Context) -> Step {
+/// Every member of the group; `None`: they cannot be read, and the part that was given must do.
+async fn everyone(group: GroupId, context: &Context) -> Option<Vec<Endpoint>> {
+    let members = context.store.members(group).await;
+    members
+        .inspect_err(|error| {
+            tracing::warn!(%group, error = %chain(error), "only some servers can be looked at");
+        })
+        .ok()
+}
+
+pub(crate) async fn drain(
+    effect: Effect,
+    load_balancer: &str,
+    server: &Endpoint,
+    context: &Context,
+) -> Step {
+    let turn = context.turns.take(server.server).await;
+    match context.store.is_wanted(effect).await {
+        Ok(true) => {}
+        Ok(false) => return Step::Forget,
+        Err(error) => {
+            tracing::warn!(error = %chain(&error), "a server cannot be drained yet");
+            return Step::LookAgain { tell: None };
+        }
+    }
     crash::point("server.before");
     let drained = match context.load_balancer(load_balancer) {
         Ok(balancer) => balancer.drain(server).await,
         Err(error) => Err(error),
     };
+    drop(turn);
     crash::point("server.after");
     let problem = drained.err().map(|error| error.to_string());
     if let Some(problem) = &problem {
@@ -60,11 +104,12 @@ pub(crate) async fn drain(load_balancer: &str, server: &Endpoint, context: &Cont
 
 /// A server that was put back goes into traffic only if it runs the right package.
 pub(crate) async fn bring_back(
-    group: GroupId,
+    effect: Effect,
     names: &Names,
     server: &Endpoint,
     context: &Context,
 ) -> Step {
+    let group = effect.group;
     let (wanted, current) = match context.store.return_package(group, server.server).await {
         Ok(packages) => packages,
         Err(error) => {
@@ -79,7 +124,17 @@ pub(crate) async fn bring_back(
         .zip(report.as_ref())
         .is_some_and(|(wanted, report)| wanted.sha256 == report.sha256);
     let sight = match context.load_balancer(&names.load_balancer) {
-        Ok(balancer) if is_right => admit(balancer.as_ref(), server).await,
+        Ok(balancer) if is_right => {
+            let turn = context.turns.take(server.server).await;
+            match context.store.is_wanted(effect).await {
+                Ok(true) => admit(balancer.as_ref(), server, turn).await,
+                Ok(false) => return Step::Forget,
+                Err(error) => {
+                    tracing::warn!(error = %chain(&error), "a server cannot be brought back yet");
+                    return Step::LookAgain { tell: None };
+                }
+            }
+        }
         Ok(_) | Err(_) => Sight::Unknown,
     };
     crash::point("server.after");
@@ -108,8 +163,9 @@ async fn report(names: &Names, server: &Endpoint, context: &Context) -> Option<R
         .flatten()
 }
 
-async fn admit(balancer: &dyn LoadBalancer, server: &Endpoint) -> Sight {
+async fn admit(balancer: &dyn LoadBalancer, server: &Endpoint, turn: Turn) -> Sight {
     let admitted = balancer.admit(server).await;
+    drop(turn);
     let seen = match admitted {
         Ok(()) => balancer.observe(std::slice::from_ref(server)).await,
         Err(error) => Err(error),

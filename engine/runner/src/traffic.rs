@@ -17,12 +17,12 @@ pub(crate) async fn step(job: &mut Job, work: &Work, context: &Context) -> Step 
         Ok(balancer) => balancer.as_ref(),
         Err(error) => return refused(work, &error.to_string()),
     };
-    if !job.is_begun && work.stage == Stage::Markup && !is_proven(work, context) {
-        let result = StageResult::Failed { cause: Cause::Failed, again: Again::WillNot };
-        let text = "its package was proven more than a minute ago; it must be verified again";
-        return ended(work, result, Some(text.to_owned()));
-    }
-    if !job.is_begun && job.may_be_superseded() {
+    let turn = if !job.is_begun && balancer.can_drain() {
+        Some(context.turns.take(work.endpoint.server).await)
+    } else {
+        None
+    };
+    if !job.is_begun && (turn.is_some() || job.may_be_superseded()) {
         match context.store.is_current(job.claim.effect.group, work).await {
             Ok(true) => {}
             Ok(false) => return Step::Superseded,
@@ -31,7 +31,17 @@ pub(crate) async fn step(job: &mut Job, work: &Work, context: &Context) -> Step 
             }
         }
     }
-    let seen = match act_and_look(job, work, balancer).await {
+    if !job.is_begun && work.stage == Stage::Markup && !is_proven(work, context) {
+        drop(turn);
+        return unproven(job, work, context, balancer).await;
+    }
+    let acted = act(job, work, balancer).await;
+    drop(turn);
+    let seen = match acted {
+        Ok(()) => look(work, balancer).await,
+        Err(error) => Err(error),
+    };
+    let seen = match seen {
         Ok(seen) => seen,
         Err(DriverError::Refused(message)) => return refused(work, &message),
         Err(DriverError::Busy(message)) => {
@@ -57,11 +67,30 @@ fn is_proven(work: &Work, context: &Context) -> bool {
     work.verified_at.is_some_and(|at| context.store.now().since(at) <= VERIFY_FRESH)
 }
 
-async fn act_and_look(
+/// The proof is too old to act (S5). If an act was asked for while it was fresh and its answer was lost,
+/// that act may have happened or may yet: the balancer is looked at, and nothing is done (S11).
+async fn unproven(
     job: &mut Job,
     work: &Work,
+    context: &Context,
     balancer: &dyn LoadBalancer,
-) -> Result<Option<Seen>, DriverError> {
+) -> Step {
+    if !job.is_unknown {
+        let result = StageResult::Failed { cause: Cause::Failed, again: Again::WillNot };
+        let text = "its package was proven more than a minute ago; it must be verified again";
+        return ended(work, result, Some(text.to_owned()));
+    }
+    match look(work, balancer).await.map(marked_up) {
+        Ok(Some((result, message))) => ended(work, result, message),
+        Ok(None) => {
+            let text = "the answer to the act was lost, and it is not seen to have happened";
+            lost(job, work, context, text)
+        }
+        Err(error) => lost(job, work, context, &error.to_string()),
+    }
+}
+
+async fn act(job: &mut Job, work: &Work, balancer: &dyn LoadBalancer) -> Result<(), DriverError> {
     if !job.is_begun {
         crash::point("driver.before");
         match work.stage {
@@ -73,6 +102,10 @@ async fn act_and_look(
         crash::point("driver.after");
         job.is_begun = true;
     }
+    Ok(())
+}
+
+async fn look(work: &Work, balancer: &dyn LoadBalancer) -> Result<Option<Seen>, DriverError> {
     if work.stage == Stage::Markdown && !balancer.can_drain() {
         return Ok(None);
     }

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use crate::entities::{login_links, sessions, tokens};
 use crate::operation::{Operation, timed};
 use crate::store::commit;
-use crate::{Error, SessionRow, Store, TokenRow};
+use crate::{Error, SessionRow, Store, TokenRow, crash};
 
 impl Store {
     /// Keeps a new access token.
@@ -26,11 +26,13 @@ impl Store {
                 hash: hash.to_owned(),
                 created_at: self.now().as_micros(),
             };
+            crash::point("token.before");
             row.into_active_model()
                 .reset_all()
                 .insert(self.writer())
                 .await
                 .map_err(Error::database("write a token"))?;
+            crash::point("token.done");
             Ok(TokenId(id))
         })
         .await

@@ -11,7 +11,7 @@ use uuid::Uuid;
 use crate::cursor::{decode_id, encode, page};
 use crate::entities::actions::{Column, Entity, Model};
 use crate::operation::{Operation, timed};
-use crate::{Error, NewAudit, PageRequest, Store};
+use crate::{Error, NewAudit, PageRequest, Store, crash};
 
 impl Store {
     /// Adds an entry to the audit.
@@ -31,12 +31,14 @@ impl Store {
                 answer: new.answer,
                 detail: new.detail,
             };
+            crash::point("audit.before");
             row.into_active_model()
                 .reset_all()
                 .insert(self.writer())
                 .await
-                .map(|_| ())
-                .map_err(Error::database("write the audit"))
+                .map_err(Error::database("write the audit"))?;
+            crash::point("audit.done");
+            Ok(())
         })
         .await
     }

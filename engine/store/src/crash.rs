@@ -30,6 +30,17 @@ pub const ANSWER_POINT: &str = "answer.before";
 /// The points of giving claimed work back, as after a take-over.
 pub const CLAIM_POINTS: [&str; 2] = ["claims.written", "claims.done"];
 
+/// The points of an upload, in the order in which it passes them: its bytes lie in the package store, they
+/// have their name there, the package is written, and is durable.
+pub const PACKAGE_POINTS: [&str; 4] =
+    ["upload.part", "upload.stored", "package.written", "package.done"];
+/// The points of a first start, in their order: the administrator's token, and the rows of a group that
+/// the CMDB names for the first time. (What a group becomes afterwards passes the points of a commit.)
+pub const START_POINTS: [&str; 4] =
+    ["token.before", "token.done", "refresh.written", "refresh.done"];
+/// The points around an entry of the audit.
+pub const AUDIT_POINTS: [&str; 2] = ["audit.before", "audit.done"];
+
 struct Plan {
     point: String,
     passes_left: AtomicU32,

@@ -8,7 +8,7 @@ use sea_orm::{ConnectionTrait, DatabaseTransaction};
 use uuid::Uuid;
 
 use crate::bulk::sql;
-use crate::{Error, Store};
+use crate::{Error, Store, crash};
 
 impl Store {
     /// The id of the group that a CMDB record is about; its rows are made if it is new.
@@ -38,7 +38,9 @@ impl Store {
             0_i64.into(),
         ];
         txn.execute_raw(sql(&txn, text, values)).await.map_err(Error::database("make a group"))?;
+        crash::point("refresh.written");
         txn.commit().await.map_err(Error::database("commit a transaction"))?;
+        crash::point("refresh.done");
         // Another call may have made it at the same time; its id counts.
         Ok(self.group_id_by_external(&record.id).await?.unwrap_or(id))
     }

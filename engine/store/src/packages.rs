@@ -15,7 +15,7 @@ use crate::operation::{Operation, timed};
 use crate::rows::inventory::package_view;
 use crate::rows::{Reader, to_json};
 use crate::store::commit;
-use crate::{Error, NewPackage, PageRequest, Registered, Store};
+use crate::{Error, NewPackage, PageRequest, Registered, Store, crash};
 
 const TABLE: &str = "packages";
 
@@ -36,7 +36,9 @@ impl Store {
                 Some(known) if known.sha256 != new.sha256 => (known, Registered::OtherDigest),
                 Some(known) => (merge(&txn, known, new).await?, Registered::Same),
             };
+            crash::point("package.written");
             commit(txn).await?;
+            crash::point("package.done");
             Ok((package_view(row)?, registered))
         })
         .await

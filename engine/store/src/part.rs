@@ -96,12 +96,15 @@ impl Part {
         statements(backend, state, &self.changes, self.version, owner, claimed)
     }
 
-    /// The deployments that requests made.
+    /// The deployments that requests made, or that they clicked on.
     pub(crate) fn made(&self) -> impl Iterator<Item = (&RequestKey, DeploymentId)> {
-        self.answers.iter().filter_map(|(submit, answer)| match answer {
-            Ok(Answer::Created(id)) => submit.request.as_ref().map(|request| (request, *id)),
-            Ok(Answer::Done | Answer::NothingToRollBack { .. } | Answer::RefreshHeld(_))
-            | Err(_) => None,
+        self.answers.iter().filter_map(|(submit, answer)| {
+            let made = match (answer, &*submit.input) {
+                (Ok(Answer::Created(id)), _) => *id,
+                (Ok(Answer::Done), Input::Act(act)) => act.deployment,
+                (Ok(_) | Err(_), _) => return None,
+            };
+            Some((submit.request.as_ref()?, made))
         })
     }
 

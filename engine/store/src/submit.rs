@@ -5,11 +5,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use capstan_core::config::{ConfigRequest, DeploymentConfig};
 use capstan_core::decide;
-use capstan_core::effect::Effect;
+use capstan_core::effect::{Effect, EffectKind};
 use capstan_core::input::{Answer, Input, Refused};
 use capstan_core::order::Work;
 use capstan_core::plan::{Plan, PlanInput, plan};
-use capstan_core::ports::CmdbGroup;
+use capstan_core::ports::{CmdbGroup, Endpoint};
 use capstan_core::record::{Flavor, PackageRef};
 use capstan_core::view::DeploymentView;
 use capstan_core::{DeploymentId, GroupId, ServerId};
@@ -21,7 +21,7 @@ use crate::commit::Request;
 use crate::hand_out::Taker;
 use crate::load;
 use crate::part::Submit;
-use crate::work::Claimed;
+use crate::work::{self, Claimed, Cursors, Task};
 use crate::{Error, RequestKey, Store, SubmitError};
 
 impl Store {
@@ -156,6 +156,36 @@ impl Store {
             Some(is_under_way && target.order == Some(work.key) && server.order == target.order)
         });
         Ok(current == Some(true))
+    }
+
+    /// Whether what an effect asks for at the load balancer is still wanted; see
+    /// [`decide::wants_drain`] and [`decide::wants_return`].
+    pub async fn is_wanted(&self, effect: Effect) -> Result<bool, Error> {
+        let mut copy = self.inner.cache.lock(effect.group).await;
+        fill(&mut copy, &self.inner.reader, effect.group, []).await?;
+        let Some(state) = copy.as_ref() else { return Ok(false) };
+        Ok(match effect.kind {
+            EffectKind::DrainServer(server) => decide::wants_drain(state, server),
+            EffectKind::ReturnServer(server) => decide::wants_return(state, server),
+            EffectKind::RunStage(..)
+            | EffectKind::WakeDeployment(_)
+            | EffectKind::ObserveServers(_) => true,
+        })
+    }
+
+    /// Every member of a group, as the running deployment reaches it.
+    pub async fn members(&self, group: GroupId) -> Result<Vec<Endpoint>, Error> {
+        let mut copy = self.inner.cache.lock(group).await;
+        fill(&mut copy, &self.inner.reader, group, []).await?;
+        Ok(copy.as_ref().map(work::members).unwrap_or_default())
+    }
+
+    /// What to do for an effect that is claimed, as it is by now.
+    pub async fn task(&self, effect: Effect) -> Result<Task, Error> {
+        let mut copy = self.inner.cache.lock(effect.group).await;
+        fill(&mut copy, &self.inner.reader, effect.group, effect.kind.deployment()).await?;
+        let task = copy.as_ref().map(|state| work::task_of(state, effect, &mut Cursors::new()));
+        Ok(task.unwrap_or(Task::Nothing))
     }
 
     /// Gives claimed work back now; another claim gets it at once.

@@ -141,7 +141,7 @@ pub enum Idempotency {
         /// Body.
         body: Vec<u8>,
     },
-    /// It made this deployment, and the process ended before the answer was kept.
+    /// It made this deployment, or was a click on it, and the process ended before the answer was kept.
     Made(DeploymentId),
     /// The key was used for a request with another body.
     OtherBody,

@@ -67,6 +67,8 @@ pub enum Task {
         load_balancer: String,
         /// The servers to look at this time.
         servers: Vec<Endpoint>,
+        /// Whether these are all; if not, a driver that sees all at once looks at every one.
+        are_all: bool,
     },
     /// Take a server out of traffic.
     Drain {
@@ -101,7 +103,11 @@ const SMALL_GROUP: usize = 200;
 
 /// What to do for a claimed effect. The state holds the effect's deployment.
 pub(crate) fn claim_of(state: &GroupState, effect: Effect, cursors: &mut Cursors) -> Claim {
-    let task = match effect.kind {
+    Claim { effect, task: task_of(state, effect, cursors) }
+}
+
+pub(crate) fn task_of(state: &GroupState, effect: Effect, cursors: &mut Cursors) -> Task {
+    match effect.kind {
         EffectKind::RunStage(deployment, target) => {
             let work = state.deployment(deployment).and_then(|row| {
                 let target = &row.targets()[row.place(target)?];
@@ -125,8 +131,13 @@ pub(crate) fn claim_of(state: &GroupState, effect: Effect, cursors: &mut Cursors
                 server: order::endpoint(binding, server),
             })
         }
-    };
-    Claim { effect, task }
+    }
+}
+
+/// Every member, as it is reached now.
+pub(crate) fn members(state: &GroupState) -> Vec<Endpoint> {
+    let members = state.servers().iter().filter(|row| !row.retired);
+    members.map(|server| order::endpoint(binding(state), server)).collect()
 }
 
 /// The group's fields that count now: those that the running deployment froze, else the group's.
@@ -163,5 +174,6 @@ fn observe(state: &GroupState, deployment: DeploymentId, cursors: &mut Cursors) 
         deployment,
         load_balancer: binding.load_balancer.clone(),
         servers: servers.map(|server| order::endpoint(binding, server)).collect(),
+        are_all: count == members.len(),
     }
 }

@@ -84,6 +84,7 @@ impl Decider<'_> {
             origin: None,
             restores: None,
             ignore_verify_reason: None,
+            stale_after: super::STALE_AFTER,
         };
         self.insert(draft, &made);
         self.prove_adopted(id, package);

@@ -15,7 +15,7 @@ use crate::target_status::{TargetEvent, TargetStatus};
 use crate::{DeploymentId, Timestamp};
 
 use super::write::About;
-use super::{DRAFT_KEPT, Decider, MORE_STARTS_WITHIN, STALE_AFTER, STARTS_AT_ONCE};
+use super::{DRAFT_KEPT, Decider, MORE_STARTS_WITHIN, STARTS_AT_ONCE};
 
 /// Whether a person's click is the only way on from a status.
 pub(super) fn waits_for_click(status: DeploymentStatus) -> bool {
@@ -102,7 +102,7 @@ impl Decider<'_> {
         let state = self.of(id);
         let row = &state.deployment;
         let Some(since) = waits_for_person_since(state)
-            .filter(|since| !row.stale && self.now.since(*since) >= STALE_AFTER)
+            .filter(|since| !row.stale && self.now.since(*since) >= row.frozen.stale_after())
         else {
             return;
         };
@@ -128,8 +128,9 @@ impl Decider<'_> {
     fn next_wake(&self, id: DeploymentId) -> Option<Timestamp> {
         let state = self.of(id);
         let row = &state.deployment;
-        let said =
-            waits_for_person_since(state).filter(|_| !row.stale).map(|since| since + STALE_AFTER);
+        let said = waits_for_person_since(state)
+            .filter(|_| !row.stale)
+            .map(|since| since + row.frozen.stale_after());
         let wait = state
             .batches()
             .iter()

@@ -1,5 +1,7 @@
 //! New deployments and rollbacks.
 
+use std::time::Duration;
+
 use crate::batch_status::BatchStatus;
 use crate::config::DeploymentConfig;
 use crate::deployment_status::{DeploymentEvent, DeploymentStatus};
@@ -26,6 +28,7 @@ pub(super) struct Draft<'a> {
     pub(super) origin: Option<DeploymentId>,
     pub(super) restores: Option<DeploymentId>,
     pub(super) ignore_verify_reason: Option<String>,
+    pub(super) stale_after: Duration,
 }
 
 impl Decider<'_> {
@@ -61,6 +64,7 @@ impl Decider<'_> {
             origin: None,
             restores: None,
             ignore_verify_reason: create.ignore_verify_reason.clone(),
+            stale_after: create.stale_after,
         };
         self.insert(draft, &made);
         if create.start {
@@ -183,6 +187,7 @@ impl Decider<'_> {
             origin: choice.origin.map(|past| past.id),
             restores: Some(choice.restores.id),
             ignore_verify_reason: None,
+            stale_after: rollback.stale_after,
         };
         self.insert(draft, &made);
         self.begin(id);
@@ -264,7 +269,7 @@ impl Decider<'_> {
             holds: Vec::new(),
             failed_seen: 0,
             total: made.total,
-            frozen: self.state.group.binding.clone(),
+            frozen: self.state.group.binding.clone().with_stale_after(draft.stale_after),
             scripts: draft.scripts.clone(),
             parent: draft.parent,
             origin: draft.origin,

@@ -41,13 +41,14 @@ use crate::state::GroupState;
 use crate::{DeploymentId, Timestamp};
 
 pub use command::permitted;
-pub use observe::LOOK_INTERVAL;
-pub use put_back::{RETURN_PATIENCE, return_package};
+pub use observe::{LOOK_INTERVAL, wants_drain};
+pub use put_back::{RETURN_PATIENCE, return_package, wants_return};
 pub use view::view;
 
 /// The name under which the engine itself acts.
 pub const CAPSTAN: &str = "capstan";
-/// After this long a deployment that waits for a person is called stale, once.
+/// After this long a deployment that waits for a person is called stale, once, unless it was created
+/// with another time.
 pub const STALE_AFTER: Duration = Duration::from_hours(24);
 /// After this long a draft that nobody started is revoked.
 pub const DRAFT_KEPT: Duration = Duration::from_hours(7 * 24);

@@ -1,5 +1,6 @@
 //! What is seen of servers (S13): traffic state is observed, not assumed.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::effect::{Effect, EffectKind};
@@ -7,6 +8,7 @@ use crate::event::{EventData, EventType};
 use crate::input::Answer;
 use crate::ports::Sight;
 use crate::record::{Cause, Flavor, HoldReason, OutBecause, Server, Service};
+use crate::state::GroupState;
 use crate::target_status::{TargetEvent, TargetStatus};
 use crate::{DeploymentId, ServerId, Timestamp};
 
@@ -93,14 +95,8 @@ impl Decider<'_> {
 
     /// Whether its target is being taken out of traffic or put back just now.
     pub(super) fn moves_in_traffic(&self, server: ServerId) -> bool {
-        self.state.deployments().any(|state| {
-            state.place_of_server(server).is_some_and(|place| {
-                matches!(
-                    state.targets()[place].status,
-                    TargetStatus::MarkdownRunning | TargetStatus::MarkupRunning
-                )
-            })
-        })
+        has_target_in(self.state, server, TargetStatus::MarkdownRunning)
+            || has_target_in(self.state, server, TargetStatus::MarkupRunning)
     }
 
     /// Out by us and in traffic: drained again and reported, the second time with a hold (S13).
@@ -112,10 +108,39 @@ impl Decider<'_> {
         let data = EventData { message: Some(message.to_owned()), ..EventData::default() };
         self.server_event(id, EventType::ServerDrainedAgain, data);
         self.put_effect(EffectKind::DrainServer(id));
-        if twice && let Some(running) = self.state.running().map(|state| state.deployment.id) {
+        let Some(running) = self.state.running().map(|state| state.deployment.id) else { return };
+        if self.of(running).deployment.hold(HoldReason::Dependency).is_some() {
+            self.change_doubted(running, |doubted| {
+                doubted.insert(id);
+            });
+        } else if twice {
             let detail = "a server that was drained is in traffic for the second time".to_owned();
             self.set_hold(running, HoldReason::Dependency, detail);
+            let doubted: Vec<ServerId> = self
+                .state
+                .servers()
+                .iter()
+                .filter(|row| is_doubtful(row))
+                .map(|row| row.id)
+                .collect();
+            self.change_doubted(running, |all| all.extend(doubted));
         }
+    }
+
+    /// Changes which servers the hold `dependency` waits for.
+    fn change_doubted(&mut self, id: DeploymentId, change: impl FnOnce(&mut BTreeSet<ServerId>)) {
+        let Some(hold) = self.of(id).deployment.hold(HoldReason::Dependency) else { return };
+        let mut doubted: BTreeSet<ServerId> = hold.doubted.iter().copied().collect();
+        change(&mut doubted);
+        if doubted.iter().eq(&hold.doubted) {
+            return;
+        }
+        self.change_deployment(id, |deployment| {
+            let holds = deployment.holds.iter_mut();
+            for hold in holds.filter(|hold| hold.reason == HoldReason::Dependency) {
+                hold.doubted = doubted.iter().copied().collect();
+            }
+        });
     }
 
     /// Its Markdown had failed, and now it is drained after all: the end of its target does not give
@@ -130,26 +155,24 @@ impl Decider<'_> {
         }
     }
 
-    /// The hold of [`Self::drain_again`] ends when every server that was drained again is seen to
-    /// stay out of traffic: the load balancer does again what it is told.
+    /// The hold of [`Self::drain_again`] ends when every server that was drained again was seen to
+    /// stay out of traffic since, be it in several looks: the load balancer does again what it is told.
     fn trust_again(&mut self, seen: &[(ServerId, Sight)]) {
         let Some(id) = self.state.running().map(|state| state.deployment.id) else { return };
-        if self.of(id).deployment.hold(HoldReason::Dependency).is_none() {
-            return;
-        }
-        let stays_out = |server: &Server| {
-            seen.iter().any(|(seen, sight)| {
-                *seen == server.id
-                    && matches!(sight, Sight::Drained | Sight::TakenOut | Sight::Dead)
-            })
-        };
-        let mut doubted = self
-            .state
-            .servers()
+        let Some(hold) = self.of(id).deployment.hold(HoldReason::Dependency) else { return };
+        let stay_out: BTreeSet<ServerId> = seen
             .iter()
-            .filter(|server| !server.retired && server.drained && server.drained_again);
-        if doubted.all(stays_out) {
+            .filter(|(_, sight)| matches!(sight, Sight::Drained | Sight::TakenOut | Sight::Dead))
+            .map(|(server, _)| *server)
+            .collect();
+        let is_doubted = |server: &ServerId| {
+            !stay_out.contains(server) && self.state.server(*server).is_some_and(is_doubtful)
+        };
+        let left: BTreeSet<ServerId> = hold.doubted.iter().copied().filter(is_doubted).collect();
+        if left.is_empty() {
             self.clear_hold(id, HoldReason::Dependency);
+        } else {
+            self.change_doubted(id, |doubted| *doubted = left);
         }
     }
 
@@ -213,4 +236,22 @@ impl Decider<'_> {
             target.skipped = false;
         });
     }
+}
+
+/// Whether our own mark is on it, and it was in traffic all the same.
+fn is_doubtful(server: &Server) -> bool {
+    !server.retired && server.drained && server.drained_again
+}
+
+fn has_target_in(state: &GroupState, server: ServerId, status: TargetStatus) -> bool {
+    state.deployments().any(|row| {
+        row.place_of_server(server).is_some_and(|place| row.targets()[place].status == status)
+    })
+}
+
+/// Whether a server is still to be drained. Whoever is about to do so asks: a later decision may bring
+/// the server into traffic, and no load balancer refuses an act that comes too late.
+pub fn wants_drain(state: &GroupState, server: ServerId) -> bool {
+    state.server(server).is_some_and(|row| row.drained && !row.retired)
+        && !has_target_in(state, server, TargetStatus::MarkupRunning)
 }

@@ -56,10 +56,7 @@ impl Decider<'_> {
         current: Option<&PackageRef>,
     ) -> Answer {
         self.changes.delete(EffectKind::ReturnServer(id));
-        let waits = self.state.server(id).is_some_and(|server| {
-            server.pulled_out.is_none() && server.out_because == Some(OutBecause::Person)
-        });
-        if !waits {
+        if !wants_return(self.state, id) {
             self.undo_late_return(id);
             return Answer::Done;
         }
@@ -137,12 +134,8 @@ impl Decider<'_> {
     /// A server that a person put back, and that no deployment takes care of any more, is asked what
     /// it runs.
     pub(super) fn return_if_put_back(&mut self, id: ServerId) {
-        let is_put_back = self.state.server(id).is_some_and(|server| {
-            !server.retired
-                && server.pulled_out.is_none()
-                && server.out_because == Some(OutBecause::Person)
-        });
-        if is_put_back {
+        let is_member = self.state.server(id).is_some_and(|server| !server.retired);
+        if is_member && wants_return(self.state, id) {
             self.change_server(id, |server| server.dead_since = None);
             self.put_effect(EffectKind::ReturnServer(id));
         }
@@ -168,6 +161,14 @@ fn returned(wanted: Option<PackageRef>, report: Option<&Report>, sight: Sight) -
             Returned::NotYet(format!("it was put back with {version} and does not serve"))
         }
     }
+}
+
+/// Whether a server that was put back still waits to be brought into traffic. Whoever is about to do so
+/// asks: a person may have pulled it out again, or a target taken it.
+pub fn wants_return(state: &GroupState, server: ServerId) -> bool {
+    state
+        .server(server)
+        .is_some_and(|row| row.pulled_out.is_none() && row.out_because == Some(OutBecause::Person))
 }
 
 /// The package that a server must prove to go into traffic when it is put back: that of its SUCCESS

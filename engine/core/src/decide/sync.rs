@@ -9,7 +9,7 @@ use crate::input::Answer;
 use crate::ports::{CmdbGroup, CmdbServer};
 use crate::record::{Binding, OutBecause, Server, Service};
 
-use super::Decider;
+use super::{Decider, STALE_AFTER};
 
 impl Decider<'_> {
     pub(super) fn synced(&mut self, record: &CmdbGroup, confirmed: bool) -> Answer {
@@ -175,7 +175,9 @@ impl Binding {
             on_lb_failure: record.on_lb_failure,
             settle_seconds: record.settle_seconds,
             keep_releases: record.keep_releases,
+            stale_after_seconds: 0,
         }
+        .with_stale_after(STALE_AFTER)
     }
 }
 

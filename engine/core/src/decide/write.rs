@@ -288,7 +288,7 @@ impl Decider<'_> {
             return;
         }
         let (by, since) = (self.actor.clone(), self.now);
-        let hold = Hold { reason, by, since, detail: detail.clone() };
+        let hold = Hold { reason, by, since, detail: detail.clone(), doubted: Vec::new() };
         self.change_deployment(id, |deployment| {
             deployment.holds.push(hold);
             deployment.stale = false;

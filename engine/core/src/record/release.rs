@@ -97,6 +97,10 @@ pub struct Hold {
     pub since: Timestamp,
     /// What happened, for people.
     pub detail: String,
+    /// For [`HoldReason::Dependency`]: servers that were drained again and were not seen to stay out
+    /// since. Looks at a large group are split, so it is kept which servers are still awaited.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub doubted: Vec<ServerId>,
 }
 
 /// One release of one package to one group.
@@ -153,7 +157,7 @@ pub struct Deployment {
     pub ended_at: Option<Timestamp>,
     /// When its status last changed.
     pub status_since: Timestamp,
-    /// It has waited for a person for longer than [`crate::decide::STALE_AFTER`], and that was said.
+    /// It has waited for a person for longer than [`Binding::stale_after`], and that was said.
     pub stale: bool,
 }
 

@@ -1,6 +1,7 @@
 //! A load balancer in memory.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use capstan_core::ServerId;
@@ -71,12 +72,18 @@ struct State {
 #[derive(Debug, Default)]
 pub struct FakeLoadBalancer {
     state: Mutex<State>,
+    must_probe: AtomicBool,
 }
 
 impl FakeLoadBalancer {
     /// A load balancer without faults.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// From now on it is one that must probe each server by itself.
+    pub fn must_probe(&self) {
+        self.must_probe.store(true, Ordering::SeqCst);
     }
 
     /// The next call of this kind for `server` meets `fault`; faults queue up. For a look at many
@@ -184,6 +191,10 @@ impl FakeLoadBalancer {
 impl LoadBalancer for FakeLoadBalancer {
     fn can_drain(&self) -> bool {
         true
+    }
+
+    fn sees_all_at_once(&self) -> bool {
+        !self.must_probe.load(Ordering::SeqCst)
     }
 
     fn drain<'a>(&'a self, server: &'a Endpoint) -> Call<'a, ()> {

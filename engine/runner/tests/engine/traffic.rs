@@ -1,13 +1,17 @@
 //! Load balancers that drain: what is waited for, what is left alone, and what comes too late.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use capstan_core::action::Action;
 use capstan_core::config::ConfigRequest;
-use capstan_core::record::{OutBecause, Service};
-use capstan_drivers::fake::{Act, Asked, Fault, Outcome};
+use capstan_core::ports::{Call, Endpoint, LoadBalancer, Seen, Sight};
+use capstan_core::record::{Cause, OutBecause, Service};
+use capstan_drivers::fake::{Act, Asked, FakeLoadBalancer, Fault, Outcome};
+use capstan_runner::Settings;
 
-use crate::world::{World, draft, success};
+use crate::world::{PATIENCE, World, draft, success};
 
 /// Requests that are under way when a server is drained are waited for.
 #[tokio::test(flavor = "multi_thread")]
@@ -73,4 +77,136 @@ async fn an_act_is_not_repeated_after_a_later_order() {
     world.wait(success).await;
     engine.stop().await;
     assert_eq!(world.balancer.calls(server).admits, admits + 1, "only the Markup of 1.2.0");
+}
+
+/// A load balancer whose second drain takes its time before it happens.
+struct SlowSecondDrain {
+    inner: Arc<FakeLoadBalancer>,
+    drains: AtomicU32,
+}
+
+impl LoadBalancer for SlowSecondDrain {
+    fn can_drain(&self) -> bool {
+        true
+    }
+
+    fn sees_all_at_once(&self) -> bool {
+        true
+    }
+
+    fn drain<'a>(&'a self, server: &'a Endpoint) -> Call<'a, ()> {
+        Box::pin(async move {
+            if self.drains.fetch_add(1, Ordering::SeqCst) == 1 {
+                tokio::time::sleep(Duration::from_secs(6)).await;
+            }
+            self.inner.drain(server).await
+        })
+    }
+
+    fn admit<'a>(&'a self, server: &'a Endpoint) -> Call<'a, ()> {
+        self.inner.admit(server)
+    }
+
+    fn observe<'a>(&'a self, servers: &'a [Endpoint]) -> Call<'a, Vec<Seen>> {
+        self.inner.observe(servers)
+    }
+}
+
+/// A drain that was under way when its server's Markup began does not come after it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drain_under_way_does_not_land_after_a_later_markup() {
+    let slow_verify = |asked: &Asked<'_>| {
+        let wait = if asked.stage == "VERIFY" { 8 } else { 0 };
+        Outcome::exit(0).after(Duration::from_secs(wait))
+    };
+    let world = World::new(1, ConfigRequest::default(), slow_verify).await;
+    let server = world.store.servers(world.group).await.unwrap().swap_remove(0).id;
+    let slow = SlowSecondDrain { inner: Arc::clone(&world.balancer), drains: AtomicU32::new(0) };
+    let engine = world.engine_over(Arc::new(slow), Settings { slots: 8, ..Settings::default() });
+    world.act(Action::Start).await;
+    world.wait(|view| view.counts.contains_key("VERIFY_RUNNING")).await;
+    // The next look sees it in traffic, and it is drained again; that takes until after Verify.
+    world.balancer.remove_mark(server);
+    world.wait(success).await;
+    let landed = tokio::time::timeout(PATIENCE, async {
+        while world.balancer.calls(server).drains < 2 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    });
+    landed.await.expect("it was drained again");
+    assert_eq!(world.balancer.sight(server), Sight::Serving, "Markup came last");
+    engine.stop().await;
+    world.assert_right().await;
+}
+
+/// A lost answer to a Markup is asked for until the limit and the grace have passed (S11), though its
+/// proof is too old to act again long before (S5).
+#[tokio::test(flavor = "multi_thread")]
+async fn a_markup_whose_answer_is_lost_for_long_is_unreachable() {
+    let config = ConfigRequest { max_failure: Some(100), ..ConfigRequest::default() };
+    let world = World::new(1, config, |_| Outcome::exit(0)).await;
+    let server = world.store.servers(world.group).await.unwrap().swap_remove(0).id;
+    world.balancer.fail_all(Act::Admit, Fault::LoseQuestion);
+    let engine = world.engine(8);
+    world.act(Action::Start).await;
+    world.wait(|view| view.counts.contains_key("MARKUP_RUNNING")).await;
+    world.clock.pass(Duration::from_secs(70));
+    let looks = world.balancer.calls(server).looks;
+    let asked_on = tokio::time::timeout(PATIENCE, async {
+        while world.balancer.calls(server).looks < looks + 3 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    });
+    asked_on.await.expect("it is asked for");
+    let view = world.view().await;
+    assert!(view.counts.contains_key("MARKUP_RUNNING"), "{:?}", view.counts);
+    world.clock.pass(Duration::from_mins(2));
+    world.wait(|view| view.counts.contains_key("MARKUP_FAILURE")).await;
+    engine.stop().await;
+    let events = world.store.events(world.deployment, 0, 1000).await.unwrap();
+    let failed = events
+        .iter()
+        .find(|event| event.data.to.as_deref() == Some("MARKUP_FAILURE"))
+        .expect("it is told");
+    assert_eq!(failed.cause, Some(Cause::Unreachable));
+    world.assert_right().await;
+}
+
+/// The act had happened while its proof was fresh; only that was not known for a while.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_markup_whose_answer_is_found_late_has_succeeded() {
+    let config = ConfigRequest { max_failure: Some(100), ..ConfigRequest::default() };
+    let world = World::new(1, config, |_| Outcome::exit(0)).await;
+    world.balancer.fail_all(Act::Admit, Fault::LoseAnswer);
+    let engine = world.engine(8);
+    world.act(Action::Start).await;
+    world.wait(|view| view.counts.contains_key("MARKUP_RUNNING")).await;
+    world.clock.pass(Duration::from_secs(70));
+    world.wait(success).await;
+    engine.stop().await;
+    world.assert_right().await;
+}
+
+/// Whoever can show a whole group in one call is asked for all of it each time (S13).
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_group_is_looked_at_as_a_whole_where_one_call_shows_it() {
+    for must_probe in [false, true] {
+        let slow = |_: &Asked<'_>| Outcome::exit(0).after(Duration::from_mins(1));
+        let world = World::new(230, ConfigRequest::default(), slow).await;
+        if must_probe {
+            world.balancer.must_probe();
+        }
+        let engine = world.engine(64);
+        world.act(Action::Start).await;
+        let servers = world.store.servers(world.group).await.unwrap();
+        let seen = |world: &World| {
+            servers.iter().filter(|row| world.balancer.calls(row.id).looks > 1).count()
+        };
+        let before = servers.iter().map(|row| world.balancer.calls(row.id).looks).sum::<u32>();
+        tokio::time::sleep(Duration::from_secs(12)).await;
+        let after = servers.iter().map(|row| world.balancer.calls(row.id).looks).sum::<u32>();
+        engine.stop().await;
+        let two_looks = after - before >= 2 * 230;
+        assert_eq!(two_looks, !must_probe, "{} looks, {} seen twice", after - before, seen(&world));
+    }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use capstan_core::action::Action;
 use capstan_core::config::ConfigRequest;
 use capstan_drivers::fake::{Asked, Fault, Outcome};
+use capstan_runner::Settings;
 use capstan_store::Store;
 
 use crate::world::{PATIENCE, World, record, success};
@@ -143,4 +144,41 @@ async fn a_database_that_is_in_use_is_not_opened_again() {
     let settings = capstan_store::Settings { url, stale_after: PATIENCE };
     let refused = Store::open(&settings).await.unwrap_err().to_string();
     assert!(refused.contains("another Capstan runs on this database"), "{refused}");
+}
+
+/// When no more stages may be under way, those that wait hold no slot: looks and timers go on.
+#[tokio::test(flavor = "multi_thread")]
+async fn stages_that_have_no_room_do_not_keep_others_waiting() {
+    let slow = |_: &Asked<'_>| Outcome::exit(0).after(Duration::from_mins(1));
+    let config = ConfigRequest { max_unavailable: Some(50), ..ConfigRequest::default() };
+    let world = World::new(16, config, slow).await;
+    let settings = Settings { slots: 2, under_way: 1, ..Settings::default() };
+    let engine = world.engine_with(settings);
+    world.act(Action::Start).await;
+    let servers = world.store.servers(world.group).await.unwrap();
+    let looked_at = tokio::time::timeout(PATIENCE, async {
+        while servers.iter().any(|row| world.balancer.calls(row.id).looks < 2) {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    });
+    looked_at.await.expect("every server is looked at every few seconds");
+    engine.stop().await;
+}
+
+/// Whoever waited for room is done in the end, once.
+#[tokio::test(flavor = "multi_thread")]
+async fn stages_that_waited_for_room_run_once() {
+    let slow = |_: &Asked<'_>| Outcome::exit(0).after(Duration::from_millis(50));
+    let config = ConfigRequest { max_unavailable: Some(50), ..ConfigRequest::default() };
+    let world = World::new(40, config, slow).await;
+    let settings = Settings { slots: 4, under_way: 2, ..Settings::default() };
+    let engine = world.engine_with(settings.clone());
+    world.act(Action::Start).await;
+    world.wait(|view| view.counts.contains_key("INSTALL_RUNNING")).await;
+    engine.stop().await;
+    let engine = world.engine_with(settings);
+    world.wait(success).await;
+    world.assert_right().await;
+    assert_eq!(world.hosts.total_runs(), 40 * 3);
+    engine.stop().await;
 }

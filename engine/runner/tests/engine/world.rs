@@ -1,19 +1,21 @@
 //! A store, scripted hosts and a scripted load balancer, for an engine to run over.
 
 use std::collections::BTreeMap;
+use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use capstan_core::action::Action;
 use capstan_core::checker;
 use capstan_core::config::ConfigRequest;
 use capstan_core::deployment_status::DeploymentStatus;
 use capstan_core::input::{Act, Answer, Create, Input};
-use capstan_core::ports::{CmdbGroup, Executor, LoadBalancer, ScriptSource, Sight};
+use capstan_core::ports::{Clock, CmdbGroup, Executor, LoadBalancer, Queue, ScriptSource, Sight};
 use capstan_core::record::{Flavor, PackageRef};
 use capstan_core::rollback::History;
 use capstan_core::view::DeploymentView;
-use capstan_core::{DeploymentId, GroupId};
+use capstan_core::{DeploymentId, GroupId, Timestamp};
 use capstan_drivers::fake::{Asked, FakeExecutor, FakeLoadBalancer, Outcome};
 use capstan_drivers::scripts::Scripts;
 use capstan_runner::{Engine, Ports, Settings};
@@ -22,11 +24,54 @@ use capstan_store::{NewPackage, Store};
 /// Far below the rescuer's interval: what only the rescuer finds is too late.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
+/// The wall clock, but for the time that a test lets pass at once.
+#[derive(Debug, Default)]
+pub(crate) struct HastyClock {
+    ahead: AtomicI64,
+    latest: AtomicI64,
+}
+
+impl HastyClock {
+    /// Lets time pass.
+    pub(crate) fn pass(&self, time: Duration) {
+        let micros = i64::try_from(time.as_micros()).unwrap();
+        self.ahead.fetch_add(micros, Ordering::SeqCst);
+    }
+}
+
+impl Clock for HastyClock {
+    fn now(&self) -> Timestamp {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        let wall = i64::try_from(since.as_micros()).unwrap() + self.ahead.load(Ordering::SeqCst);
+        let before = self.latest.fetch_max(wall, Ordering::SeqCst);
+        Timestamp::from_micros(wall.max(before))
+    }
+
+    fn not_before(&self, at: Timestamp) {
+        self.latest.fetch_max(at.as_micros(), Ordering::SeqCst);
+    }
+}
+
+/// Wakes the engine of this process.
+#[derive(Debug, Default)]
+struct OneQueue(tokio::sync::Notify);
+
+impl Queue for OneQueue {
+    fn wake(&self) {
+        self.0.notify_one();
+    }
+
+    fn woken(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(self.0.notified())
+    }
+}
+
 pub(crate) struct World {
     pub(crate) folder: tempfile::TempDir,
     pub(crate) store: Store,
     pub(crate) group: GroupId,
     pub(crate) deployment: DeploymentId,
+    pub(crate) clock: Arc<HastyClock>,
     pub(crate) hosts: Arc<FakeExecutor>,
     pub(crate) balancer: Arc<FakeLoadBalancer>,
 }
@@ -41,7 +86,9 @@ impl World {
         let folder = tempfile::tempdir().unwrap();
         let url = format!("sqlite://{}", folder.path().join("capstan.db").display());
         let settings = capstan_store::Settings { url, stale_after: PATIENCE };
-        let store = Store::open(&settings).await.unwrap();
+        let (clock, queue) = (Arc::new(HastyClock::default()), Arc::new(OneQueue::default()));
+        let store =
+            Store::open_with(&settings, Arc::clone(&clock) as Arc<dyn Clock>, queue).await.unwrap();
         let (group, _) = store.sync_group(record(size), false).await.unwrap();
         let servers = store.servers(group).await.unwrap();
         let seen = servers.iter().map(|server| (server.id, Sight::Serving)).collect();
@@ -53,20 +100,32 @@ impl World {
             store,
             group,
             deployment,
+            clock,
             hosts: Arc::new(FakeExecutor::with_rule(rule)),
             balancer: Arc::new(FakeLoadBalancer::new()),
         }
     }
 
     pub(crate) fn engine(&self, slots: usize) -> Engine {
-        let balancer: Arc<dyn LoadBalancer> = Arc::clone(&self.balancer) as Arc<dyn LoadBalancer>;
+        self.engine_with(Settings { slots, ..Settings::default() })
+    }
+
+    pub(crate) fn engine_with(&self, settings: Settings) -> Engine {
+        self.engine_over(Arc::clone(&self.balancer) as Arc<dyn LoadBalancer>, settings)
+    }
+
+    pub(crate) fn engine_over(
+        &self,
+        balancer: Arc<dyn LoadBalancer>,
+        settings: Settings,
+    ) -> Engine {
         let hosts: Arc<dyn Executor> = Arc::clone(&self.hosts) as Arc<dyn Executor>;
         let ports = Ports {
             load_balancers: BTreeMap::from([("fake".to_owned(), balancer)]),
             executors: BTreeMap::from([("fake".to_owned(), hosts)]),
             scripts: Arc::new(Scripts::new(None)),
         };
-        Engine::start(self.store.clone(), ports, Settings { slots, ..Settings::default() })
+        Engine::start(self.store.clone(), ports, settings)
     }
 
     pub(crate) async fn act(&self, action: Action) {
@@ -161,6 +220,7 @@ pub(crate) async fn draft(
         start: false,
         actor: "test".into(),
         scripts: set,
+        stale_after: capstan_core::decide::STALE_AFTER,
         history: History::default(),
     };
     match store.submit(group, Input::Create(Box::new(create))).await.unwrap() {

@@ -80,6 +80,7 @@ pub(super) fn binding(name: &str) -> Binding {
         on_lb_failure: OnLbFailure::Bypass,
         settle_seconds: 5,
         keep_releases: 3,
+        stale_after_seconds: 3600,
     }
 }
 
@@ -193,6 +194,7 @@ pub(super) fn deployment(state: &GroupState, package: &PackageRef) -> Deployment
             by: "ada".to_owned(),
             since: at(5),
             detail: "let us look".to_owned(),
+            doubted: Vec::new(),
         }],
         failed_seen: 1,
         total: 3,

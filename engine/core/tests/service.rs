@@ -1,0 +1,193 @@
+//! Servers that come, go, die, are pulled out and put back while a deployment is under way.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod sim;
+
+use capstan_core::action::Action;
+use capstan_core::config::ConfigRequest;
+use capstan_core::deployment_status::DeploymentStatus as Status;
+use capstan_core::record::{OutBecause, Service};
+use capstan_core::stage::Stage;
+use capstan_core::target_status::TargetStatus as Target;
+
+use sim::case::{Case, baked, half, marked, started, verified};
+use sim::{Setup, World};
+
+#[test]
+fn a_failed_markdown_gives_the_server_back_at_the_end_of_its_target() {
+    // Revoked while it runs.
+    let mut case = started(4, half());
+    let bastion = case.batch(1)[0];
+    case.act(Action::Revoke);
+    let stage = case.world.stages()[0];
+    case.world.fail(&stage);
+    assert_eq!(case.world.state.server(bastion).unwrap().service, Service::In);
+
+    // Failed, retried, and revoked before it started again.
+    let mut case = started(4, half());
+    let bastion = case.batch(1)[0];
+    case.run_failing(Stage::Markdown).is(Status::SmokeFailure);
+    assert!(case.world.state.server(bastion).unwrap().is_out(), "not before");
+    case.act(Action::Brake).act(Action::Finish).is(Status::Failure);
+    assert_eq!(case.world.state.server(bastion).unwrap().service, Service::In);
+
+    // Markdown had succeeded in an earlier attempt: the server stays out.
+    let mut case = started(4, half());
+    case.run_failing(Stage::Install).act(Action::Retry);
+    case.run_failing(Stage::Markdown).act(Action::Revoke);
+    assert!(case.world.state.server(case.batch(1)[0]).unwrap().is_out());
+}
+
+#[test]
+fn a_server_that_stays_out_by_others_is_success_and_relapses_when_it_dies() {
+    let mut case = verified(4, half());
+    let bastion = case.batch(1)[0];
+    case.world.hosts.get_mut(&bastion).unwrap().outside = true;
+    case.act(Action::Bake).run().is(Status::BakeSuccess);
+    let row = case.world.state.server(bastion).unwrap();
+    assert_eq!((row.service, row.out_because), (Service::Out, Some(OutBecause::Outside)));
+    case.die(bastion).is(Status::SmokeFailure);
+    assert_eq!(case.target(bastion), Target::VerifyFailure);
+}
+
+#[test]
+fn a_server_that_dies_while_a_target_works_on_it_comes_back_by_proof_only() {
+    let mut case = started(4, half());
+    let bastion = case.batch(1)[0];
+    let row = |case: &Case| case.world.state.server(bastion).unwrap().clone();
+    assert_eq!(row(&case).out_because, Some(OutBecause::Target));
+    case.world.can_drain = false;
+    case.die(bastion).revive(bastion);
+    case.world.look();
+    assert_eq!(row(&case).service, Service::Out, "it answers, and nothing proved the package");
+}
+
+#[test]
+fn a_server_pulled_out_during_its_markup_is_drained_again() {
+    let mut case = verified(4, half());
+    let bastion = case.batch(1)[0];
+    case.act(Action::Bake).pull(bastion).run();
+    case.world.drain();
+    assert!(case.world.hosts[&bastion].mark);
+    let row = case.world.state.server(bastion).unwrap();
+    assert!(row.is_out() && row.drained);
+}
+
+#[test]
+fn a_pulled_out_server_that_answers_stays_out() {
+    let mut world = World::new(Setup::default());
+    let server = world.server_at(0).unwrap();
+    world.hosts.get_mut(&server).unwrap().dead = true;
+    world.look();
+    world.pull_out(server).unwrap();
+    world.hosts.get_mut(&server).unwrap().dead = false;
+    world.look();
+    assert!(world.state.server(server).unwrap().is_out());
+}
+
+#[test]
+fn put_back_goes_into_traffic_only_with_the_groups_version() {
+    for (number, expected) in [(0, Service::In), (7, Service::Out)] {
+        let mut world = World::new(Setup::default());
+        let server = world.server_at(0).unwrap();
+        world.pull_out(server).unwrap();
+        world.drain();
+        world.hosts.get_mut(&server).unwrap().package = Some(sim::package(number).id);
+        assert!(world.pull_out(server).is_err(), "once");
+        world.put_back(server).unwrap();
+        world.return_servers();
+        assert_eq!(world.state.server(server).unwrap().service, expected);
+        assert!(world.put_back(server).is_err());
+    }
+    // Its SUCCESS target proved another package: a relapse.
+    let mut case = baked(4, half());
+    let bastion = case.batch(1)[0];
+    case.pull(bastion);
+    case.world.hosts.get_mut(&bastion).unwrap().package = Some(sim::package(7).id);
+    case.world.put_back(bastion).unwrap();
+    case.world.return_servers();
+    case.is(Status::SmokeFailure);
+    assert_eq!(case.target(bastion), Target::VerifyFailure);
+}
+
+#[test]
+fn members_that_come_back_get_a_new_attempt() {
+    // Its batch has not begun: it goes on there.
+    let mut case = baked(8, half());
+    let waiting = case.batch(3)[0];
+    case.pull(waiting);
+    assert_eq!(case.target(waiting), Target::SetAside);
+    case.world.put_back(waiting).unwrap();
+    assert_eq!(case.target(waiting), Target::Pending);
+    assert!(case.batch(3).contains(&waiting));
+    // Its batch is at rest: it goes into a new last batch.
+    let done = case.batch(2)[0];
+    case.act(Action::Rollout);
+    case.world.run_rounds(|_, stage| stage.server == done && stage.stage == Stage::Install, |_| {});
+    case.pull(done);
+    let last = u32::try_from(case.world.of(case.id).batches().len()).unwrap();
+    case.world.put_back(done).unwrap();
+    if !case.status().is_final() {
+        assert!(case.batch(last + 1).contains(&done));
+        case.run().is(Status::Success);
+    }
+}
+
+#[test]
+fn a_set_aside_bastion_comes_back_in_the_last_batch_outside_smoking() {
+    let mut case = marked(8, 2, ConfigRequest::default());
+    let bad = case.batch(1)[1];
+    case.world.run_rounds(|_, stage| stage.server == bad && stage.stage == Stage::Markdown, |_| {});
+    case.is(Status::SmokeFailure);
+    case.pull(bad);
+    case.world.put_back(bad).unwrap();
+    assert!(!case.batch(1).contains(&bad));
+    case.act(Action::Retry).is(Status::SmokeSuccess);
+}
+
+#[test]
+fn servers_that_appear_get_one_last_batch() {
+    let mut case = baked(2, half());
+    case.act(Action::Rollout);
+    case.world.add_server();
+    case.world.add_server();
+    assert_eq!(case.batch(3).len(), 2);
+    case.run().is(Status::Success);
+    assert_eq!(case.world.in_service(), 4);
+}
+
+#[test]
+fn a_refresh_that_removes_more_than_half_is_held() {
+    let mut case = started(5, half());
+    let servers = case.world.record.servers.clone();
+    case.world.record.servers.truncate(2);
+    case.world.record.revision += 1;
+    assert!(matches!(case.world.sync(false), capstan_core::input::Answer::RefreshHeld(_)));
+    assert_eq!(case.world.state.census().members, 5);
+    assert!(case.world.state.group.refresh_held.is_some());
+    case.world.record.servers = servers[..3].to_vec();
+    case.world.sync(false);
+    assert_eq!(case.world.state.census().members, 3, "two of five are not more than half");
+    assert_eq!(case.world.state.group.refresh_held, None);
+    case.world.record.servers.truncate(1);
+    case.world.record.revision += 1;
+    case.world.sync(true);
+    assert_eq!(case.world.state.census().members, 1, "a person confirmed");
+    case.world.record.revision -= 5;
+    case.world.record.servers = servers;
+    case.world.sync(false);
+    assert_eq!(case.world.state.census().members, 1, "an older revision is ignored");
+}
+
+#[test]
+fn replacing_every_server_in_one_refresh_does_not_end_the_deployment() {
+    let mut case = started(2, half());
+    case.act(Action::Brake).run();
+    for entry in &mut case.world.record.servers {
+        entry.id.push_str("-new");
+        entry.hostname.push_str("-new");
+    }
+    case.world.record.revision += 1;
+    case.world.sync(true);
+    assert!(!case.status().is_final(), "{:?}", case.status());
+}
