@@ -7,6 +7,7 @@ mod listing;
 mod output;
 mod packages;
 mod records;
+mod rounds;
 mod schema;
 
 use std::collections::BTreeSet;

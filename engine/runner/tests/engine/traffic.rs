@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use capstan_core::action::Action;
 use capstan_core::config::ConfigRequest;
+use capstan_core::event::EventType;
 use capstan_core::ports::{Call, Endpoint, LoadBalancer, Seen, Sight};
 use capstan_core::record::{Cause, OutBecause, Service};
 use capstan_drivers::fake::{Act, Asked, FakeLoadBalancer, Fault, Outcome};
@@ -139,6 +140,21 @@ async fn a_drain_under_way_does_not_land_after_a_later_markup() {
     world.assert_right().await;
 }
 
+/// Waits until an act was called, and it is known that nobody knows whether it happened.
+async fn answer_lost(world: &World) {
+    let mut watch = world.store.watch(world.deployment);
+    let told = tokio::time::timeout(PATIENCE, async {
+        loop {
+            let events = world.store.events(world.deployment, 0, 1000).await.unwrap();
+            if events.iter().any(|event| event.kind == EventType::TargetUnknown) {
+                return;
+            }
+            watch.changed().await.unwrap();
+        }
+    });
+    told.await.expect("the lost answer is told");
+}
+
 /// A lost answer to a Markup is asked for until the limit and the grace have passed (S11), though its
 /// proof is too old to act again long before (S5).
 #[tokio::test(flavor = "multi_thread")]
@@ -149,7 +165,7 @@ async fn a_markup_whose_answer_is_lost_for_long_is_unreachable() {
     world.balancer.fail_all(Act::Admit, Fault::LoseQuestion);
     let engine = world.engine(8);
     world.act(Action::Start).await;
-    world.wait(|view| view.counts.contains_key("MARKUP_RUNNING")).await;
+    answer_lost(&world).await;
     world.clock.pass(Duration::from_secs(70));
     let looks = world.balancer.calls(server).looks;
     let asked_on = tokio::time::timeout(PATIENCE, async {
@@ -180,7 +196,7 @@ async fn a_markup_whose_answer_is_found_late_has_succeeded() {
     world.balancer.fail_all(Act::Admit, Fault::LoseAnswer);
     let engine = world.engine(8);
     world.act(Action::Start).await;
-    world.wait(|view| view.counts.contains_key("MARKUP_RUNNING")).await;
+    answer_lost(&world).await;
     world.clock.pass(Duration::from_secs(70));
     world.wait(success).await;
     engine.stop().await;

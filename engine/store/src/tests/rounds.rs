@@ -1,0 +1,137 @@
+//! Rounds that are decided while the one before is written: nothing is lost, seen too early or kept from
+//! others, whatever becomes of the write.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use capstan_core::input::{Answer, Input};
+use capstan_core::{GroupId, ServerId};
+use futures::future::join_all;
+use sea_orm::ConnectionTrait;
+
+use super::records::{application, group_state, store};
+use crate::{Store, SubmitError, load};
+
+/// Enough for several full rounds.
+const SERVERS: u32 = 1_000;
+
+async fn group(store: &Store) -> (GroupId, Vec<ServerId>) {
+    let shop = application(store, "shop").await;
+    let state = group_state(store, &shop, SERVERS).await;
+    (state.id(), state.servers().iter().map(|server| server.id).collect())
+}
+
+async fn pull_out(
+    store: &Store,
+    group: GroupId,
+    servers: &[ServerId],
+) -> Vec<Result<Answer, SubmitError>> {
+    join_all(servers.iter().map(|server| {
+        let (actor, reason) = ("ada".to_owned(), "a test".to_owned());
+        store.submit(group, Input::PullOut { server: *server, actor, reason })
+    }))
+    .await
+}
+
+async fn sql(store: &Store, text: &str) {
+    store.writer().execute_unprepared(text).await.expect("the statement runs");
+}
+
+/// What the database holds: who is pulled out, and the numbers of the group's own events.
+async fn written(store: &Store, group: GroupId) -> (Vec<ServerId>, Vec<i64>) {
+    let state = load::group(store.reader(), group).await.expect("read").expect("the group");
+    let out = state.servers().iter().filter(|server| server.pulled_out.is_some());
+    let events = store
+        .writer()
+        .query_all_raw(crate::bulk::sql(
+            store.reader(),
+            "SELECT seq FROM events WHERE stream = ? ORDER BY seq",
+            [group.0.into()],
+        ))
+        .await
+        .expect("read");
+    let seqs = events.iter().map(|row| row.try_get("", "seq").expect("a number")).collect();
+    (out.map(|server| server.id).collect(), seqs)
+}
+
+fn sorted(mut servers: Vec<ServerId>) -> Vec<ServerId> {
+    servers.sort_unstable();
+    servers
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn inputs_that_lose_to_another_process_are_decided_again() {
+    let (store, _folder) = store().await;
+    let (group, servers) = group(&store).await;
+    let ended = Arc::new(AtomicBool::new(false));
+    let other = tokio::spawn({
+        let (store, ended) = (store.clone(), Arc::clone(&ended));
+        async move {
+            // As another process would: the copies of this one are then wrong.
+            let mut times = 0;
+            while !ended.load(Ordering::Relaxed) && times < 5 {
+                sql(&store, "UPDATE groups SET version = version + 1").await;
+                times += 1;
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+            times
+        }
+    });
+    for answer in pull_out(&store, group, &servers).await {
+        assert!(answer.is_ok(), "{answer:?}");
+    }
+    ended.store(true, Ordering::Relaxed);
+    assert!(other.await.expect("the other process ends") > 0);
+    let (out, seqs) = written(&store, group).await;
+    assert_eq!(sorted(out), sorted(servers));
+    assert_eq!(seqs, (1..=i64::from(SERVERS)).collect::<Vec<_>>(), "an event is lost or twice");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_input_that_cannot_be_written_fails_alone() {
+    let (store, _folder) = store().await;
+    let (group, servers) = group(&store).await;
+    let place = 400;
+    let bad = servers[place].0.simple();
+    sql(
+        &store,
+        &format!(
+            "CREATE TRIGGER refuses BEFORE UPDATE ON server_states WHEN NEW.server_id = X'{bad}' \
+             BEGIN SELECT RAISE(ABORT, 'refused by the test'); END"
+        ),
+    )
+    .await;
+    let answers = pull_out(&store, group, &servers).await;
+    for (server, answer) in servers.iter().zip(&answers) {
+        assert_eq!(answer.is_err(), *server == servers[place], "{server}: {answer:?}");
+    }
+    let (out, seqs) = written(&store, group).await;
+    let mut rest = servers;
+    rest.remove(place);
+    assert_eq!(sorted(out), sorted(rest));
+    assert_eq!(seqs, (1..i64::from(SERVERS)).collect::<Vec<_>>());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_waits_for_a_copy_gets_one_that_is_written() {
+    let (store, _folder) = store().await;
+    let (group, servers) = group(&store).await;
+    let busy = tokio::spawn({
+        let store = store.clone();
+        async move { pull_out(&store, group, &servers).await }
+    });
+    let mut looks = 0;
+    while !busy.is_finished() {
+        let copy = store.inner.cache.lock(group).await;
+        let written = load::group_version(store.reader(), group).await.expect("read");
+        if let Some(state) = &*copy {
+            assert_eq!(Some(state.group.version), written);
+        }
+        looks += 1;
+        drop(copy);
+        tokio::task::yield_now().await;
+    }
+    assert!(busy.await.expect("it ends").iter().all(Result::is_ok));
+    assert!(looks > 3, "the copy was let go {looks} times");
+}
