@@ -136,6 +136,23 @@ fn a_braked_markup_on_an_old_proof_has_failed_when_it_is_taken_over() {
     assert_eq!(target.message.as_deref(), Some("the proof is older than a minute"));
 }
 
+/// Its act may have happened while the proof was fresh, so it is asked for and not given up (S11).
+#[test]
+fn a_markup_whose_answer_was_lost_goes_on_being_asked_for_when_it_is_taken_over() {
+    for braked in [false, true] {
+        let mut case = verified(4, half());
+        case.act(Action::Bake);
+        let stage = case.world.stages()[0];
+        case.world.lose(&stage);
+        if braked {
+            case.act(Action::Brake);
+        }
+        case.world.pass(Duration::from_secs(61));
+        take_over(&mut case, &stage);
+        assert_eq!(case.world.of(case.id).targets()[0].status, Target::MarkupRunning);
+    }
+}
+
 #[test]
 fn what_is_taken_over_has_its_whole_limit() {
     let mut case = started(4, ConfigRequest::default());

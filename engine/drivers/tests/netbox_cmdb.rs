@@ -29,8 +29,10 @@ struct NetBox {
     changing: usize,
     /// Instead of an answer.
     fault: Option<(u16, &'static str)>,
-    /// The next page is always this one.
+    /// Every page is the first one.
     repeats: bool,
+    /// What is gone while a list is read is replaced, so that the list is as long as before.
+    replaces: bool,
     asked: Vec<(String, Parameters)>,
 }
 
@@ -124,6 +126,9 @@ async fn answer(
     if netbox.changing > 0 && body.contains("offset=") {
         netbox.changing -= 1;
         netbox.devices.remove(0);
+        if netbox.replaces {
+            netbox.devices.push(device(100, "web-100", "web-prod"));
+        }
     }
     body.into_response()
 }
@@ -148,15 +153,14 @@ fn page(found: &[Value], path: &str, parameters: &Parameters, netbox: &NetBox) -
         given.map(|(_, value)| value.parse::<usize>().expect("a number"))
     };
     let limit = number("limit").unwrap_or(50).min(netbox.largest_page);
-    let offset = number("offset").unwrap_or(0).min(found.len());
+    let offset = if netbox.repeats { 0 } else { number("offset").unwrap_or(0).min(found.len()) };
     let end = (offset + limit).min(found.len());
-    let place = if netbox.repeats { offset } else { end };
     let next = (end < found.len()).then(|| {
         let kept = parameters.iter().filter(|(name, _)| name != "limit" && name != "offset");
         let kept: Vec<String> = kept.map(|(name, value)| format!("&{name}={value}")).collect();
         let kept = kept.concat();
         // As behind a proxy that does not say for whom it asks.
-        format!("http://netbox.internal:8001{path}?limit={limit}&offset={place}{kept}")
+        format!("http://netbox.internal:8001{path}?limit={limit}&offset={end}{kept}")
     });
     json!({"count": found.len(), "next": next, "previous": null, "results": found[offset..end]})
 }
@@ -292,6 +296,15 @@ async fn a_list_that_changes_while_it_is_read_is_read_again() {
     let names: Vec<&str> = groups[0].servers.iter().map(|it| it.hostname.as_str()).collect();
     assert_eq!(names, ["web-3", "web-4", "web-5", "web-6"]);
 
+    // As many as before, and yet one would be missing between two pages.
+    server.netbox().devices = devices();
+    server.netbox().changing = 1;
+    server.netbox().replaces = true;
+    let groups = server.groups().await;
+    let names: Vec<&str> = groups[0].servers.iter().map(|it| it.hostname.as_str()).collect();
+    assert_eq!(names, ["web-2", "web-3", "web-4", "web-5", "web-6", "web-100"]);
+
+    server.netbox().replaces = false;
     server.netbox().devices = devices();
     server.netbox().changing = usize::MAX;
     server.netbox().largest_page = 1;

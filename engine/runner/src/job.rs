@@ -278,7 +278,9 @@ impl Drop for Unfinished {
 
 /// Does one step of a job.
 pub(crate) async fn run(mut job: Job, context: Arc<Context>) {
-    if job.under_way.is_none() && matches!(job.claim.task, Task::Stage(_)) {
+    // Acts at a balancer are short, and a proof does not last while a Markup waits in line.
+    let takes_room = matches!(&job.claim.task, Task::Stage(work) if work.stage.is_order());
+    if takes_room && job.under_way.is_none() {
         match room::ask(job, &context).await {
             Some(admitted) => job = admitted,
             None => return,

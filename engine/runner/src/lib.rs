@@ -50,7 +50,7 @@ pub struct Ports {
 pub struct Settings {
     /// Driver calls at the same time, for new stages and for looks each.
     pub slots: usize,
-    /// Stages under way at the same time in this process. Further ones wait, and take no slot.
+    /// Orders to hosts under way at the same time in this process; acts at balancers are bounded by slots. Further ones wait, and take no slot.
     pub under_way: usize,
     /// Where hosts reach Capstan's own package store, without a slash at the end.
     pub package_base_url: String,

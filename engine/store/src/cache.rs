@@ -44,6 +44,11 @@ impl Cache {
         copy.lock_owned().await
     }
 
+    /// The same, if nobody has it.
+    pub(crate) fn try_lock(&self, group: GroupId) -> Option<OwnedMutexGuard<Copy>> {
+        self.slot(group).try_lock_owned().ok()
+    }
+
     fn slot(&self, group: GroupId) -> Arc<tokio::sync::Mutex<Copy>> {
         let mut groups = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
         groups.uses += 1;

@@ -94,6 +94,8 @@ impl Committer {
             let round = self.prepare(submits).await;
             if self.settle(Some(&round)).await {
                 self.writing = Some(round.write(&self.inner));
+                // The write begins on this worker, or waits until another one has time for it.
+                tokio::task::yield_now().await;
             } else {
                 self.own.extend(inputs(round.parts));
             }
@@ -113,6 +115,7 @@ impl Committer {
                     result = written(&mut self.writing) => {
                         self.settled(result, None).await;
                     }
+                    () = queue.woken() => self.next_due = Some(Timestamp::from_micros(0)),
                     count = self.requests.recv_many(buffer, room) => if count == 0 {
                         self.settle(None).await;
                         return !buffer.is_empty() || !self.own.is_empty();
@@ -170,12 +173,26 @@ impl Committer {
         submits
     }
 
-    /// Whether what is being written must end before these inputs are decided: somebody else waits
-    /// for one of their copies, or it claims work, which is made from copies that are written.
-    fn is_in_the_way(&self, submits: &[Submit]) -> bool {
-        let copies = submits.iter().filter_map(|submit| self.held.get(&submit.group));
-        copies.into_iter().any(is_wanted)
-            || self.writing.as_ref().is_some_and(|writing| writing.round.looks())
+    /// Whether what is being written must end before these inputs are decided: somebody else has or
+    /// wants one of their copies, one has to be read first, or what is being written claims work, which
+    /// is made from copies that are written.
+    fn is_in_the_way(&mut self, submits: &[Submit]) -> bool {
+        let Some(writing) = &self.writing else { return false };
+        writing.round.looks()
+            || !submits.iter().all(|submit| {
+                let copy = match self.held.entry(submit.group) {
+                    Entry::Occupied(entry) => entry.into_mut(),
+                    Entry::Vacant(entry) => match self.inner.cache.try_lock(submit.group) {
+                        Some(copy) => entry.insert(copy),
+                        None => return false,
+                    },
+                };
+                let named = named(&submit.input);
+                let is_filled = copy
+                    .as_ref()
+                    .is_some_and(|state| named.is_none_or(|id| state.deployment(id).is_some()));
+                is_filled && !is_wanted(copy)
+            })
     }
 
     /// Decides inputs, and makes ready what writes them and what follows.
@@ -213,7 +230,6 @@ impl Committer {
             }
             Err(error) => {
                 tracing::error!(error = %crate::chain(&error), "a group could not be read");
-                **copy = None;
                 let error = Arc::new(error);
                 refuse_all(submits, || SubmitError::Store(Error::Shared(Arc::clone(&error))));
                 return None;
@@ -327,10 +343,13 @@ impl Committer {
         }
         if round.looks() {
             let all = found.len() < round.capacity();
-            // Nothing may fail after the commit: what is not known is looked for at once.
             let due =
                 if all { claims::next_due(&self.inner.reader).await } else { Ok(Some(round.now)) };
-            self.next_due = due.unwrap_or(Some(round.now));
+            // Nothing may fail after the commit: what is not known is looked for soon.
+            self.next_due = due.unwrap_or_else(|error| {
+                tracing::warn!(error = %crate::chain(&error), "the next effect is not known");
+                Some(round.now + PAUSE)
+            });
         }
         let parts = std::mem::take(&mut round.parts);
         self.hand_out(round, found).await;

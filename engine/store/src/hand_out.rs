@@ -77,11 +77,11 @@ impl Committer {
     async fn claim(&mut self, effect: Effect, claims_before: i32) -> Option<Claim> {
         let copy = hold(&mut self.held, &self.inner, effect.group).await;
         let named = effect.kind.deployment();
-        if let Err(error) = fill(copy, &self.inner.reader, effect.group, named).await {
-            tracing::error!(error = %crate::chain(&error), "claimed work could not be read");
-            **copy = None;
-        }
-        let Some(state) = copy.as_ref() else {
+        let is_read =
+            fill(copy, &self.inner.reader, effect.group, named).await.inspect_err(|error| {
+                tracing::error!(error = %crate::chain(error), "claimed work could not be read");
+            });
+        let Some(state) = copy.as_ref().filter(|_| is_read.is_ok()) else {
             // Not at once: it would be claimed again and again.
             let inner = Arc::clone(&self.inner);
             tokio::spawn(async move {

@@ -162,16 +162,14 @@ impl Inner {
     async fn pay_debts(self: Arc<Self>) {
         loop {
             let due = self.debts.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            let mut paid = Ok(());
             for owed in [Owed::Release, Owed::Free, Owed::Delete] {
                 let of_kind = due.iter().filter(|(_, it)| *it == owed).map(|(effect, _)| *effect);
                 let effects: Vec<Effect> = of_kind.collect();
-                paid = paid.and(self.pay(&effects, owed).await);
-            }
-            if let Err(error) = paid {
-                tracing::warn!(error = %chain(&error), "claimed work could not be given back yet");
-                tokio::time::sleep(OWED_AGAIN).await;
-                continue;
+                // What is paid is never paid again: it may have been claimed anew meanwhile.
+                while let Err(error) = self.pay(&effects, owed).await {
+                    tracing::warn!(error = %chain(&error), "claimed work could not be given back yet");
+                    tokio::time::sleep(OWED_AGAIN).await;
+                }
             }
             let mut debts = self.debts.lock().unwrap_or_else(PoisonError::into_inner);
             debts.drain(..due.len());

@@ -137,7 +137,7 @@ async fn write(
     look: Option<(Timestamp, usize)>,
 ) -> Result<Written, Error> {
     let steps = steps?;
-    if steps.is_empty() && look.is_none() {
+    if steps.is_empty() && made.is_empty() && look.is_none() {
         return Ok(Written::Done(Vec::new()));
     }
     crash::point("commit.begin");

@@ -123,7 +123,9 @@ impl Decider<'_> {
         let (server, order, stage) = (row.server, row.order, row.status.running());
         let ours = self.state.server(server).is_some_and(|row| row.order == order);
         let (Some(stage), Some(key), true) = (stage, order, ours) else { return Answer::Done };
-        let lasts = self.proof_lasts(id, place, self.now);
+        // An act whose answer was lost may have happened while the proof was fresh: it is asked for (S11).
+        let is_unknown = self.target(id, place).unknown_since.is_some();
+        let lasts = is_unknown || self.proof_lasts(id, place, self.now);
         if !lasts && self.may_start(id, place) {
             self.start_stage(id, place, Stage::Verify, TargetEvent::ProofExpired);
             return Answer::Done;

@@ -237,6 +237,10 @@ fn revise(
     let is_same = CmdbGroup { revision: before.revision, ..read.group.clone() } == *before;
     read.group.revision = match (is_same, given) {
         (true, _) => given.max(before.revision),
+        (false, 0) if source.stamp <= before.revision && source.older == Older::Ignored => {
+            read.group = before.clone();
+            before.revision
+        }
         (false, 0) => source.stamp.max(before.revision + 1),
         (false, _) if given > before.revision => given,
         (false, _) if given < before.revision && source.older == Older::Ignored => {

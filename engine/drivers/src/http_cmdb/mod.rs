@@ -94,16 +94,18 @@ impl Inner {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn source(&self) -> Source<'_> {
-        Source { name: self.groups_url.as_str(), stamp: now_micros(), older: Older::Ignored }
+    /// `asked_at`: what changed and has no revision is as new as the question, not as the answer.
+    fn source(&self, asked_at: i64) -> Source<'_> {
+        Source { name: self.groups_url.as_str(), stamp: asked_at, older: Older::Ignored }
     }
 
     /// Reads all groups. What cannot be read whole changes nothing.
     async fn read_all(self: Arc<Self>) -> Result<(), DriverError> {
         let known = self.state().pages.clone();
         let until = Instant::now() + READING;
+        let asked_at = now_micros();
         match pages::read(&self, self.groups_url.clone(), known, until).await {
-            Ok(pages) => apart(move || self.take(pages)).await,
+            Ok(pages) => apart(move || self.take(pages, asked_at)).await,
             Err(error) => {
                 let mut state = self.state();
                 let reason = format!("{error} (nothing of it is used)");
@@ -113,12 +115,12 @@ impl Inner {
         }
     }
 
-    fn take(&self, pages: Pages) {
+    fn take(&self, pages: Pages, asked_at: i64) {
         let Pages { all, known, listed_at } = pages;
         let mut read = Read::default();
         all.iter().flat_map(|page| &page.entries).for_each(|entry| read.add(entry.clone()));
         let mut state = self.state();
-        let after = state.records.merged(&self.source(), read);
+        let after = state.records.merged(&self.source(asked_at), read);
         if after != state.records {
             let (groups, faults) = (after.groups.len(), after.faults.len());
             tracing::info!(url = %self.groups_url, groups, faults, "CMDB read");
@@ -134,6 +136,7 @@ impl Inner {
         let url = below(&self.groups_url, &[id]);
         let known = self.state().singles.get(id).cloned();
         let etag = known.as_ref().map(|(etag, _)| etag);
+        let asked_at = now_micros();
         let answer = self.client.get(&url, etag, Instant::now() + PATIENCE).await?;
         let (entry, etag) = match (answer, known) {
             (Answer::Absent, _) => return Ok(None),
@@ -148,14 +151,15 @@ impl Inner {
             let text = format!("{url}: it answers the group {other:?}");
             return Err(DriverError::Refused(text));
         }
-        self.take_one(id, &url, entry, etag)
+        let source = Source { name: url.as_str(), ..self.source(asked_at) };
+        self.take_one(id, &source, entry, etag)
     }
 
     /// A broken answer leaves the last good record in force.
     fn take_one(
         &self,
         id: &str,
-        url: &Url,
+        source: &Source<'_>,
         entry: Entry,
         etag: Option<HeaderValue>,
     ) -> Result<Option<CmdbGroup>, DriverError> {
@@ -164,8 +168,7 @@ impl Inner {
             Some(etag) => state.singles.insert(id.to_owned(), (etag, entry.clone())),
             None => state.singles.remove(id),
         };
-        let source = Source { name: url.as_str(), ..self.source() };
-        match state.records.take_one(&source, id, entry) {
+        match state.records.take_one(source, id, entry) {
             Ok(group) => {
                 state.single_faults.remove(id);
                 Ok(Some(group))

@@ -102,14 +102,18 @@ impl Inner {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn source(&self) -> Source<'_> {
-        Source { name: self.url.as_str(), stamp: now_micros(), older: Older::Ignored }
+    /// `asked_at`: what changed and has no revision is as new as the question, not as the answer.
+    fn source(&self, asked_at: i64) -> Source<'_> {
+        Source { name: self.url.as_str(), stamp: asked_at, older: Older::Ignored }
     }
 
     /// Reads all groups. What cannot be read whole changes nothing.
     async fn read_all(self: Arc<Self>) -> Result<(), DriverError> {
+        let asked_at = now_micros();
         match self.objects(Wanted::All, Instant::now() + READING).await {
-            Ok((objects, listed_at)) => apart(move || self.take(objects, listed_at)).await,
+            Ok((objects, listed_at)) => {
+                apart(move || self.take(objects, listed_at, asked_at)).await
+            }
             Err(error) => {
                 let mut state = self.state();
                 let reason = format!("{error} (nothing of it is used)");
@@ -119,13 +123,13 @@ impl Inner {
         }
     }
 
-    fn take(&self, objects: Vec<Object>, listed_at: Option<String>) {
+    fn take(&self, objects: Vec<Object>, listed_at: Option<String>, asked_at: i64) {
         let (entries, faults) = map::groups(objects, &self.mapping, &self.names);
         let mut read = Read::default();
         for entry in entries {
             read.add(entry);
         }
-        let source = self.source();
+        let source = self.source(asked_at);
         let mut state = self.state();
         let mut after = state.records.merged(&source, read);
         let told = faults.iter().map(|fault| source.sentence(None, fault, "it is left out"));
@@ -140,13 +144,14 @@ impl Inner {
     }
 
     async fn group(&self, id: &str) -> Result<Option<CmdbGroup>, DriverError> {
+        let asked_at = now_micros();
         let (objects, _) = self.objects(Wanted::Group(id), Instant::now() + PATIENCE).await?;
         // A text field of NetBox is searched loosely, so others may have come along.
         let (entries, _) = map::groups(objects, &self.mapping, &self.names);
         let wanted = entries.into_iter().find(|entry| entry.id.as_deref() == Some(id));
         let Some(entry) = wanted else { return Ok(None) };
         let mut state = self.state();
-        match state.records.take_one(&self.source(), id, entry) {
+        match state.records.take_one(&self.source(asked_at), id, entry) {
             Ok(group) => {
                 state.single_faults.remove(id);
                 Ok(Some(group))
@@ -215,6 +220,7 @@ impl Inner {
         let busy = |reason: String| DriverError::Busy(format!("{first}: {reason}"));
         let changed = || busy("the list changed while it was read".to_owned());
         let mut objects: BTreeMap<i64, Object> = BTreeMap::new();
+        let mut last = None;
         let (mut url, mut count, mut begun_at) = (first.clone(), None, None);
         loop {
             let Answer::Body { bytes, date, .. } = self.client.get(&url, None, until).await? else {
@@ -227,16 +233,27 @@ impl Inner {
             if *count.get_or_insert(page.count) != page.count {
                 return Err(changed());
             }
-            let is_empty = page.objects.is_empty();
-            for object in page.objects {
+            let mut found = page.objects.into_iter();
+            // Each page begins with the last object of the one before. If an object before it is gone,
+            // it does not, even if as many others came and the count is the same.
+            if last.is_some() && found.next().map(|object| object.id) != last {
+                return Err(changed());
+            }
+            let before = objects.len();
+            for object in found {
+                last = Some(object.id);
                 if objects.insert(object.id, object).is_some() {
                     return Err(changed());
                 }
             }
+            let is_empty = objects.len() == before;
             match page.next {
                 // NetBox makes this address of what it was asked with, or of what it takes itself for.
-                // The token goes to the configured one alone, so only the place in the list counts.
-                Some(next) if !is_empty => url.set_query(Some(&next)),
+                // The token goes to the configured one alone, so only the query counts.
+                Some(next) if !is_empty => {
+                    url.set_query(Some(&next));
+                    place(&mut url, objects.len() - 1);
+                }
                 None if objects.len() == page.count => {
                     return Ok((objects.into_values().collect(), begun_at));
                 }
@@ -306,6 +323,15 @@ impl Cmdb for NetboxCmdb {
             }
         })
     }
+}
+
+/// Asks for the list from another place on.
+fn place(url: &mut Url, offset: usize) {
+    let pairs = url.query_pairs().filter(|(name, _)| name != "offset");
+    let kept: Vec<(String, String)> =
+        pairs.map(|(a, b)| (a.into_owned(), b.into_owned())).collect();
+    let mut query = url.query_pairs_mut();
+    query.clear().extend_pairs(kept).append_pair("offset", &offset.to_string());
 }
 
 #[cfg(test)]
