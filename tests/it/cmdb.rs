@@ -1,8 +1,8 @@
 //! The binary with a CMDB over HTTP that comes, changes, breaks and comes back, and with `NetBox`.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -59,6 +59,8 @@ fn group(revision: i64, servers: usize) -> Value {
 
 struct Serving {
     child: Child,
+    /// Kept open: whoever prints to a pipe that nobody reads dies.
+    _stdout: BufReader<ChildStdout>,
     url: String,
     token: String,
     client: reqwest::Client,
@@ -82,12 +84,13 @@ impl Serving {
             .stderr(std::fs::File::create(folder.join("log")).unwrap())
             .spawn()
             .unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
-        let portal = lines.into_iter().find_map(|line| {
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        let portal = stdout.by_ref().lines().map_while(Result::ok).find_map(|line| {
             line.strip_prefix("portal: ").map(|url| url.trim_end_matches('/').to_owned())
         });
         let token = std::fs::read_to_string(folder.join("admin")).unwrap();
-        Self { child, url: portal.unwrap(), token, client: reqwest::Client::new() }
+        let client = reqwest::Client::new();
+        Self { child, _stdout: stdout, url: portal.unwrap(), token, client }
     }
 
     async fn get<T: serde::de::DeserializeOwned>(&self, path: &str) -> T {
