@@ -302,8 +302,10 @@ async fn killed_at_random_while_rolling_out_nothing_is_lost() {
     let mut versions = ["1.1.0", "1.0.0"].into_iter().cycle();
     let mut version = versions.next().unwrap();
     let mut kills = 0;
+    let deadline = Instant::now() + 5 * PATIENCE;
     let mut seed = 0x9e37_79b9_7f4a_7c15_u64;
     while kills < 50 {
+        assert!(Instant::now() < deadline, "only {kills} kills hit a rollout that ran");
         seed ^= seed << 13;
         seed ^= seed >> 7;
         seed ^= seed << 17;

@@ -1,4 +1,5 @@
-//! How many stages may be under way in one process, and where the others wait.
+//! How many orders to hosts may be under way in one process, and where the stages that would give more
+//! wait. Acts at load balancers take no room: they are short, and a proof does not last while they wait.
 //!
 //! A stage that has no room waits without a slot: looks at load balancers, waits that are over and drains
 //! are short and are claimed from the same table, so they must find a slot however many stages wait. Of

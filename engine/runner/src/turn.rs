@@ -2,8 +2,11 @@
 //!
 //! No load balancer refuses an act that comes too late. So acts on one server are done one after the
 //! other in this process, in the order in which they were begun, and whoever's turn it is asks once more
-//! whether its act is still wanted. What another process has on its way is put right by the next look
-//! (S13).
+//! whether its act is still wanted.
+//!
+//! What is not covered: an act that another process has on its way, or a call that was given up on while
+//! the balancer still worked on it. A drain that lands so late is seen by the next look as done by somebody
+//! else, and stays until a person or the next release brings the server in.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
