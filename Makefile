@@ -15,6 +15,8 @@ test:
 	shellcheck -s sh agent-scripts/order agent-scripts/generic/* src/demo/restart.sh .ci/setup
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	cargo test --locked --workspace
+	CAPSTAN_TEST_DATABASE=postgres cargo test --locked --workspace --lib
+	CAPSTAN_TEST_DATABASE=mariadb cargo test --locked --workspace --lib
 
 ## The figures that the README quotes.
 bench:

@@ -103,18 +103,24 @@ pub(crate) fn key(columns: &[&'static str]) -> IndexCreateStatement {
     index.primary().take()
 }
 
+/// An index, and the table that it is over.
+pub(crate) type NamedIndex = (&'static str, IndexCreateStatement);
+
 /// An index whose name says what it is over.
-pub(crate) fn index(table: &'static str, columns: &[&'static str]) -> IndexCreateStatement {
+pub(crate) fn index(table: &'static str, columns: &[&'static str]) -> NamedIndex {
+    (table, over("ix", table, columns))
+}
+
+/// A unique index whose name says what it is over.
+pub(crate) fn unique(table: &'static str, columns: &[&'static str]) -> NamedIndex {
+    (table, over("ux", table, columns).unique().take())
+}
+
+fn over(kind: &str, table: &'static str, columns: &[&'static str]) -> IndexCreateStatement {
     let mut index = Index::create();
-    index.name(format!("ix_{table}_{}", columns.join("_"))).table(table);
+    index.name(format!("{kind}_{table}_{}", columns.join("_"))).table(table);
     for column in columns {
         index.col(*column);
     }
     index.take()
-}
-
-/// A unique index whose name says what it is over.
-pub(crate) fn unique(table: &'static str, columns: &[&'static str]) -> IndexCreateStatement {
-    let mut index = index(table, columns);
-    index.name(format!("ux_{table}_{}", columns.join("_"))).unique().take()
 }

@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 
 /// What each crate may point at.
-const ALLOWED: [(&str, &[&str]); 8] = [
+const ALLOWED: [(&str, &[&str]); 9] = [
     ("capstan-core", &[]),
     ("capstan-migrations", &[]),
+    ("capstan-services", &[]),
     ("capstan-drivers", &["capstan-core"]),
     ("capstan-portal", &["capstan-core"]),
     ("capstan-store", &["capstan-core", "capstan-migrations"]),

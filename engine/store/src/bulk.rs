@@ -165,6 +165,15 @@ pub(crate) fn list(count: usize) -> String {
     vec!["?"; count].join(", ")
 }
 
+/// The end of an INSERT that leaves what is there as it is, whichever unique index it hits.
+pub(crate) fn or_keep(backend: DbBackend) -> &'static str {
+    if backend == DbBackend::MySql {
+        "ON DUPLICATE KEY UPDATE id = id"
+    } else {
+        "ON CONFLICT DO NOTHING"
+    }
+}
+
 /// A table's name, quoted: MySQL keeps `groups` for itself.
 pub(crate) fn quoted(backend: DbBackend, name: &str) -> String {
     if backend == DbBackend::MySql { format!("`{name}`") } else { format!("\"{name}\"") }

@@ -6,11 +6,11 @@
 
 use capstan_core::effect::{Effect, EffectKind};
 use capstan_core::{DeploymentId, GroupId, Timestamp};
-use sea_orm::{ConnectionTrait, DbBackend, FromQueryResult};
+use sea_orm::{ConnectionTrait, DbBackend, FromQueryResult, Value};
 use uuid::Uuid;
 
 use crate::Error;
-use crate::bulk::{quoted, sql};
+use crate::bulk::{list, quoted, sql};
 use crate::rows::{Reader, micros};
 use crate::types::QueueMetrics;
 
@@ -20,6 +20,11 @@ const PAID_AT_ONCE: usize = 1000;
 /// Kinds after this one are a newer version's; they are left to it.
 const LAST_KIND: i16 = EffectKind::LAST_NUMBER;
 
+/// Which effects may be taken: due, of a kind that is known, and nobody's; and how many.
+const FREE: &str = "WHERE owner IS NULL AND due_at <= ? AND kind <= ? ORDER BY due_at LIMIT ?";
+/// Several processes want any of the rows: none waits for one that another is taking.
+const SKIP_LOCKED: &str = "FOR UPDATE SKIP LOCKED";
+
 /// Takes effects that are due and that nobody has, those due longest first. With each comes how
 /// often it was taken before: more than never means that it may have been started.
 pub(crate) async fn claim(
@@ -28,25 +33,10 @@ pub(crate) async fn claim(
     now: Timestamp,
     limit: u64,
 ) -> Result<Vec<(Effect, i32)>, Error> {
-    // MySQL has no RETURNING: there it will be a locking select and an update.
-    let skip = if txn.get_database_backend() == DbBackend::Postgres {
-        "FOR UPDATE SKIP LOCKED"
-    } else {
-        ""
+    let rows = match txn.get_database_backend() {
+        DbBackend::MySql => take_mysql(txn, owner, now, limit).await?,
+        DbBackend::Postgres | DbBackend::Sqlite | _ => take(txn, owner, now, limit).await?,
     };
-    let text = format!(
-        "UPDATE effects SET owner = ?, claims = claims + 1 WHERE (kind, subject) IN \
-         (SELECT kind, subject FROM effects \
-         WHERE owner IS NULL AND due_at <= ? AND kind <= {LAST_KIND} \
-         ORDER BY due_at LIMIT ? {skip}) \
-         RETURNING kind, subject, group_id, deployment_id, due_at, claims"
-    );
-    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    let values = [owner.into(), micros(now), limit.into()];
-    let rows = EffectRow::find_by_statement(sql(txn, &text, values))
-        .all(txn)
-        .await
-        .map_err(Error::database("claim effects"))?;
     // One row that makes no sense must not keep the others from being done; it stays claimed.
     let readable = |row| {
         effect(row)
@@ -58,6 +48,59 @@ pub(crate) async fn claim(
     let mut claimed: Vec<(Effect, i32)> = rows.iter().filter_map(readable).collect();
     claimed.sort_by_key(|(effect, _)| effect.due_at);
     Ok(claimed)
+}
+
+/// Takes in one statement.
+async fn take(
+    txn: &impl ConnectionTrait,
+    owner: &str,
+    now: Timestamp,
+    limit: u64,
+) -> Result<Vec<EffectRow>, Error> {
+    let skip = if txn.get_database_backend() == DbBackend::Postgres { SKIP_LOCKED } else { "" };
+    let text = format!(
+        "UPDATE effects SET owner = ?, claims = claims + 1 WHERE (kind, subject) IN \
+         (SELECT kind, subject FROM effects {FREE} {skip}) \
+         RETURNING kind, subject, group_id, deployment_id, due_at, claims"
+    );
+    let free = free(now, limit);
+    EffectRow::find_by_statement(sql(txn, &text, std::iter::once(owner.into()).chain(free)))
+        .all(txn)
+        .await
+        .map_err(Error::database("claim effects"))
+}
+
+/// Takes where an UPDATE gives no rows back and cannot read the table that it writes.
+async fn take_mysql(
+    txn: &impl ConnectionTrait,
+    owner: &str,
+    now: Timestamp,
+    limit: u64,
+) -> Result<Vec<EffectRow>, Error> {
+    let text = format!(
+        "SELECT kind, subject, group_id, deployment_id, due_at, claims + 1 AS claims \
+         FROM effects {FREE} {SKIP_LOCKED}"
+    );
+    let mut rows = EffectRow::find_by_statement(sql(txn, &text, free(now, limit)))
+        .all(txn)
+        .await
+        .map_err(Error::database("claim effects"))?;
+    rows.sort_by_key(|row| (row.kind, row.subject));
+    for some in rows.chunk_by(|a, b| a.kind == b.kind) {
+        let text = format!(
+            "UPDATE effects SET owner = ?, claims = claims + 1 WHERE kind = ? AND subject IN ({})",
+            list(some.len())
+        );
+        let values = [owner.into(), some[0].kind.into()];
+        let values = values.into_iter().chain(some.iter().map(|row| row.subject.into()));
+        txn.execute_raw(sql(txn, &text, values)).await.map_err(Error::database("claim effects"))?;
+    }
+    Ok(rows)
+}
+
+/// The variables of [`FREE`].
+fn free(now: Timestamp, limit: u64) -> [Value; 3] {
+    [micros(now), LAST_KIND.into(), i64::try_from(limit).unwrap_or(i64::MAX).into()]
 }
 
 #[derive(FromQueryResult)]

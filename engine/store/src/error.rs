@@ -4,6 +4,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use capstan_core::input::Refused;
+use sea_orm::sqlx::error::DatabaseError;
+use sea_orm::sqlx::mysql::MySqlDatabaseError;
+use sea_orm::sqlx::sqlite::SqliteError;
 use sea_orm::{DbErr, RuntimeErr, sqlx};
 
 /// A failure of the store. Messages do not repeat their source; print the whole chain.
@@ -13,11 +16,25 @@ pub enum Error {
     /// The URL names no database that the store can open. The URL itself may hold a password and
     /// is not repeated.
     #[error(
-        "the database URL must look like sqlite:///absolute/path/capstan.db; this one {problem}"
+        "the database URL must look like sqlite:///absolute/path/capstan.db, \
+         postgres://user:password@host:5432/capstan or mysql://user:password@host:3306/capstan; \
+         this one {problem}"
     )]
     Url {
         /// What is wrong with it.
         problem: &'static str,
+    },
+    /// The database server cannot be reached, or does not let Capstan in.
+    #[error(
+        "cannot connect to the database {database}: check that the server runs, that the database \
+         exists, and that the user and the password of the URL may use it"
+    )]
+    Connect {
+        /// Its name and where it was looked for.
+        database: String,
+        /// Why not.
+        #[source]
+        source: DbErr,
     },
     /// The folder or the file of the database cannot be made.
     #[error(
@@ -51,12 +68,12 @@ pub enum Error {
     },
     /// The schema could not be brought up to date; nothing was changed.
     #[error(
-        "cannot bring the schema of {path} up to date: restore the last backup, or start the \
+        "cannot bring the schema of {database} up to date: restore the last backup, or start the \
          version of Capstan that wrote it last"
     )]
     Migrate {
-        /// The file.
-        path: PathBuf,
+        /// The file, or the database's name and where it is.
+        database: String,
         /// Why not.
         #[source]
         source: DbErr,
@@ -149,6 +166,7 @@ impl Error {
             Self::Create { .. } | Self::Contended | Self::Stopping | Self::Stuck => true,
             Self::Shared(error) => error.is_unavailable(),
             Self::Open { source, .. }
+            | Self::Connect { source, .. }
             | Self::Migrate { source, .. }
             | Self::Database { source, .. } => is_unavailable(source),
             Self::Url { .. }
@@ -160,6 +178,18 @@ impl Error {
             | Self::Panicked
             | Self::Cursor(_) => false,
         }
+    }
+
+    /// Whether another transaction was in the way of this one, and it may succeed when it is tried anew.
+    pub(crate) fn is_collision(&self) -> bool {
+        let Self::Database { source, .. } = self else { return false };
+        let Some(sqlx::Error::Database(error)) = sqlx_error(source) else { return false };
+        is_collision(error.as_ref())
+    }
+
+    /// The URL names no database that can be opened.
+    pub(crate) const fn url(problem: &'static str) -> Self {
+        Self::Url { problem }
     }
 
     /// For `map_err`: the database could not do `what`.
@@ -189,24 +219,53 @@ fn is_unavailable(error: &DbErr) -> bool {
     if matches!(error, DbErr::ConnectionAcquire(_)) {
         return true;
     }
-    let (DbErr::Conn(cause) | DbErr::Exec(cause) | DbErr::Query(cause)) = error else {
-        return false;
-    };
-    let RuntimeErr::SqlxError(error) = cause else { return false };
-    if let sqlx::Error::Database(error) = error.as_ref() {
-        return error.code().is_some_and(|code| is_passing(&code));
-    }
-    matches!(
-        error.as_ref(),
-        sqlx::Error::Io(_)
+    match sqlx_error(error) {
+        Some(sqlx::Error::Database(error)) => is_passing(error.as_ref()),
+        Some(
+            sqlx::Error::Io(_)
             | sqlx::Error::PoolTimedOut
             | sqlx::Error::PoolClosed
-            | sqlx::Error::WorkerCrashed
-    )
+            | sqlx::Error::WorkerCrashed,
+        ) => true,
+        Some(_) | None => false,
+    }
 }
 
-/// SQLite's primary result codes (the low byte of the extended ones) that are not the fault of the
-/// statement: BUSY, LOCKED, READONLY, IOERR, FULL, CANTOPEN.
-fn is_passing(code: &str) -> bool {
-    code.parse::<u32>().is_ok_and(|code| matches!(code & 0xff, 5 | 6 | 8 | 10 | 13 | 14))
+fn sqlx_error(error: &DbErr) -> Option<&sqlx::Error> {
+    let (DbErr::Conn(cause) | DbErr::Exec(cause) | DbErr::Query(cause)) = error else {
+        return None;
+    };
+    let RuntimeErr::SqlxError(error) = cause else { return None };
+    Some(error.as_ref())
+}
+
+/// Whether what the database says is not the fault of the statement.
+fn is_passing(error: &dyn DatabaseError) -> bool {
+    let Some(code) = error.code() else { return false };
+    if error.try_downcast_ref::<SqliteError>().is_some() {
+        // Primary result codes (the low byte of the extended ones): BUSY, LOCKED, READONLY, IOERR, FULL,
+        // CANTOPEN.
+        return code
+            .parse::<u32>()
+            .is_ok_and(|code| matches!(code & 0xff, 5 | 6 | 8 | 10 | 13 | 14));
+    }
+    if let Some(error) = error.try_downcast_ref::<MySqlDatabaseError>()
+        // DISK_FULL, CON_COUNT, SERVER_SHUTDOWN, RECORD_FILE_FULL, OPTION_PREVENTS_STATEMENT (read-only),
+        // READ_ONLY_MODE.
+        && matches!(error.number(), 1021 | 1040 | 1053 | 1114 | 1290 | 1836)
+    {
+        return true;
+    }
+    // SQLSTATE: connection, resources, intervention (a shutdown), the system; a read-only server.
+    matches!(code.get(..2), Some("08" | "53" | "57" | "58"))
+        || code == "25006"
+        || is_collision(error)
+}
+
+/// Whether the database ended a transaction because another one was in its way; it may be tried again.
+fn is_collision(error: &dyn DatabaseError) -> bool {
+    let waited_too_long =
+        error.try_downcast_ref::<MySqlDatabaseError>().is_some_and(|error| error.number() == 1205);
+    // SQLSTATE: not serialisable (MySQL: a deadlock), a deadlock of PostgreSQL.
+    waited_too_long || error.code().is_some_and(|code| code == "40001" || code == "40P01")
 }

@@ -7,7 +7,7 @@ use capstan_core::{ApplicationId, GroupId};
 use sea_orm::{ConnectionTrait, DatabaseTransaction};
 use uuid::Uuid;
 
-use crate::bulk::sql;
+use crate::bulk::{or_keep, quoted, sql};
 use crate::{Error, Store, crash};
 
 impl Store {
@@ -21,9 +21,13 @@ impl Store {
         let binding =
             serde_json::to_string(&Binding::from_record(record)).map_err(Error::json("groups"))?;
         let id = GroupId::derive(self.now(), &[record.id.as_bytes(), b"group"]);
-        let text = "INSERT INTO groups (id, external_id, application_id, name, binding, port, idc, \
-                    cmdb_revision, synced_at, version, seq) VALUES (?,?,?,?,?,?,?,?,?,?,?) \
-                    ON CONFLICT DO NOTHING";
+        let backend = self.inner.backend();
+        let text = format!(
+            "INSERT INTO {} (id, external_id, application_id, name, binding, port, idc, \
+             cmdb_revision, synced_at, version, seq) VALUES (?,?,?,?,?,?,?,?,?,?,?) {}",
+            quoted(backend, "groups"),
+            or_keep(backend)
+        );
         let values = [
             id.0.into(),
             record.id.as_str().into(),
@@ -37,7 +41,7 @@ impl Store {
             0_i64.into(),
             0_i64.into(),
         ];
-        txn.execute_raw(sql(&txn, text, values)).await.map_err(Error::database("make a group"))?;
+        txn.execute_raw(sql(&txn, &text, values)).await.map_err(Error::database("make a group"))?;
         crash::point("refresh.written");
         txn.commit().await.map_err(Error::database("commit a transaction"))?;
         crash::point("refresh.done");

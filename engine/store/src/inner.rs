@@ -37,7 +37,7 @@ pub(crate) struct Inner {
     pub(crate) writer: DatabaseConnection,
     /// Connections that only read.
     pub(crate) reader: DatabaseConnection,
-    _lock: File,
+    _lock: Option<File>,
     /// After this long without a refresh a group is called stale.
     pub(crate) stale_after: Duration,
     pub(crate) cache: Cache,

@@ -27,7 +27,13 @@ struct Part {
     stage: String,
     attempt: i32,
     at: i64,
-    size: i64,
+    byte_end: i64,
+}
+
+impl Part {
+    fn size(&self) -> u64 {
+        u64::try_from(self.byte_end - self.byte_offset).unwrap_or(0)
+    }
 }
 
 /// All parts of one order.
@@ -135,7 +141,8 @@ async fn end_of(conn: &impl ConnectionTrait, key: OrderKey) -> Result<u64, Error
 }
 
 async fn wholes(conn: &impl ConnectionTrait, target: TargetId) -> Result<Vec<Whole>, Error> {
-    let text = "SELECT order_key, byte_offset, stage, attempt, at, LENGTH(bytes) AS size \
+    let text = "SELECT order_key, byte_offset, stage, attempt, at, \
+                byte_offset + LENGTH(bytes) AS byte_end \
                 FROM outputs WHERE target_id = ?";
     let mut parts = Part::find_by_statement(sql(conn, text, [target.0.into()]))
         .all(conn)
@@ -145,14 +152,14 @@ async fn wholes(conn: &impl ConnectionTrait, target: TargetId) -> Result<Vec<Who
     let mut wholes: Vec<Whole> = Vec::new();
     for part in parts {
         match wholes.last_mut() {
-            Some(whole) if whole.key == part.order_key => whole.size += bytes_of(part.size),
+            Some(whole) if whole.key == part.order_key => whole.size += part.size(),
             _ => wholes.push(Whole {
                 key: part.order_key,
+                size: part.size(),
                 stage: part.stage,
                 attempt: part.attempt,
                 at: part.at,
                 start: 0,
-                size: bytes_of(part.size),
             }),
         }
     }

@@ -129,14 +129,23 @@ pub(crate) async fn written(writing: &mut Option<Writing>) -> Result<Written, Er
     }
 }
 
-/// Writes everything in one transaction.
+/// Writes everything in one transaction. One that was in the way of another process's has lost.
 async fn write(
     inner: Arc<Inner>,
     steps: Result<Vec<Step>, Error>,
     made: Vec<(RequestKey, DeploymentId)>,
     look: Option<(Timestamp, usize)>,
 ) -> Result<Written, Error> {
-    let steps = steps?;
+    let written = write_all(&inner, steps?, made, look).await;
+    written.or_else(|error| if error.is_collision() { Ok(Written::Lost) } else { Err(error) })
+}
+
+async fn write_all(
+    inner: &Inner,
+    steps: Vec<Step>,
+    made: Vec<(RequestKey, DeploymentId)>,
+    look: Option<(Timestamp, usize)>,
+) -> Result<Written, Error> {
     if steps.is_empty() && made.is_empty() && look.is_none() {
         return Ok(Written::Done(Vec::new()));
     }

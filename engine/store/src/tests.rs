@@ -1,4 +1,4 @@
-//! The store on a real SQLite file.
+//! The store on a real database: the one that `CAPSTAN_TEST_DATABASE` names, else a SQLite file.
 
 mod access;
 mod applying;
@@ -9,6 +9,7 @@ mod packages;
 mod records;
 mod rounds;
 mod schema;
+mod sqlite;
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};

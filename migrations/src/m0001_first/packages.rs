@@ -62,12 +62,15 @@ fn triggers(backend: DbBackend) -> Vec<String> {
              EXECUTE FUNCTION packages_immutable()"
                 .to_owned(),
         ],
-        DbBackend::MySql => vec![format!(
-            "CREATE TRIGGER packages_immutable BEFORE UPDATE ON packages FOR EACH ROW \
+        DbBackend::MySql => vec![
+            "DROP TRIGGER IF EXISTS packages_immutable".to_owned(),
+            format!(
+                "CREATE TRIGGER packages_immutable BEFORE UPDATE ON packages FOR EACH ROW \
              IF NEW.application_id <> OLD.application_id OR NEW.version <> OLD.version \
              OR NEW.sha256 <> OLD.sha256 THEN \
              SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = '{REFUSAL}'; END IF"
-        )],
+            ),
+        ],
         // The enum is open, and `capstan-store` opens no database but these.
         DbBackend::Sqlite | _ => vec![format!(
             "CREATE TRIGGER packages_immutable BEFORE UPDATE ON packages FOR EACH ROW \

@@ -8,11 +8,11 @@ use sea_orm::ConnectionTrait;
 use uuid::Uuid;
 
 use super::records::store;
-use crate::{Idempotency, NewAudit, PageRequest, Settings};
+use crate::{Idempotency, NewAudit, PageRequest};
 
 #[tokio::test]
 async fn tokens_sessions_and_login_links_are_found_by_their_hash_until_they_end() {
-    let (store, _folder) = store().await;
+    let (store, _database) = store().await;
     assert!(!store.tokens_exist().await.expect("read"));
     let token = store.token_create("ada", "h1").await.expect("created");
     assert!(store.tokens_exist().await.expect("read"));
@@ -45,7 +45,7 @@ async fn tokens_sessions_and_login_links_are_found_by_their_hash_until_they_end(
 
 #[tokio::test]
 async fn a_login_link_is_taken_by_one_of_many() {
-    let (store, _folder) = store().await;
+    let (store, _database) = store().await;
     let token = store.token_create("ada", "h1").await.expect("created");
     let soon = store.now() + Duration::from_mins(1);
     store.login_link_create("l1", token, soon).await.expect("created");
@@ -62,7 +62,7 @@ async fn a_login_link_is_taken_by_one_of_many() {
 
 #[tokio::test]
 async fn a_repeated_request_gets_the_first_answer() {
-    let (store, folder) = store().await;
+    let (store, database) = store().await;
     let token = TokenId(Uuid::now_v7());
     let begin = |key: &'static str, body: &'static str| {
         let store = store.clone();
@@ -84,10 +84,8 @@ async fn a_repeated_request_gets_the_first_answer() {
     // What was under way when the process ended is forgotten, what was answered is not.
     assert_eq!(begin("k2", "b").await, Idempotency::Fresh);
     store.idempotency_finish(token, "/p", "k2", 200, "text/plain", b"x").await.expect("kept");
-    let url = format!("sqlite://{}", folder.path().join("data/capstan.db").display());
-    let settings = Settings { url, stale_after: Duration::from_mins(1) };
     drop(store);
-    let store = super::open_again(&settings).await;
+    let store = super::open_again(&super::records::settings(&database)).await;
     let begin = |key: &'static str, body: &'static str| {
         let store = store.clone();
         async move { store.idempotency_begin(token, "/p", key, body).await.expect("answered") }
@@ -95,14 +93,14 @@ async fn a_repeated_request_gets_the_first_answer() {
     assert_eq!(begin("k", "other").await, Idempotency::Fresh);
     assert!(matches!(begin("k2", "b").await, Idempotency::Replay { status: 200, .. }));
 
-    let old = "UPDATE idempotency SET created_at = created_at - 25 * 3600 * 1000000";
-    store.writer().execute_unprepared(old).await.expect("a day passes");
+    let old = "UPDATE idempotency SET created_at = created_at - 90000000000";
+    store.writer().execute_unprepared(old).await.expect("25 hours pass");
     assert_eq!(begin("k2", "b").await, Idempotency::Fresh);
 }
 
 #[tokio::test]
 async fn the_audit_is_read_newest_first_page_by_page() {
-    let (store, _folder) = store().await;
+    let (store, _database) = store().await;
     let deployment = DeploymentId(Uuid::now_v7());
     for number in 0..5 {
         let entry = NewAudit {
@@ -131,7 +129,7 @@ async fn the_audit_is_read_newest_first_page_by_page() {
 
 #[tokio::test]
 async fn scripts_are_kept_once_by_their_digest() {
-    let (store, _folder) = store().await;
+    let (store, _database) = store().await;
     let script = |sha256: &str| Script { sha256: sha256.to_owned(), body: format!("# {sha256}") };
     store.scripts_put(&[script("a"), script("b")]).await.expect("kept");
     store.scripts_put(&[script("b"), script("c")]).await.expect("kept");

@@ -34,7 +34,7 @@ async fn load_again(store: &Store, state: &GroupState) -> GroupState {
 
 #[tokio::test]
 async fn every_record_comes_back_as_it_was_written() {
-    let (store, _folder) = store().await;
+    let (store, _database) = store().await;
     let shop = application(&store, "shop").await;
     let package = package(&store, &shop, "1.0").await;
     let mut state = group_state(&store, &shop, 2).await;
@@ -68,7 +68,7 @@ async fn every_record_comes_back_as_it_was_written() {
 
 #[tokio::test]
 async fn a_deployment_with_nothing_optional_comes_back_and_changes() {
-    let (store, _folder) = store().await;
+    let (store, _database) = store().await;
     let shop = application(&store, "shop").await;
     let package = package(&store, &shop, "1.0").await;
     let mut state = group_state(&store, &shop, 3).await;
@@ -112,7 +112,7 @@ async fn a_deployment_with_nothing_optional_comes_back_and_changes() {
 
 #[tokio::test]
 async fn a_stale_version_loses_and_nothing_is_written() {
-    let (store, _folder) = store().await;
+    let (store, _database) = store().await;
     let shop = application(&store, "shop").await;
     let mut state = group_state(&store, &shop, 1).await;
     let id = state.servers()[0].id;
@@ -130,7 +130,7 @@ async fn a_stale_version_loses_and_nothing_is_written() {
 
 #[tokio::test]
 async fn a_number_that_comes_twice_in_a_log_gives_up_the_transaction() {
-    let (store, _folder) = store().await;
+    let (store, _database) = store().await;
     let shop = application(&store, "shop").await;
     let mut state = group_state(&store, &shop, 1).await;
     let events = vec![event(&state, None, 1)];
@@ -143,7 +143,7 @@ async fn a_number_that_comes_twice_in_a_log_gives_up_the_transaction() {
 
 #[tokio::test]
 async fn a_group_larger_than_one_statement_is_written_and_changed() {
-    let (store, _folder) = store().await;
+    let (store, _database) = store().await;
     let shop = application(&store, "shop").await;
     let package = package(&store, &shop, "1.0").await;
     let mut state = group_state(&store, &shop, 3_000).await;
@@ -157,7 +157,7 @@ async fn a_group_larger_than_one_statement_is_written_and_changed() {
 
 #[tokio::test]
 async fn a_refresh_reads_what_another_process_wrote() {
-    let (store, _folder) = store().await;
+    let (store, _database) = store().await;
     let shop = application(&store, "shop").await;
     let package = package(&store, &shop, "1.0").await;
     let mut mine = group_state(&store, &shop, 3).await;
@@ -207,7 +207,7 @@ async fn a_refresh_reads_what_another_process_wrote() {
 
 #[tokio::test]
 async fn an_old_copy_of_the_application_is_not_written_back() {
-    let (store, _folder) = store().await;
+    let (store, _database) = store().await;
     let shop = application(&store, "shop").await;
     let mut first = group_state(&store, &shop, 1).await;
     let mut second = group_state(&store, &shop, 1).await;
@@ -224,7 +224,7 @@ async fn an_old_copy_of_the_application_is_not_written_back() {
 #[tokio::test]
 async fn a_row_that_cannot_be_read_is_named() {
     use sea_orm::ConnectionTrait;
-    let (store, _folder) = store().await;
+    let (store, _database) = store().await;
     let shop = application(&store, "shop").await;
     let state = group_state(&store, &shop, 1).await;
     store

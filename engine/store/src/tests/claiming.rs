@@ -61,7 +61,7 @@ async fn take(store: &Store, owner: &str, second: i64, limit: u64) -> Vec<(Effec
 
 #[tokio::test]
 async fn what_is_due_is_claimed_once_and_in_order() {
-    let (store, _folder) = store().await;
+    let (store, _database) = store().await;
     let shop = application(&store, "shop").await;
     let mut state = group_state(&store, &shop, 0).await;
     let all = effects(&state);
@@ -80,7 +80,7 @@ async fn what_is_due_is_claimed_once_and_in_order() {
 
 #[tokio::test]
 async fn a_new_effect_replaces_the_old_one_and_its_claim() {
-    let (store, _folder) = store().await;
+    let (store, _database) = store().await;
     let shop = application(&store, "shop").await;
     let mut state = group_state(&store, &shop, 0).await;
     let all = effects(&state);
@@ -101,7 +101,7 @@ async fn a_new_effect_replaces_the_old_one_and_its_claim() {
 
 #[tokio::test]
 async fn what_was_started_is_known_to_the_next_and_what_was_not_is_as_new() {
-    let (store, _folder) = store().await;
+    let (store, _database) = store().await;
     let shop = application(&store, "shop").await;
     let mut state = group_state(&store, &shop, 0).await;
     let all = effects(&state);

@@ -20,7 +20,7 @@ fn first(limit: u32) -> PageRequest {
 
 #[tokio::test]
 async fn applications_are_listed_by_name_and_searched() {
-    let (store, _folder) = store().await;
+    let (store, _database) = store().await;
     for name in ["shop", "Blog", "a_b", "axb", "mail"] {
         application(&store, name).await;
     }
@@ -48,7 +48,7 @@ async fn applications_are_listed_by_name_and_searched() {
 
 #[tokio::test]
 async fn what_is_cached_says_how_fresh_it_is() {
-    let (store, _folder) = store().await;
+    let (store, _database) = store().await;
     let shop = application(&store, "shop").await;
     let view = store.application(shop.id).await.expect("read").expect("there");
     assert_eq!((view.synced_at, view.stale), (None, false), "no CMDB gives it");
@@ -74,7 +74,7 @@ async fn what_is_cached_says_how_fresh_it_is() {
 
 #[tokio::test]
 async fn a_group_shows_its_counts_its_version_and_what_runs() {
-    let (store, _folder) = store().await;
+    let (store, _database) = store().await;
     let shop = application(&store, "shop").await;
     let (old, new) = (package(&store, &shop, "1.0").await, package(&store, &shop, "2.0").await);
     let mut state = group_state(&store, &shop, 4).await;
@@ -152,7 +152,7 @@ async fn assert_servers(store: &Store, state: &GroupState) {
 
 #[tokio::test]
 async fn history_is_by_start_and_knows_bad_packages() {
-    let (store, _folder) = store().await;
+    let (store, _database) = store().await;
     let shop = application(&store, "shop").await;
     let package = package(&store, &shop, "1.0").await;
     let mut state = group_state(&store, &shop, 1).await;
@@ -176,7 +176,7 @@ async fn history_is_by_start_and_knows_bad_packages() {
 
 #[tokio::test]
 async fn deployments_targets_and_events_are_paged() {
-    let (store, _folder) = store().await;
+    let (store, _database) = store().await;
     let shop = application(&store, "shop").await;
     let package = package(&store, &shop, "1.0").await;
     let mut state = group_state(&store, &shop, 5).await;

@@ -21,7 +21,7 @@ async fn append(store: &Store, target: TargetId, key: OrderKey, offset: u64, byt
 
 #[tokio::test]
 async fn parts_are_joined_and_repeated_ones_are_harmless() {
-    let (store, _folder) = store().await;
+    let (store, _database) = store().await;
     let (target, first, second) =
         (TargetId(Uuid::now_v7()), OrderKey(Uuid::now_v7()), OrderKey(Uuid::now_v7()));
     append(&store, target, first, 0, b"one ").await;
@@ -47,7 +47,7 @@ async fn parts_are_joined_and_repeated_ones_are_harmless() {
 
 #[tokio::test]
 async fn an_order_keeps_a_mebibyte_and_says_where_it_was_cut() {
-    let (store, _folder) = store().await;
+    let (store, _database) = store().await;
     let (target, key) = (TargetId(Uuid::now_v7()), OrderKey(Uuid::now_v7()));
     let part = vec![b'x'; 300_000];
     for number in 0..6 {

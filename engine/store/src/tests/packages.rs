@@ -11,7 +11,7 @@ fn location(url: &str) -> Location {
 
 #[tokio::test]
 async fn a_version_is_registered_once_and_only_gains() {
-    let (store, _folder) = store().await;
+    let (store, _database) = store().await;
     let shop = application(&store, "shop").await;
     let new = NewPackage {
         application: shop.id,
@@ -52,7 +52,7 @@ async fn a_version_is_registered_once_and_only_gains() {
 
 #[tokio::test]
 async fn packages_are_listed_newest_first() {
-    let (store, _folder) = store().await;
+    let (store, _database) = store().await;
     let shop = application(&store, "shop").await;
     for version in ["1", "2", "3"] {
         super::records::package(&store, &shop, version).await;

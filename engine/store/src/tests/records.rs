@@ -1,4 +1,4 @@
-//! A store in a folder of its own, and records to put into it, with every field set somewhere.
+//! A store in a database of its own, and records to put into it, with every field set somewhere.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -16,8 +16,8 @@ use capstan_core::record::{
 use capstan_core::state::GroupState;
 use capstan_core::target_status::TargetStatus;
 use capstan_core::{ApplicationId, DeploymentId, GroupId, OrderKey, ServerId, TargetId, Timestamp};
+use capstan_services::Database;
 use sea_orm::ConnectionTrait;
-use tempfile::TempDir;
 use uuid::Uuid;
 
 use super::apply;
@@ -31,12 +31,15 @@ pub(super) fn at(second: i64) -> Timestamp {
     Timestamp::from_micros(1_700_000_000_000_000 + second * 1_000_000)
 }
 
-/// The folder goes with the last use of the store's test.
-pub(super) async fn store() -> (Store, TempDir) {
-    let folder = TempDir::new().expect("a temporary folder");
-    let url = format!("sqlite://{}", folder.path().join("data/capstan.db").display());
-    let settings = Settings { url, stale_after: Duration::from_mins(1) };
-    (Store::open(&settings).await.expect("the store opens"), folder)
+/// A store in a database of its own, which goes with the last use of it.
+pub(super) async fn store() -> (Store, Database) {
+    let database = Database::new();
+    let store = Store::open(&settings(&database)).await.expect("the store opens");
+    (store, database)
+}
+
+pub(super) fn settings(database: &Database) -> Settings {
+    Settings { url: database.url.clone(), stale_after: Duration::from_mins(1) }
 }
 
 pub(super) async fn application(store: &Store, name: &str) -> Application {

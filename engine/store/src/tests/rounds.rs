@@ -8,9 +8,10 @@ use std::time::Duration;
 use capstan_core::input::{Answer, Input};
 use capstan_core::{GroupId, ServerId};
 use futures::future::join_all;
-use sea_orm::ConnectionTrait;
+use sea_orm::{ConnectionTrait, DbBackend};
 
 use super::records::{application, group_state, store};
+use crate::bulk::quoted;
 use crate::{Store, SubmitError, load};
 
 /// Enough for several full rounds.
@@ -62,16 +63,18 @@ fn sorted(mut servers: Vec<ServerId>) -> Vec<ServerId> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn inputs_that_lose_to_another_process_are_decided_again() {
-    let (store, _folder) = store().await;
+    let (store, _database) = store().await;
     let (group, servers) = group(&store).await;
     let ended = Arc::new(AtomicBool::new(false));
     let other = tokio::spawn({
         let (store, ended) = (store.clone(), Arc::clone(&ended));
         async move {
+            let groups = quoted(store.inner.backend(), "groups");
+            let bump = format!("UPDATE {groups} SET version = version + 1");
             // As another process would: the copies of this one are then wrong.
             let mut times = 0;
             while !ended.load(Ordering::Relaxed) && times < 5 {
-                sql(&store, "UPDATE groups SET version = version + 1").await;
+                sql(&store, &bump).await;
                 times += 1;
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
@@ -88,20 +91,32 @@ async fn inputs_that_lose_to_another_process_are_decided_again() {
     assert_eq!(seqs, (1..=i64::from(SERVERS)).collect::<Vec<_>>(), "an event is lost or twice");
 }
 
+/// Makes the database refuse to pull a server out.
+async fn refuse(store: &Store, server: ServerId) {
+    let id = server.0;
+    let text = match store.writer().get_database_backend() {
+        DbBackend::Postgres => format!(
+            "ALTER TABLE server_states ADD CHECK (server_id <> '{id}' OR pulled_out IS NULL)"
+        ),
+        DbBackend::MySql => format!(
+            "ALTER TABLE server_states ADD CHECK (server_id <> X'{}' OR pulled_out IS NULL)",
+            id.simple()
+        ),
+        DbBackend::Sqlite | _ => format!(
+            "CREATE TRIGGER refuses BEFORE UPDATE ON server_states WHEN NEW.server_id = X'{}' \
+             BEGIN SELECT RAISE(ABORT, 'refused by the test'); END",
+            id.simple()
+        ),
+    };
+    sql(store, &text).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_input_that_cannot_be_written_fails_alone() {
-    let (store, _folder) = store().await;
+    let (store, _database) = store().await;
     let (group, servers) = group(&store).await;
     let place = 400;
-    let bad = servers[place].0.simple();
-    sql(
-        &store,
-        &format!(
-            "CREATE TRIGGER refuses BEFORE UPDATE ON server_states WHEN NEW.server_id = X'{bad}' \
-             BEGIN SELECT RAISE(ABORT, 'refused by the test'); END"
-        ),
-    )
-    .await;
+    refuse(&store, servers[place]).await;
     let answers = pull_out(&store, group, &servers).await;
     for (server, answer) in servers.iter().zip(&answers) {
         assert_eq!(answer.is_err(), *server == servers[place], "{server}: {answer:?}");
@@ -115,7 +130,7 @@ async fn an_input_that_cannot_be_written_fails_alone() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_waits_for_a_copy_gets_one_that_is_written() {
-    let (store, _folder) = store().await;
+    let (store, _database) = store().await;
     let (group, servers) = group(&store).await;
     let busy = tokio::spawn({
         let store = store.clone();

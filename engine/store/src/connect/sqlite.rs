@@ -1,4 +1,4 @@
-//! Opens the database file: the one writer and the readers.
+//! A database file: the one writer and the readers.
 
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::ErrorKind;
@@ -6,18 +6,15 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use capstan_migrations::Migrator;
 use sea_orm::sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 use sea_orm::sqlx::{self, Connection, SqliteConnection};
-use sea_orm::{ConnectOptions, Database, DatabaseConnection};
-use sea_orm_migration::MigratorTrait;
+use sea_orm::{ConnectOptions, Database};
 
+use super::{ACQUIRE_TIMEOUT, Opened, migrate};
 use crate::Error;
 
 /// How long a statement waits for another process that writes to the same file.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a caller waits for a connection before it is told to come back later.
-const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
 const READERS: u32 = 4;
 /// Pages in the log after which they are brought into the file: 16 MiB. A rollout writes the same
 /// pages again and again, and each is brought over once, however often it was written meanwhile.
@@ -31,25 +28,15 @@ const CACHE_KIB: &str = "-8192";
 /// SQLite has one writer at a time, so there is one connection that writes: callers wait for it in
 /// order, in the pool, instead of running into each other's locks. Readers see the last commit and
 /// wait for nobody (WAL).
-pub(crate) async fn open(url: &str) -> Result<Opened, Error> {
+pub(super) async fn open(url: &str) -> Result<Opened, Error> {
     let path = path_of(url)?;
     create(&path)?;
     let lock = lock(&path)?;
     let failed = |source| Error::Open { path: path.clone(), source };
     let writer = Database::connect(options(&path, 1, false)).await.map_err(failed)?;
-    Migrator::up(&writer, None)
-        .await
-        .map_err(|source| Error::Migrate { path: path.clone(), source })?;
+    migrate(&writer, &path.display().to_string()).await?;
     let reader = Database::connect(options(&path, READERS, true)).await.map_err(failed)?;
-    Ok(Opened { writer, reader, lock })
-}
-
-/// An open database.
-pub(crate) struct Opened {
-    pub(crate) writer: DatabaseConnection,
-    pub(crate) reader: DatabaseConnection,
-    /// Held as long as the process lives: see [`lock`].
-    pub(crate) lock: File,
+    Ok(Opened { writer, reader, lock: Some(lock) })
 }
 
 /// One process per file: a claim lasts as long as its process, so a second process would take over
@@ -72,11 +59,8 @@ fn lock(path: &Path) -> Result<File, Error> {
 }
 
 fn path_of(url: &str) -> Result<PathBuf, Error> {
-    let Some(path) = url.strip_prefix("sqlite://") else {
-        return Err(Error::Url { problem: "does not begin with sqlite://" });
-    };
-    let path = PathBuf::from(path);
-    if path.is_absolute() { Ok(path) } else { Err(Error::Url { problem: "has no absolute path" }) }
+    let path = PathBuf::from(url.strip_prefix("sqlite://").unwrap_or(url));
+    if path.is_absolute() { Ok(path) } else { Err(Error::url("has no absolute path")) }
 }
 
 /// Makes the folder and the file, readable by Capstan's user only. SQLite gives the files that it
@@ -158,10 +142,7 @@ mod tests {
             path_of("sqlite:///var/lib/capstan/capstan.db").expect("a good URL"),
             PathBuf::from("/var/lib/capstan/capstan.db")
         );
-        for url in ["postgres://u:secret@h/d", "sqlite://capstan.db", "/var/lib/capstan.db"] {
-            let error = path_of(url).expect_err("no such URL").to_string();
-            assert!(error.contains("sqlite:///absolute/path"), "{error}");
-            assert!(!error.contains("secret"), "{error}");
-        }
+        let error = path_of("sqlite://capstan.db").expect_err("no such URL").to_string();
+        assert!(error.contains("sqlite:///absolute/path"), "{error}");
     }
 }

@@ -1,0 +1,58 @@
+//! Opens the database of a URL and brings its schema up to date.
+
+mod server;
+mod sqlite;
+
+use std::fs::File;
+use std::time::Duration;
+
+use capstan_migrations::Migrator;
+use sea_orm::DatabaseConnection;
+use sea_orm_migration::MigratorTrait;
+
+use crate::Error;
+
+/// How long a caller waits for a connection before it is told to come back later.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// An open database.
+pub(crate) struct Opened {
+    /// Connections that write; on SQLite there is one.
+    pub(crate) writer: DatabaseConnection,
+    /// Connections that only read. They see the last commit.
+    pub(crate) reader: DatabaseConnection,
+    /// What keeps other processes from a file, held as long as the process lives.
+    pub(crate) lock: Option<File>,
+}
+
+/// Opens the database of `url`, makes a file if it is to be one and there is none, and brings the
+/// schema up to date.
+pub(crate) async fn open(url: &str) -> Result<Opened, Error> {
+    match url.split_once("://") {
+        Some(("sqlite", _)) => sqlite::open(url).await,
+        Some(("postgres" | "postgresql", _)) => server::open_postgres(url).await,
+        Some(("mysql" | "mariadb", _)) => server::open_mysql(url).await,
+        _ => Err(Error::url("begins with none of these")),
+    }
+}
+
+/// Brings the schema up to date. `database` names it in an error.
+async fn migrate(writer: &DatabaseConnection, database: &str) -> Result<(), Error> {
+    Migrator::up(writer, None)
+        .await
+        .map_err(|source| Error::Migrate { database: database.to_owned(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_url_of_no_known_database_is_refused_and_not_repeated() {
+        for url in ["oracle://u:secret@h/d", "/var/lib/capstan.db", "postgres://u:secret@h:x/d"] {
+            let error = open(url).await.err().expect("no such URL").to_string();
+            assert!(error.contains("sqlite:///absolute/path"), "{error}");
+            assert!(!error.contains("secret"), "{error}");
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! A database server: PostgreSQL, MySQL or MariaDB.
+//!
+//! Many processes write at once. What keeps their decisions about one group apart is the version in
+//! the group's row, compared and raised by every change: whoever comes second waits for the row, finds
+//! another version and decides anew. Rows that stand for one thing are taken with `SKIP LOCKED` where
+//! several want any of them (due effects). Transactions see the last commit of others (READ COMMITTED
+//! on both, which is not MySQL's default): the version is compared anyway, and locks on gaps between
+//! rows, which MySQL takes above that level, would make strangers wait for each other.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use sea_orm::sqlx::Executor;
+use sea_orm::sqlx::mysql::MySqlConnectOptions;
+use sea_orm::sqlx::postgres::PgConnectOptions;
+use sea_orm::{ConnectOptions, Database, DatabaseConnection};
+
+use super::{ACQUIRE_TIMEOUT, Opened, migrate};
+use crate::Error;
+
+/// Connections of one process. The committer needs one; the others are for requests.
+const CONNECTIONS: u32 = 8;
+/// An idle connection is asked whether it still lives before it is used again after so long.
+const IDLE: Duration = Duration::from_secs(5);
+/// How long a server may take to let a connection in.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Statements kept ready per connection. The number of rows is part of a statement's text.
+const STATEMENTS: usize = 256;
+
+/// Connects to PostgreSQL.
+pub(super) async fn open_postgres(url: &str) -> Result<Opened, Error> {
+    let parsed = PgConnectOptions::from_str(url).map_err(|_| Error::url(CANNOT_BE_READ))?;
+    let database = parsed.get_database().ok_or_else(|| Error::url(NO_DATABASE))?;
+    let database = format!("{database} at {}:{}", parsed.get_host(), parsed.get_port());
+    let mut options = options(url);
+    options.map_sqlx_postgres_opts(|options| {
+        options.application_name("capstan").statement_cache_capacity(STATEMENTS)
+    });
+    opened(options, database).await
+}
+
+/// Connects to MySQL or MariaDB.
+pub(super) async fn open_mysql(url: &str) -> Result<Opened, Error> {
+    let parsed = MySqlConnectOptions::from_str(url).map_err(|_| Error::url(CANNOT_BE_READ))?;
+    let database = parsed.get_database().ok_or_else(|| Error::url(NO_DATABASE))?;
+    let database = format!("{database} at {}:{}", parsed.get_host(), parsed.get_port());
+    let mut options = options(url);
+    options
+        .map_sqlx_mysql_opts(|options| options.statement_cache_capacity(STATEMENTS))
+        .map_sqlx_mysql_pool_opts(|options| {
+            options.after_connect(|connection, _| {
+                Box::pin(async move {
+                    let level = "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED";
+                    connection.execute(level).await.map(drop)
+                })
+            })
+        });
+    opened(options, database).await
+}
+
+const CANNOT_BE_READ: &str = "cannot be read";
+const NO_DATABASE: &str = "names no database";
+
+fn options(url: &str) -> ConnectOptions {
+    let mut options = ConnectOptions::new(url);
+    options
+        .max_connections(CONNECTIONS)
+        .connect_timeout(CONNECT_TIMEOUT)
+        .acquire_timeout(ACQUIRE_TIMEOUT)
+        .test_before_acquire_if_idle_for(IDLE)
+        .sqlx_logging(false)
+        .record_stmt_in_spans(false);
+    options
+}
+
+async fn opened(options: ConnectOptions, database: String) -> Result<Opened, Error> {
+    let failed = |source| Error::Connect { database: database.clone(), source };
+    let writer: DatabaseConnection = Database::connect(options).await.map_err(failed)?;
+    migrate(&writer, &database).await?;
+    Ok(Opened { reader: writer.clone(), writer, lock: None })
+}

@@ -1,0 +1,62 @@
+//! Real services for tests: each is started from the system's packages on a free port, in a temporary
+//! folder, and is gone with its folder when the process that started it ends, however it ends.
+//!
+//! A service is started once per process, when it is first asked for; each test gets a database of its
+//! own in it. For tests only: nothing is made durable, and a service that does not come up panics with
+//! what it has printed.
+
+mod mariadb;
+mod postgres;
+mod service;
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use tempfile::TempDir;
+
+pub use mariadb::MariaDb;
+pub use postgres::Postgres;
+
+/// The environment variable that says which database tests run on: `sqlite` (as when it is not set),
+/// `postgres` or `mariadb`.
+pub const VARIABLE: &str = "CAPSTAN_TEST_DATABASE";
+
+/// An empty database, for one test.
+#[derive(Debug)]
+pub struct Database {
+    /// Its URL, as Capstan's configuration has it.
+    pub url: String,
+    /// Where its file lies, if it is one.
+    _folder: Option<TempDir>,
+}
+
+impl Database {
+    /// A database of the kind that [`VARIABLE`] names.
+    pub fn new() -> Self {
+        let kind = std::env::var(VARIABLE).unwrap_or_else(|_| "sqlite".to_owned());
+        match kind.as_str() {
+            "sqlite" => Self::file(),
+            "postgres" => Self { url: Postgres::shared().database(), _folder: None },
+            "mariadb" => Self { url: MariaDb::shared().database(), _folder: None },
+            _ => panic!("{VARIABLE} is {kind:?}; sqlite, postgres and mariadb are known"),
+        }
+    }
+
+    /// A SQLite file that is not there yet, in a folder of its own.
+    pub fn file() -> Self {
+        let folder = TempDir::new().expect("a temporary folder");
+        let url = format!("sqlite://{}", folder.path().join("data/capstan.db").display());
+        Self { url, _folder: Some(folder) }
+    }
+}
+
+impl Default for Database {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// A name that no other database of this process has.
+fn fresh_name() -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(1);
+    format!("t{}", NEXT.fetch_add(1, Ordering::Relaxed))
+}

@@ -1,0 +1,62 @@
+//! MariaDB.
+
+use std::path::Path;
+use std::process::Command;
+use std::sync::LazyLock;
+
+use crate::fresh_name;
+use crate::service::{Service, as_user, ends_well, free_port, run};
+
+/// A MariaDB server.
+#[derive(Debug)]
+pub struct MariaDb {
+    service: Service,
+}
+
+impl MariaDb {
+    /// The server that all tests of this process share.
+    pub fn shared() -> &'static Self {
+        static SHARED: LazyLock<MariaDb> = LazyLock::new(MariaDb::start);
+        &SHARED
+    }
+
+    /// Starts a server of one's own.
+    pub fn start() -> Self {
+        let folder = Service::folder("mariadb", "mysql");
+        let data = format!("--datadir={}", folder.join("data").display());
+        run(as_user("mysql", Path::new("mariadb-install-db")).args([
+            "--no-defaults",
+            "--auth-root-authentication-method=normal",
+            "--skip-test-db",
+            "--skip-name-resolve",
+            &data,
+        ]));
+        let port = free_port();
+        let mut server = as_user("mysql", Path::new("/usr/sbin/mariadbd"));
+        server.args(["--no-defaults", "--bind-address=127.0.0.1", "--skip-name-resolve"]).args([
+            &data,
+            &format!("--port={port}"),
+            &format!("--socket={}", folder.join("socket").display()),
+            "--innodb-buffer-pool-size=64M",
+            "--innodb-flush-log-at-trx-commit=0",
+            "--max-connections=400",
+        ]);
+        let mut service = Service::start("MariaDB", port, &folder, "KILL", &server);
+        service.wait(|| ends_well(&mut client(port, "SELECT 1")));
+        Self { service }
+    }
+
+    /// The URL of a new, empty database.
+    pub fn database(&self) -> String {
+        let (name, port) = (fresh_name(), self.service.port);
+        run(&mut client(port, &format!("CREATE DATABASE {name}")));
+        format!("mysql://root@127.0.0.1:{port}/{name}")
+    }
+}
+
+fn client(port: u16, statement: &str) -> Command {
+    let mut client = Command::new("mariadb");
+    client.args(["--no-defaults", "-h", "127.0.0.1", "-u", "root", "-P", &port.to_string()]);
+    client.args(["-e", statement]);
+    client
+}
