@@ -91,7 +91,11 @@ impl World {
         let folder = tempfile::tempdir().expect("a folder");
         let url = format!("sqlite://{}", folder.path().join(DATABASE).display());
         let stale_after = Duration::from_mins(10);
-        let store = Store::open(&capstan_store::Settings { url, stale_after }).await;
+        let store = Store::open(&capstan_store::Settings {
+            stale_after,
+            ..capstan_store::Settings::new(url)
+        })
+        .await;
         let store = store.expect("a new database opens");
         let (cmdb, balancer, executor) = (
             Arc::<FakeCmdb>::default(),

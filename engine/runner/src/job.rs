@@ -179,6 +179,17 @@ impl Context {
         }
     }
 
+    /// Asked before each act outside: a process that nobody has heard of for long does none, since others
+    /// may be at it.
+    pub(crate) fn may_act(&self) -> Result<(), DriverError> {
+        if self.store.may_act() {
+            return Ok(());
+        }
+        let text =
+            "the database has not heard of this process for too long; it acts again when it has";
+        Err(DriverError::Busy(text.to_owned()))
+    }
+
     pub(crate) fn executor(&self, name: &str) -> Result<&Arc<dyn Executor>, DriverError> {
         find(&self.ports.executors, "executor", name)
     }

@@ -62,6 +62,7 @@ async fn start(
         script,
         environment,
     };
+    context.may_act()?;
     crash::point("driver.before");
     let answer = executor.start(&work.endpoint, &order).await;
     crash::point("driver.after");

@@ -35,7 +35,7 @@ pub(crate) async fn step(job: &mut Job, work: &Work, context: &Context) -> Step 
         drop(turn);
         return unproven(job, work, context, balancer).await;
     }
-    let acted = act(job, work, balancer).await;
+    let acted = act(job, work, context, balancer).await;
     drop(turn);
     let seen = match acted {
         Ok(()) => look(work, balancer).await,
@@ -90,8 +90,14 @@ async fn unproven(
     }
 }
 
-async fn act(job: &mut Job, work: &Work, balancer: &dyn LoadBalancer) -> Result<(), DriverError> {
+async fn act(
+    job: &mut Job,
+    work: &Work,
+    context: &Context,
+    balancer: &dyn LoadBalancer,
+) -> Result<(), DriverError> {
     if !job.is_begun {
+        context.may_act()?;
         crash::point("driver.before");
         match work.stage {
             Stage::Markdown => balancer.drain(&work.endpoint).await?,

@@ -12,7 +12,7 @@ use capstan_core::{DeploymentId, GroupId};
 use sea_orm::ConnectionTrait;
 use tokio::sync::OwnedMutexGuard;
 
-use crate::{Error, claims, load};
+use crate::{Error, Inner, claims, load};
 
 /// Groups kept at once; more are kept only while they are in use.
 const GROUPS_KEPT: usize = 256;
@@ -84,33 +84,88 @@ impl Groups {
 
 /// Makes sure that the copy holds the group, its running deployment and the ones that are named.
 /// Returns whether the group exists; a deployment that does not exist is simply not there.
-pub(crate) async fn fill<C: ConnectionTrait>(
+pub(crate) async fn fill(
     copy: &mut Copy,
-    conn: &C,
+    inner: &Inner,
     group: GroupId,
     named: impl IntoIterator<Item = DeploymentId>,
 ) -> Result<bool, Error> {
-    if copy.is_none() {
-        let Some(mut state) = load::group(conn, group).await? else { return Ok(false) };
-        if let Some(running) = load::running_deployment(conn, group).await? {
-            load::deployment(conn, &mut state, running).await?;
-        }
-        // One that has ended and still has stages under way: a newer order on its servers ends them.
-        for id in claims::deployments_with_stages(conn, group).await? {
-            if state.deployment(id).is_none() {
-                load::deployment(conn, &mut state, id).await?;
-            }
-        }
-        *copy = Some(state);
+    let named: Vec<DeploymentId> = named.into_iter().collect();
+    let lacks = |state: &GroupState| named.iter().any(|id| state.deployment(*id).is_none());
+    if copy.as_ref().is_some_and(|state| !lacks(state)) {
+        return Ok(true);
     }
-    if let Some(state) = copy {
-        for id in named {
-            if state.deployment(id).is_none() {
-                load::deployment(conn, state, id).await?;
-            }
-        }
+    // All of it as it was at one instant, whatever others commit meanwhile.
+    let conn = inner.snapshot().await?;
+    let mut state = match copy.take() {
+        // What is added must be as old as what is there.
+        Some(state) if is_current(&conn, inner, &state).await? => state,
+        Some(_) | None => match load::group(&conn, group).await? {
+            Some(state) => state,
+            None => return Ok(false),
+        },
+    };
+    add_running(&conn, &mut state).await?;
+    for id in named {
+        add(&conn, &mut state, id).await?;
     }
+    *copy = Some(state);
     Ok(true)
+}
+
+/// Brings a copy in step with what other processes have written.
+pub(crate) async fn freshen(copy: &mut Copy, inner: &Inner) -> Result<(), Error> {
+    if !inner.member.has_others() || copy.is_none() {
+        return Ok(());
+    }
+    let known = copy.as_ref().map(|state| (state.id(), state.group.version));
+    let Some((group, version)) = known else { return Ok(()) };
+    if load::group_version(&inner.reader, group).await? == Some(version) {
+        return Ok(());
+    }
+    // If it cannot be read, it is read anew next time.
+    let Some(mut state) = copy.take() else { return Ok(()) };
+    let conn = inner.snapshot().await?;
+    load::refresh(&conn, &mut state, version).await?;
+    forget_ended(&mut state);
+    add_running(&conn, &mut state).await?;
+    *copy = Some(state);
+    Ok(())
+}
+
+async fn is_current(
+    conn: &impl ConnectionTrait,
+    inner: &Inner,
+    state: &GroupState,
+) -> Result<bool, Error> {
+    if !inner.member.has_others() {
+        return Ok(true);
+    }
+    Ok(load::group_version(conn, state.id()).await? == Some(state.group.version))
+}
+
+/// Adds the running deployment, and those that have ended and still have stages under way: a newer order
+/// on their servers ends them.
+async fn add_running(conn: &impl ConnectionTrait, state: &mut GroupState) -> Result<(), Error> {
+    let group = state.id();
+    if let Some(running) = load::running_deployment(conn, group).await? {
+        add(conn, state, running).await?;
+    }
+    for id in claims::deployments_with_stages(conn, group).await? {
+        add(conn, state, id).await?;
+    }
+    Ok(())
+}
+
+async fn add(
+    conn: &impl ConnectionTrait,
+    state: &mut GroupState,
+    id: DeploymentId,
+) -> Result<(), Error> {
+    if state.deployment(id).is_none() {
+        load::deployment(conn, state, id).await?;
+    }
+    Ok(())
 }
 
 /// Forgets deployments that have ended and have nothing under way.

@@ -1,8 +1,8 @@
 //! Who does what is due: effects are claimed by one engine process at a time.
 //!
-//! A claim is a mark, not a lease: it lasts until the effect is replaced, deleted or released. With
-//! one process per database file the claim's life is the process's; at start it releases what other
-//! process ids left behind.
+//! A claim is a mark, not a lease: it lasts until the effect is replaced, deleted or released. It lives
+//! as long as its process: on a file the next start releases what the one before has left behind, on
+//! a server others do (`processes`).
 
 use capstan_core::effect::{Effect, EffectKind};
 use capstan_core::{DeploymentId, GroupId, Timestamp};
@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use crate::Error;
 use crate::bulk::{list, quoted, sql};
+use crate::processes::Member;
 use crate::rows::{Reader, micros};
 use crate::types::QueueMetrics;
 
@@ -20,22 +21,46 @@ const PAID_AT_ONCE: usize = 1000;
 /// Kinds after this one are a newer version's; they are left to it.
 const LAST_KIND: i16 = EffectKind::LAST_NUMBER;
 
-/// Which effects may be taken: due, of a kind that is known, and nobody's; and how many.
-const FREE: &str = "WHERE owner IS NULL AND due_at <= ? AND kind <= ? ORDER BY due_at LIMIT ?";
+/// Which effects may be taken: due, of a kind that is known, and nobody's.
+const FREE: &str = "owner IS NULL AND due_at <= ? AND kind <= ?";
 /// Several processes want any of the rows: none waits for one that another is taking.
 const SKIP_LOCKED: &str = "FOR UPDATE SKIP LOCKED";
+/// A group is worked on by one process if it can be: whoever has something of it gets the rest, and no two
+/// lose comparisons to each other. Work that lies longer than [`PATIENCE`] is anybody's.
+const PREFERRED: &str = "(due_at <= ? OR group_id NOT IN (SELECT group_id FROM effects \
+                         WHERE owner IS NOT NULL AND owner <> ?))";
+/// How long due work of a group waits for the process that works on it, in microseconds.
+const PATIENCE: i64 = 1_000_000;
+
+/// The variables of [`PREFERRED`].
+fn preferred(owner: &str, now: Timestamp) -> [Value; 2] {
+    [(now.as_micros() - PATIENCE).into(), owner.into()]
+}
 
 /// Takes effects that are due and that nobody has, those due longest first. With each comes how
 /// often it was taken before: more than never means that it may have been started.
 pub(crate) async fn claim(
     txn: &impl ConnectionTrait,
-    owner: &str,
+    owner: &Member,
     now: Timestamp,
     limit: u64,
 ) -> Result<Vec<(Effect, i32)>, Error> {
+    let mut wanted = Wanted {
+        condition: FREE.to_owned(),
+        values: vec![micros(now), LAST_KIND.into()],
+        limit: i64::try_from(limit).unwrap_or(i64::MAX),
+    };
+    if owner.has_others() {
+        wanted.prefer(owner.id(), now);
+        let groups = groups_of(txn, &wanted).await?;
+        if groups.is_empty() {
+            return Ok(Vec::new());
+        }
+        wanted.among(&groups);
+    }
     let rows = match txn.get_database_backend() {
-        DbBackend::MySql => take_mysql(txn, owner, now, limit).await?,
-        DbBackend::Postgres | DbBackend::Sqlite | _ => take(txn, owner, now, limit).await?,
+        DbBackend::MySql => take_mysql(txn, owner.id(), wanted).await?,
+        DbBackend::Postgres | DbBackend::Sqlite | _ => take(txn, owner.id(), wanted).await?,
     };
     // One row that makes no sense must not keep the others from being done; it stays claimed.
     let readable = |row| {
@@ -50,21 +75,55 @@ pub(crate) async fn claim(
     Ok(claimed)
 }
 
+/// Which effects are to be taken, and how many.
+struct Wanted {
+    condition: String,
+    values: Vec<Value>,
+    limit: i64,
+}
+
+impl Wanted {
+    fn prefer(&mut self, owner: &str, now: Timestamp) {
+        self.condition = format!("{} AND {PREFERRED}", self.condition);
+        self.values.extend(preferred(owner, now));
+    }
+
+    fn among(&mut self, groups: &[Uuid]) {
+        self.condition = format!("{} AND group_id IN ({})", self.condition, list(groups.len()));
+        self.values.extend(groups.iter().map(|group| Value::from(*group)));
+    }
+}
+
+/// The groups of what is wanted, with their rows locked: of two processes that come at the same time one
+/// gets a group. Those that somebody is just changing are left for later.
+async fn groups_of(txn: &impl ConnectionTrait, wanted: &Wanted) -> Result<Vec<Uuid>, Error> {
+    let what = "find groups with due effects";
+    let text = format!(
+        "SELECT id FROM {} WHERE id IN (SELECT group_id FROM effects WHERE {}) \
+         ORDER BY id LIMIT ? {SKIP_LOCKED}",
+        quoted(txn.get_database_backend(), "groups"),
+        wanted.condition
+    );
+    let values = wanted.values.iter().cloned().chain([wanted.limit.into()]);
+    let rows = txn.query_all_raw(sql(txn, &text, values)).await.map_err(Error::database(what))?;
+    rows.iter().map(|row| row.try_get("", "id").map_err(Error::database(what))).collect()
+}
+
 /// Takes in one statement.
 async fn take(
     txn: &impl ConnectionTrait,
     owner: &str,
-    now: Timestamp,
-    limit: u64,
+    wanted: Wanted,
 ) -> Result<Vec<EffectRow>, Error> {
     let skip = if txn.get_database_backend() == DbBackend::Postgres { SKIP_LOCKED } else { "" };
     let text = format!(
         "UPDATE effects SET owner = ?, claims = claims + 1 WHERE (kind, subject) IN \
-         (SELECT kind, subject FROM effects {FREE} {skip}) \
-         RETURNING kind, subject, group_id, deployment_id, due_at, claims"
+         (SELECT kind, subject FROM effects WHERE {} ORDER BY due_at LIMIT ? {skip}) \
+         RETURNING kind, subject, group_id, deployment_id, due_at, claims",
+        wanted.condition
     );
-    let free = free(now, limit);
-    EffectRow::find_by_statement(sql(txn, &text, std::iter::once(owner.into()).chain(free)))
+    let values = std::iter::once(owner.into()).chain(wanted.values).chain([wanted.limit.into()]);
+    EffectRow::find_by_statement(sql(txn, &text, values))
         .all(txn)
         .await
         .map_err(Error::database("claim effects"))
@@ -74,14 +133,15 @@ async fn take(
 async fn take_mysql(
     txn: &impl ConnectionTrait,
     owner: &str,
-    now: Timestamp,
-    limit: u64,
+    wanted: Wanted,
 ) -> Result<Vec<EffectRow>, Error> {
     let text = format!(
         "SELECT kind, subject, group_id, deployment_id, due_at, claims + 1 AS claims \
-         FROM effects {FREE} {SKIP_LOCKED}"
+         FROM effects WHERE {} ORDER BY due_at LIMIT ? {SKIP_LOCKED}",
+        wanted.condition
     );
-    let mut rows = EffectRow::find_by_statement(sql(txn, &text, free(now, limit)))
+    let values = wanted.values.into_iter().chain([wanted.limit.into()]);
+    let mut rows = EffectRow::find_by_statement(sql(txn, &text, values))
         .all(txn)
         .await
         .map_err(Error::database("claim effects"))?;
@@ -96,11 +156,6 @@ async fn take_mysql(
         txn.execute_raw(sql(txn, &text, values)).await.map_err(Error::database("claim effects"))?;
     }
     Ok(rows)
-}
-
-/// The variables of [`FREE`].
-fn free(now: Timestamp, limit: u64) -> [Value; 3] {
-    [micros(now), LAST_KIND.into(), i64::try_from(limit).unwrap_or(i64::MAX).into()]
 }
 
 #[derive(FromQueryResult)]
@@ -162,14 +217,22 @@ pub(crate) async fn latest_instant(
     Ok(at.map(Timestamp::from_micros))
 }
 
-/// When the next effect that nobody has is due.
-pub(crate) async fn next_due(conn: &impl ConnectionTrait) -> Result<Option<Timestamp>, Error> {
-    let text = format!(
-        "SELECT due_at FROM effects WHERE owner IS NULL AND kind <= {LAST_KIND} \
-         ORDER BY due_at LIMIT 1"
-    );
+/// When the next effect that nobody has is due, as far as `owner` is to do it.
+pub(crate) async fn next_due(
+    conn: &impl ConnectionTrait,
+    owner: &Member,
+    now: Timestamp,
+) -> Result<Option<Timestamp>, Error> {
+    let mut text =
+        format!("SELECT due_at FROM effects WHERE owner IS NULL AND kind <= {LAST_KIND}");
+    let mut values = Vec::new();
+    if owner.has_others() {
+        text = format!("{text} AND {PREFERRED}");
+        values.extend(preferred(owner.id(), now));
+    }
+    text.push_str(" ORDER BY due_at LIMIT 1");
     let what = "find the next effect";
-    let row = conn.query_one_raw(sql(conn, &text, [])).await.map_err(Error::database(what))?;
+    let row = conn.query_one_raw(sql(conn, &text, values)).await.map_err(Error::database(what))?;
     let due: Option<i64> =
         row.map(|row| row.try_get("", "due_at")).transpose().map_err(Error::database(what))?;
     Ok(due.map(Timestamp::from_micros))
@@ -221,9 +284,18 @@ pub(crate) async fn release_all_but(txn: &impl ConnectionTrait, owner: &str) -> 
 }
 
 /// Releases everything that `owner` has; `claims` stays as above. Gives the number of effects.
-#[cfg_attr(not(test), expect(dead_code, reason = "needed once several processes share a database"))]
 pub(crate) async fn release_owner(txn: &impl ConnectionTrait, owner: &str) -> Result<u64, Error> {
     release_where(txn, "UPDATE effects SET owner = NULL WHERE owner = ?", owner).await
+}
+
+/// Releases what belongs to no process that is known: one that was taken over may have written a last
+/// time after that. Gives the number of effects.
+pub(crate) async fn release_orphans(conn: &impl ConnectionTrait) -> Result<u64, Error> {
+    let text = "UPDATE effects SET owner = NULL WHERE owner IS NOT NULL \
+                AND owner NOT IN (SELECT id FROM processes)";
+    let done =
+        conn.execute_raw(sql(conn, text, [])).await.map_err(Error::database("release effects"))?;
+    Ok(done.rows_affected())
 }
 
 async fn release_where(txn: &impl ConnectionTrait, text: &str, owner: &str) -> Result<u64, Error> {

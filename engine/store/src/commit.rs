@@ -19,20 +19,20 @@
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use capstan_core::effect::Effect;
 use capstan_core::input::Input;
 use capstan_core::{DeploymentId, GroupId, Timestamp};
 use tokio::sync::{OwnedMutexGuard, mpsc, oneshot};
 
-use crate::cache::{Copy, fill, forget_ended, is_wanted};
+use crate::cache::{Copy, fill, forget_ended, freshen, is_wanted};
 use crate::hand_out::Taker;
 use crate::part::{Part, Parts, Submit, inputs, named, refuse_all};
 use crate::round::{Round, Writing, Written, written};
 use crate::told::tell;
 use crate::work::Cursors;
-use crate::{Error, Inner, SubmitError, claims};
+use crate::{Error, Inner, SubmitError, claims, load};
 
 /// Inputs in one transaction at most.
 pub(crate) const GROUP_COMMIT: usize = 128;
@@ -40,6 +40,8 @@ pub(crate) const GROUP_COMMIT: usize = 128;
 const BUSY_GROUP: usize = GROUP_COMMIT / 8;
 /// The wait after a commit that failed since the database does not answer.
 const PAUSE: Duration = Duration::from_millis(500);
+/// How often a process looks for work that another one has written, if nobody tells it.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// How often an input is decided again after lost comparisons of versions.
 const LOST_AT_MOST: u32 = 20;
 
@@ -62,6 +64,8 @@ pub(crate) struct Committer {
     pub(crate) own: VecDeque<Submit>,
     /// The earliest unclaimed effect, as far as this process knows.
     pub(crate) next_due: Option<Timestamp>,
+    /// When it was last looked for work of others.
+    looked_at: Option<Instant>,
     pub(crate) cursors: Cursors,
     /// The copies that a round has changed which is not written yet.
     pub(crate) held: BTreeMap<GroupId, OwnedMutexGuard<Copy>>,
@@ -77,6 +81,7 @@ impl Committer {
             taker: None,
             own: VecDeque::new(),
             next_due: Some(Timestamp::from_micros(0)),
+            looked_at: None,
             cursors: Cursors::default(),
             held: BTreeMap::new(),
             writing: None,
@@ -142,7 +147,13 @@ impl Committer {
     /// How long until an effect is due; `None`: none is known.
     fn nap(&self) -> Option<Duration> {
         let now = self.inner.now();
-        self.next_due.map(|due| due.since(now))
+        let due = self.next_due.map(|due| due.since(now));
+        if !self.inner.member.has_others() {
+            return due;
+        }
+        let passed = self.looked_at.map_or(LOOK_EVERY, |at| at.elapsed());
+        let look = LOOK_EVERY.saturating_sub(passed);
+        Some(due.map_or(look, |due| due.min(look)))
     }
 
     /// The inputs of the next transaction. What hosts have answered comes before what is still to
@@ -174,8 +185,8 @@ impl Committer {
     }
 
     /// Whether what is being written must end before these inputs are decided: somebody else has or
-    /// wants one of their copies, one has to be read first, or what is being written claims work, which
-    /// is made from copies that are written.
+    /// wants one of their copies, one has to be read first (or may be out of date, if other processes
+    /// write, too), or what is being written claims work, which is made from copies that are written.
     fn is_in_the_way(&mut self, submits: &[Submit]) -> bool {
         let Some(writing) = &self.writing else { return false };
         writing.round.looks()
@@ -191,7 +202,9 @@ impl Committer {
                 let is_filled = copy
                     .as_ref()
                     .is_some_and(|state| named.is_none_or(|id| state.deployment(id).is_some()));
-                is_filled && !is_wanted(copy)
+                let is_known = !self.inner.member.has_others()
+                    || writing.round.parts.contains_key(&submit.group);
+                is_filled && is_known && !is_wanted(copy)
             })
     }
 
@@ -202,6 +215,8 @@ impl Committer {
         for submit in submits {
             by_group.entry(submit.group).or_default().push(submit);
         }
+        self.freshen(&by_group).await;
+        self.look_for_work().await;
         let now = self.inner.now();
         let mut parts = Parts::new();
         for (group, submits) in by_group {
@@ -210,6 +225,67 @@ impl Committer {
             }
         }
         Round::new(self, parts, now)
+    }
+
+    /// Brings copies in step with what other processes have written. A change that is decided on an old
+    /// copy would be found out by its version; a refusal would not.
+    async fn freshen(&mut self, by_group: &BTreeMap<GroupId, Vec<Submit>>) {
+        if !self.inner.member.has_others() {
+            return;
+        }
+        let mut known = BTreeMap::new();
+        for group in by_group.keys() {
+            // What is being written is right when it is written, and thrown away if it is not.
+            let is_ahead =
+                self.writing.as_ref().is_some_and(|it| it.round.parts.contains_key(group));
+            if is_ahead {
+                continue;
+            }
+            if let Some(state) = &**hold(&mut self.held, &self.inner, *group).await {
+                known.insert(*group, state.group.version);
+            }
+        }
+        if known.is_empty() {
+            return;
+        }
+        let versions = load::group_versions(&self.inner.reader, known.keys().copied().collect());
+        let versions = versions.await.unwrap_or_else(|error| {
+            tracing::warn!(error = %crate::chain(&error), "it is not known which copies are right");
+            BTreeMap::new()
+        });
+        for (group, version) in known {
+            if versions.get(&group) == Some(&version) {
+                continue;
+            }
+            let copy = hold(&mut self.held, &self.inner, group).await;
+            if let Err(error) = freshen(copy, &self.inner).await {
+                tracing::warn!(error = %crate::chain(&error), "a copy could not be brought up to date");
+                **copy = None;
+            }
+        }
+    }
+
+    /// Finds out when the next effect is due that another process has written.
+    async fn look_for_work(&mut self) {
+        if !self.inner.member.has_others() || self.taker.is_none() {
+            return;
+        }
+        let is_time = self.looked_at.is_none_or(|at| at.elapsed() >= LOOK_EVERY);
+        if !is_time {
+            return;
+        }
+        self.looked_at = Some(Instant::now());
+        self.next_due = self.ask_next_due().await.unwrap_or(self.next_due);
+    }
+
+    /// When the next effect is due; `None`: it could not be found out.
+    async fn ask_next_due(&self) -> Option<Option<Timestamp>> {
+        let inner = &self.inner;
+        let due = claims::next_due(&inner.reader, &inner.member, inner.now()).await;
+        due.inspect_err(|error| {
+            tracing::warn!(error = %crate::chain(error), "the next effect is not known");
+        })
+        .ok()
     }
 
     /// Decides the inputs of one group. `None`: they were refused, or have to wait for a fresh copy.
@@ -222,7 +298,7 @@ impl Committer {
         let copy = hold(&mut self.held, &self.inner, group).await;
         let named: Vec<DeploymentId> =
             submits.iter().filter_map(|submit| named(&submit.input)).collect();
-        match fill(copy, &self.inner.reader, group, named).await {
+        match fill(copy, &self.inner, group, named).await {
             Ok(true) => {}
             Ok(false) => {
                 refuse_all(submits, || SubmitError::GroupUnknown);
@@ -343,12 +419,11 @@ impl Committer {
         }
         if round.looks() {
             let all = found.len() < round.capacity();
-            let due =
-                if all { claims::next_due(&self.inner.reader).await } else { Ok(Some(round.now)) };
-            // Nothing may fail after the commit: what is not known is looked for soon.
-            self.next_due = due.unwrap_or_else(|error| {
-                tracing::warn!(error = %crate::chain(&error), "the next effect is not known");
-                Some(round.now + PAUSE)
+            let due = if all { self.ask_next_due().await } else { Some(Some(round.now)) };
+            // Nothing may fail after the commit: what is not known is looked for soon. What is due and
+            // was not taken is somebody else's just now.
+            self.next_due = due.map_or(Some(round.now + PAUSE), |due| {
+                due.map(|due| if all && due <= round.now { round.now + LOOK_EVERY } else { due })
             });
         }
         let parts = std::mem::take(&mut round.parts);

@@ -136,6 +136,9 @@ pub enum Error {
     /// The committer has not come round in time: it waits for the database, or is stuck.
     #[error("inputs have not been taken for 5 s; the log says what the database answers")]
     Stuck,
+    /// The process may not act outside; see [`Store::may_act`](crate::Store::may_act).
+    #[error("the database has not heard of this process for too long: others may be at its work")]
+    Silent,
     /// The committer has ended: the process stops.
     #[error("the process stops and takes no more inputs")]
     Stopping,
@@ -163,7 +166,9 @@ impl Error {
     /// is locked or does not answer. Every other failure is a bug or damage.
     pub fn is_unavailable(&self) -> bool {
         match self {
-            Self::Create { .. } | Self::Contended | Self::Stopping | Self::Stuck => true,
+            Self::Create { .. } | Self::Contended | Self::Silent | Self::Stopping | Self::Stuck => {
+                true
+            }
             Self::Shared(error) => error.is_unavailable(),
             Self::Open { source, .. }
             | Self::Connect { source, .. }

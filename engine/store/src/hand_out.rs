@@ -17,7 +17,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use crate::SubmitError;
 use crate::apply::EffectKey;
-use crate::cache::fill;
+use crate::cache::{fill, freshen};
 use crate::claims::Owed;
 use crate::commit::{Committer, hold};
 use crate::part::{Reply, Submit};
@@ -77,10 +77,13 @@ impl Committer {
     async fn claim(&mut self, effect: Effect, claims_before: i32) -> Option<Claim> {
         let copy = hold(&mut self.held, &self.inner, effect.group).await;
         let named = effect.kind.deployment();
-        let is_read =
-            fill(copy, &self.inner.reader, effect.group, named).await.inspect_err(|error| {
-                tracing::error!(error = %crate::chain(error), "claimed work could not be read");
-            });
+        let is_read = match freshen(copy, &self.inner).await {
+            Ok(()) => fill(copy, &self.inner, effect.group, named).await,
+            Err(error) => Err(error),
+        };
+        let is_read = is_read.inspect_err(|error| {
+            tracing::error!(error = %crate::chain(error), "claimed work could not be read");
+        });
         let Some(state) = copy.as_ref().filter(|_| is_read.is_ok()) else {
             // Not at once: it would be claimed again and again.
             let inner = Arc::clone(&self.inner);

@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use crate::entities::idempotency::{Column, Entity, Model};
 use crate::operation::{Operation, timed};
+use crate::processes::Ended;
 use crate::rows::Reader;
 use crate::store::commit;
 use crate::{Error, Idempotency, RequestKey, Store, crash};
@@ -51,6 +52,7 @@ impl Store {
                 path: path.to_owned(),
                 idempotency_key: key.to_owned(),
                 body_hash: body_hash.to_owned(),
+                process: self.inner.member.id().to_owned(),
                 status: None,
                 content_type: None,
                 body: None,
@@ -144,19 +146,25 @@ pub(crate) async fn note_made(
         .map_err(Error::database("note what a request made"))
 }
 
-/// Forgets requests that were under way when the process before ended: nobody will ever answer
-/// them, and their senders would be told for a day that they are under way. What made a deployment
-/// is kept. (One process has the file; with several, each would forget its own only.)
-pub(crate) async fn forget_cut_off(conn: &impl ConnectionTrait) -> Result<(), Error> {
+/// Forgets requests that were under way in processes that have ended: nobody will ever answer them, and
+/// their senders would be told for a day that they are under way. What made a deployment is kept.
+pub(crate) async fn forget_cut_off(
+    conn: &impl ConnectionTrait,
+    process: Ended<'_>,
+) -> Result<(), Error> {
+    let cut_off = Condition::all().add(Column::Status.is_null()).add(match process {
+        Ended::One(id) => Column::Process.eq(id),
+        Ended::AllBut(id) => Column::Process.ne(id),
+    });
     Entity::update_many()
         .col_expr(Column::Status, Expr::value(CUT_OFF))
-        .filter(Column::Status.is_null())
+        .filter(cut_off.clone())
         .filter(Column::DeploymentId.is_not_null())
         .exec(conn)
         .await
         .map_err(Error::database("keep requests that were cut off"))?;
     Entity::delete_many()
-        .filter(Column::Status.is_null())
+        .filter(cut_off)
         .exec(conn)
         .await
         .map(|_| ())

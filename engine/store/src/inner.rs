@@ -1,6 +1,7 @@
 //! What all clones of a store share.
 
 use std::fs::File;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -8,8 +9,8 @@ use capstan_core::Timestamp;
 use capstan_core::effect::Effect;
 use capstan_core::ports::{Clock, Queue};
 use sea_orm::{
-    DatabaseConnection, DatabaseTransaction, DbBackend, SqliteTransactionMode, TransactionOptions,
-    TransactionTrait,
+    AccessMode, DatabaseConnection, DatabaseTransaction, DbBackend, IsolationLevel,
+    SqliteTransactionMode, TransactionOptions, TransactionTrait,
 };
 use tokio::sync::mpsc;
 use uuid::Uuid;
@@ -19,8 +20,9 @@ use crate::claims::{self, Owed};
 use crate::clock::WallClock;
 use crate::commit::{Committer, Request};
 use crate::connect::Opened;
+use crate::processes::{self, Ended, Member};
 use crate::queue::OwnQueue;
-use crate::submit::Watches;
+use crate::watches::{self, Watches};
 use crate::{Error, Settings, Store, chain, connect, crash, idempotency};
 
 /// Inputs that wait for the committer; whoever comes then waits with its input.
@@ -42,11 +44,13 @@ pub(crate) struct Inner {
     pub(crate) stale_after: Duration,
     pub(crate) cache: Cache,
     pub(crate) watches: Watches,
-    /// Names this run of this process: claims are made under it.
-    pub(crate) process: Arc<str>,
+    /// This process, as others know it.
+    pub(crate) member: Member,
     /// Told when an effect became free.
     pub(crate) queue: Arc<dyn Queue>,
     clock: Arc<dyn Clock>,
+    /// Whether this process has ever asked for work.
+    has_claimed: AtomicBool,
     /// What is owed to claimed effects, the oldest first; while there is any, somebody pays.
     debts: Mutex<Vec<(Effect, Owed)>>,
     /// When and why the committer's last write failed; none: it did not.
@@ -58,7 +62,13 @@ impl Store {
     /// process left behind.
     pub async fn open(settings: &Settings) -> Result<Self, Error> {
         let queue = Arc::new(OwnQueue::default());
-        Self::open_with(settings, Arc::new(WallClock::default()), queue).await
+        let clock = Arc::new(WallClock::default());
+        let (store, beats) =
+            Self::open_as(settings, Arc::clone(&clock) as Arc<dyn Clock>, queue).await?;
+        if let Some(beats) = beats {
+            processes::join(&store.inner, beats, Some(clock)).await?;
+        }
+        Ok(store)
     }
 
     /// The same with another clock, and another way to tell engines of free effects.
@@ -67,10 +77,27 @@ impl Store {
         clock: Arc<dyn Clock>,
         queue: Arc<dyn Queue>,
     ) -> Result<Self, Error> {
-        let Opened { writer, reader, lock } = connect::open(&settings.url).await?;
-        let process: Arc<str> = Uuid::now_v7().to_string().into();
-        claims::release_all_but(&writer, &process).await?;
-        idempotency::forget_cut_off(&writer).await?;
+        let (store, beats) = Self::open_as(settings, clock, queue).await?;
+        if let Some(beats) = beats {
+            processes::join(&store.inner, beats, None).await?;
+        }
+        Ok(store)
+    }
+
+    async fn open_as(
+        settings: &Settings,
+        clock: Arc<dyn Clock>,
+        queue: Arc<dyn Queue>,
+    ) -> Result<(Self, Option<DatabaseConnection>), Error> {
+        let Opened { writer, reader, beats, lock } = connect::open(&settings.url).await?;
+        let id = Uuid::now_v7().to_string();
+        let member = if beats.is_some() {
+            Member::among_others(id, settings.lease)
+        } else {
+            claims::release_all_but(&writer, &id).await?;
+            idempotency::forget_cut_off(&writer, Ended::AllBut(&id)).await?;
+            Member::alone(id)
+        };
         if let Some(latest) = claims::latest_instant(&reader).await? {
             clock.not_before(latest);
         }
@@ -81,9 +108,10 @@ impl Store {
             stale_after: settings.stale_after,
             cache: Cache::default(),
             watches: Watches::default(),
-            process,
+            member,
             queue,
             clock,
+            has_claimed: AtomicBool::new(false),
             debts: Mutex::default(),
             write_failed: Mutex::default(),
         });
@@ -98,7 +126,8 @@ impl Store {
                 std::process::abort();
             }
         });
-        Ok(Self { inner, requests })
+        watches::follow(&inner);
+        Ok((Self { inner, requests }, beats))
     }
 
     /// The instant now, by the clock that due times are compared with.
@@ -108,6 +137,27 @@ impl Store {
 }
 
 impl Inner {
+    /// Whether this process has ever asked for work: then some of it may be its own.
+    pub(crate) fn has_claimed(&self) -> bool {
+        self.has_claimed.load(Ordering::Relaxed)
+    }
+
+    /// From now on this process has work.
+    pub(crate) fn will_claim(&self) {
+        self.has_claimed.store(true, Ordering::Relaxed);
+    }
+
+    /// A transaction that sees one state of the database, whatever others commit meanwhile.
+    pub(crate) async fn snapshot(&self) -> Result<DatabaseTransaction, Error> {
+        let begun = if self.member.has_others() {
+            let level = IsolationLevel::RepeatableRead;
+            self.reader.begin_with_config(Some(level), Some(AccessMode::ReadOnly)).await
+        } else {
+            self.reader.begin().await
+        };
+        begun.map_err(Error::database("begin to read"))
+    }
+
     pub(crate) fn now(&self) -> Timestamp {
         self.clock.now()
     }
@@ -185,7 +235,7 @@ impl Inner {
             return Ok(());
         }
         let txn = self.begin().await?;
-        claims::pay(&txn, &self.process, effects, owed).await?;
+        claims::pay(&txn, self.member.id(), effects, owed).await?;
         crash::point("claims.written");
         txn.commit().await.map_err(Error::database("commit a transaction"))?;
         crash::point("claims.done");

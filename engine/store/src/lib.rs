@@ -17,7 +17,7 @@
 //! * decide and write, many inputs at once: `commit`, `part`; the write itself, the hot path: `apply`,
 //!   `bulk`
 //! * the copies of groups that are decided on: `cache`, filled by `load`
-//! * who may do what is due: `claims`; how it gets it: `hand_out`, `work`
+//! * who may do what is due: `claims`; how it gets it: `hand_out`, `work`; who lives: `processes`
 //! * everything else lies in files by what it is about
 
 mod access;
@@ -46,6 +46,7 @@ mod operation;
 mod output;
 mod packages;
 mod part;
+mod processes;
 mod queue;
 mod round;
 mod rows;
@@ -59,6 +60,7 @@ mod targets;
 mod tests;
 mod told;
 mod types;
+mod watches;
 mod work;
 
 use std::sync::Arc;

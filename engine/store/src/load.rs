@@ -73,7 +73,6 @@ pub(crate) async fn running_deployment(
 }
 
 /// The group's version; `None`: there is no such group.
-#[cfg_attr(not(test), expect(dead_code, reason = "needed once several processes share a database"))]
 pub(crate) async fn group_version(
     conn: &impl ConnectionTrait,
     id: GroupId,
@@ -87,10 +86,25 @@ pub(crate) async fn group_version(
         .map_err(Error::database("read the version of a group"))
 }
 
+/// The versions of some groups.
+pub(crate) async fn group_versions(
+    conn: &impl ConnectionTrait,
+    ids: Vec<GroupId>,
+) -> Result<BTreeMap<GroupId, i64>, Error> {
+    let rows: Vec<(Uuid, i64)> = groups::Entity::find()
+        .select_only()
+        .columns([groups::Column::Id, groups::Column::Version])
+        .filter(groups::Column::Id.is_in(ids.into_iter().map(|id| id.0)))
+        .into_tuple()
+        .all(conn)
+        .await
+        .map_err(Error::database("read the versions of groups"))?;
+    Ok(rows.into_iter().map(|(id, version)| (GroupId(id), version)).collect())
+}
+
 /// Brings a state that was right at `known_version` up to date, reading only rows that were written
 /// since. Deployments that the state does not hold are left out. Call it in a transaction or where
 /// nobody else writes; else the rows may be of different versions.
-#[cfg_attr(not(test), expect(dead_code, reason = "needed once several processes share a database"))]
 pub(crate) async fn refresh(
     conn: &impl ConnectionTrait,
     state: &mut GroupState,

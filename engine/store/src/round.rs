@@ -66,7 +66,8 @@ impl Round {
 
     fn make(&mut self, committer: &mut Committer, capacity: usize) -> Result<Vec<Step>, Error> {
         let backend = committer.inner.backend();
-        let owner = Arc::clone(&committer.inner.process);
+        let inner = Arc::clone(&committer.inner);
+        let owner = inner.member.id();
         let mut steps = Vec::new();
         for (group, part) in &self.parts {
             let Some(state) = committer.held.get(group).and_then(|copy| copy.as_ref()) else {
@@ -74,7 +75,7 @@ impl Round {
             };
             let due = due_now(&part.changes, self.now, capacity - self.claimed.len());
             let keys: BTreeSet<EffectKey> = due.iter().map(key).collect();
-            steps.extend(part.statements(backend, state, &owner, &keys)?);
+            steps.extend(part.statements(backend, state, owner, &keys)?);
             for effect in due {
                 let is_overdue = is_overdue(state, effect, self.now);
                 let claim = (!is_overdue).then(|| claim_of(state, effect, &mut committer.cursors));
@@ -159,7 +160,7 @@ async fn write_all(
         note_made(&txn, request, *made).await?;
     }
     let found = match look {
-        Some((now, limit)) => claim(&txn, &inner.process, now, limit as u64).await?,
+        Some((now, limit)) => claim(&txn, &inner.member, now, limit as u64).await?,
         None => Vec::new(),
     };
     crash::point("commit.written");

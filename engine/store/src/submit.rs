@@ -1,7 +1,6 @@
 //! The one way to change a group, its servers and its deployments.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use capstan_core::config::{ConfigRequest, DeploymentConfig};
 use capstan_core::decide;
@@ -13,16 +12,16 @@ use capstan_core::ports::{CmdbGroup, Endpoint};
 use capstan_core::record::{Flavor, PackageRef};
 use capstan_core::view::DeploymentView;
 use capstan_core::{DeploymentId, GroupId, ServerId};
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{OwnedMutexGuard, Semaphore, mpsc, oneshot, watch};
 
-use crate::cache::fill;
+use crate::cache::{Copy, fill, freshen};
 use crate::claims::Owed;
 use crate::commit::Request;
 use crate::hand_out::Taker;
 use crate::load;
 use crate::part::Submit;
 use crate::work::{self, Claimed, Cursors, Task};
-use crate::{Error, RequestKey, Store, SubmitError};
+use crate::{Error, RequestKey, Store, SubmitError, processes};
 
 impl Store {
     /// Gives an input to a group: it is decided and written, with its events and what must happen
@@ -66,11 +65,7 @@ impl Store {
         config: ConfigRequest,
         seed: Option<String>,
     ) -> Result<Plan, SubmitError> {
-        let mut copy = self.inner.cache.lock(group).await;
-        let exists = fill(&mut copy, &self.inner.reader, group, []).await;
-        if !exists.map_err(SubmitError::Store)? {
-            return Err(SubmitError::GroupUnknown);
-        }
+        let copy = self.copy(group, []).await.map_err(SubmitError::Store)?;
         let Some(state) = copy.as_ref() else { return Err(SubmitError::GroupUnknown) };
         let dark = state.group.binding.may_go_dark;
         let config = DeploymentConfig::complete(&config, flavor, dark)
@@ -89,8 +84,7 @@ impl Store {
     /// A deployment as people see it.
     pub async fn deployment_view(&self, id: DeploymentId) -> Result<Option<DeploymentView>, Error> {
         let Some(group) = self.deployment_group(id).await? else { return Ok(None) };
-        let mut copy = self.inner.cache.lock(group).await;
-        fill(&mut copy, &self.inner.reader, group, []).await?;
+        let copy = self.copy(group, []).await?;
         let Some(state) = copy.as_ref() else { return Ok(None) };
         if state.deployment(id).is_some() {
             return Ok(decide::view(state, id));
@@ -98,7 +92,8 @@ impl Store {
         // One that has ended, or was never started: read it for this answer and do not keep it.
         let mut state = state.clone();
         drop(copy);
-        load::deployment(&self.inner.reader, &mut state, id).await?;
+        let conn = self.inner.snapshot().await?;
+        load::deployment(&conn, &mut state, id).await?;
         Ok(decide::view(&state, id))
     }
 
@@ -110,8 +105,7 @@ impl Store {
     ) -> Result<(Option<PackageRef>, Option<PackageRef>), Error> {
         let history = self.history(group).await?;
         let current = history.current().map(|past| past.package.clone());
-        let mut copy = self.inner.cache.lock(group).await;
-        fill(&mut copy, &self.inner.reader, group, []).await?;
+        let copy = self.copy(group, []).await?;
         let wanted =
             copy.as_ref().and_then(|state| decide::return_package(state, server, current.as_ref()));
         Ok((wanted, current))
@@ -138,6 +132,7 @@ impl Store {
     ) -> Result<mpsc::Receiver<Claimed>, Error> {
         // Every piece in the channel holds a permit, so there is room for each.
         let (out, work) = mpsc::channel(most.max(1));
+        self.inner.will_claim();
         self.ask(Request::Take(Taker { slots, out })).await?;
         Ok(work)
     }
@@ -146,8 +141,7 @@ impl Store {
     /// server got no later order. Who repeats an act at a load balancer asks first, since no host
     /// refuses it.
     pub async fn is_current(&self, group: GroupId, work: &Work) -> Result<bool, Error> {
-        let mut copy = self.inner.cache.lock(group).await;
-        fill(&mut copy, &self.inner.reader, group, [work.deployment]).await?;
+        let copy = self.copy(group, [work.deployment]).await?;
         let current = copy.as_ref().and_then(|state| {
             let row = state.deployment(work.deployment)?;
             let target = &row.targets()[row.place(work.target)?];
@@ -160,9 +154,15 @@ impl Store {
 
     /// Whether what an effect asks for at the load balancer is still wanted; see
     /// [`decide::wants_drain`] and [`decide::wants_return`].
+    ///
+    /// # Errors
+    /// When the database does not answer, or has not heard of this process for so long that others may
+    /// be at it.
     pub async fn is_wanted(&self, effect: Effect) -> Result<bool, Error> {
-        let mut copy = self.inner.cache.lock(effect.group).await;
-        fill(&mut copy, &self.inner.reader, effect.group, []).await?;
+        if !self.may_act() {
+            return Err(Error::Silent);
+        }
+        let copy = self.copy(effect.group, []).await?;
         let Some(state) = copy.as_ref() else { return Ok(false) };
         Ok(match effect.kind {
             EffectKind::DrainServer(server) => decide::wants_drain(state, server),
@@ -175,17 +175,29 @@ impl Store {
 
     /// Every member of a group, as the running deployment reaches it.
     pub async fn members(&self, group: GroupId) -> Result<Vec<Endpoint>, Error> {
-        let mut copy = self.inner.cache.lock(group).await;
-        fill(&mut copy, &self.inner.reader, group, []).await?;
+        let copy = self.copy(group, []).await?;
         Ok(copy.as_ref().map(work::members).unwrap_or_default())
     }
 
     /// What to do for an effect that is claimed, as it is by now.
     pub async fn task(&self, effect: Effect) -> Result<Task, Error> {
-        let mut copy = self.inner.cache.lock(effect.group).await;
-        fill(&mut copy, &self.inner.reader, effect.group, effect.kind.deployment()).await?;
+        let copy = self.copy(effect.group, effect.kind.deployment()).await?;
         let task = copy.as_ref().map(|state| work::task_of(state, effect, &mut Cursors::new()));
         Ok(task.unwrap_or(Task::Nothing))
+    }
+
+    /// Whether this process may still do what it has claimed. If it was frozen or cut off from the
+    /// database for long, others may be doing it by now: then nothing is done outside.
+    pub fn may_act(&self) -> bool {
+        self.inner.member.may_act()
+    }
+
+    /// Takes this process out of those that work on the database, so that others go on at once.
+    ///
+    /// # Errors
+    /// When the database does not answer; then they go on after the lease.
+    pub async fn leave(&self) -> Result<(), Error> {
+        processes::leave(&self.inner).await
     }
 
     /// Gives claimed work back now; another claim gets it at once.
@@ -203,39 +215,19 @@ impl Store {
         self.inner.owe(effect, Owed::Delete);
     }
 
+    /// The group's copy as it is in the database by now; none: there is no such group.
+    async fn copy(
+        &self,
+        group: GroupId,
+        named: impl IntoIterator<Item = DeploymentId>,
+    ) -> Result<OwnedMutexGuard<Copy>, Error> {
+        let mut copy = self.inner.cache.lock(group).await;
+        freshen(&mut copy, &self.inner).await?;
+        fill(&mut copy, &self.inner, group, named).await?;
+        Ok(copy)
+    }
+
     async fn ask(&self, request: Request) -> Result<(), Error> {
         self.requests.send(request).await.map_err(|_| Error::Stopping)
-    }
-}
-
-/// Who follows the logs of deployments.
-#[derive(Debug)]
-pub(crate) struct Watches {
-    deployments: Mutex<HashMap<DeploymentId, watch::Sender<i64>>>,
-    all: watch::Sender<u64>,
-}
-
-impl Default for Watches {
-    fn default() -> Self {
-        Self { deployments: Mutex::default(), all: watch::Sender::new(0) }
-    }
-}
-
-impl Watches {
-    fn of(&self, id: DeploymentId) -> watch::Receiver<i64> {
-        let mut deployments = self.deployments.lock().unwrap_or_else(PoisonError::into_inner);
-        deployments.retain(|_, sender| sender.receiver_count() > 0);
-        deployments.entry(id).or_insert_with(|| watch::Sender::new(0)).subscribe()
-    }
-
-    pub(crate) fn tell(&self, id: DeploymentId, seq: i64) {
-        let deployments = self.deployments.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(sender) = deployments.get(&id) {
-            sender.send_replace(seq);
-        }
-    }
-
-    pub(crate) fn tell_all(&self) {
-        self.all.send_modify(|count| *count += 1);
     }
 }

@@ -6,6 +6,7 @@ mod claiming;
 mod listing;
 mod output;
 mod packages;
+mod processes;
 mod records;
 mod rounds;
 mod schema;

@@ -11,10 +11,24 @@ use capstan_core::{ApplicationId, DeploymentId, GroupId, OrderKey, TargetId, Tim
 /// How the store is opened.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// `sqlite:///absolute/path/capstan.db`.
+    /// `sqlite:///absolute/path/capstan.db`, `postgres://…` or `mysql://…`.
     pub url: String,
     /// After how long without a refresh a group is shown as stale.
     pub stale_after: Duration,
+    /// After how long a silence others take over what a process is doing. A file has one process, and
+    /// no others.
+    pub lease: Duration,
+}
+
+impl Settings {
+    /// The usual settings for the database of `url`.
+    pub fn new(url: impl Into<String>) -> Self {
+        Self {
+            url: url.into(),
+            stale_after: Duration::from_hours(1),
+            lease: Duration::from_secs(3),
+        }
+    }
 }
 
 /// Which page of a list.

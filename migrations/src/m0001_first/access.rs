@@ -3,7 +3,7 @@
 use sea_orm_migration::prelude::{ColumnDef, Table, TableCreateStatement};
 
 use super::Schema;
-use crate::columns::{big, id, id_null, index, key, name, name_null, refers};
+use crate::columns::{big, id, id_null, index, key, name, name_null, refers, word};
 
 pub(super) fn schema() -> Schema {
     (
@@ -50,8 +50,8 @@ fn login_links() -> TableCreateStatement {
         .take()
 }
 
-/// `idempotency`: requests by token, path and the caller's key; without a status: under way. The
-/// deployment that a request made is noted in the transaction that makes it.
+/// `idempotency`: requests by token, path and the caller's key; without a status: under way in
+/// `process`. The deployment that a request made is noted in the transaction that makes it.
 fn idempotency() -> TableCreateStatement {
     Table::create()
         .table("idempotency")
@@ -59,6 +59,7 @@ fn idempotency() -> TableCreateStatement {
         .col(name("path"))
         .col(name("idempotency_key"))
         .col(name("body_hash"))
+        .col(word("process"))
         .col(ColumnDef::new("status").integer().null())
         .col(name_null("content_type"))
         .col(id_null("deployment_id"))

@@ -1,4 +1,4 @@
-//! What happened, what is due next, who asked for what, and what hosts printed.
+//! What happened, what is due next and who does it, who asked for what, and what hosts printed.
 
 use sea_orm_migration::prelude::{ColumnDef, Table, TableCreateStatement};
 
@@ -9,7 +9,13 @@ use crate::columns::{big, by_key, id, id_null, index, key, name, name_null, numb
 
 pub(super) fn schema(backend: DbBackend) -> Schema {
     (
-        vec![by_key(events(), backend), by_key(effects(), backend), actions(), outputs()],
+        vec![
+            by_key(events(), backend),
+            by_key(effects(), backend),
+            processes(),
+            actions(),
+            outputs(),
+        ],
         vec![
             // The claim: what nobody has, by due time.
             index("effects", &["owner", "due_at"]),
@@ -64,6 +70,17 @@ fn actions() -> TableCreateStatement {
         .col(id_null("deployment_id"))
         .col(name("answer"))
         .col(text("detail"))
+        .take()
+}
+
+/// `processes`: who works on a database that many share. A process raises `beats` as long as it lives; a
+/// row that stands still is deleted by whoever takes its work over. A file has one process and no row.
+fn processes() -> TableCreateStatement {
+    Table::create()
+        .table("processes")
+        .col(word("id").primary_key())
+        .col(big("beats"))
+        .col(big("started_at"))
         .take()
 }
 

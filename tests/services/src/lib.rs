@@ -41,6 +41,15 @@ impl Database {
         }
     }
 
+    /// A database that several processes can share: of the kind that [`VARIABLE`] names, or PostgreSQL if
+    /// that is a file.
+    pub fn shared() -> Self {
+        match std::env::var(VARIABLE).as_deref() {
+            Ok("mariadb") => Self::new(),
+            _ => Self { url: Postgres::shared().database(), _folder: None },
+        }
+    }
+
     /// A SQLite file that is not there yet, in a folder of its own.
     pub fn file() -> Self {
         let folder = TempDir::new().expect("a temporary folder");

@@ -85,7 +85,8 @@ impl World {
     ) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let url = format!("sqlite://{}", folder.path().join("capstan.db").display());
-        let settings = capstan_store::Settings { url, stale_after: PATIENCE };
+        let settings =
+            capstan_store::Settings { stale_after: PATIENCE, ..capstan_store::Settings::new(url) };
         let (clock, queue) = (Arc::new(HastyClock::default()), Arc::new(OneQueue::default()));
         let store =
             Store::open_with(&settings, Arc::clone(&clock) as Arc<dyn Clock>, queue).await.unwrap();

@@ -21,6 +21,8 @@ pub(crate) struct Opened {
     pub(crate) writer: DatabaseConnection,
     /// Connections that only read. They see the last commit.
     pub(crate) reader: DatabaseConnection,
+    /// The connection on which this process tells others that it lives; none: there can be no others.
+    pub(crate) beats: Option<DatabaseConnection>,
     /// What keeps other processes from a file, held as long as the process lives.
     pub(crate) lock: Option<File>,
 }

@@ -75,7 +75,10 @@ fn options(url: &str) -> ConnectOptions {
 
 async fn opened(options: ConnectOptions, database: String) -> Result<Opened, Error> {
     let failed = |source| Error::Connect { database: database.clone(), source };
+    let mut single = options.clone();
+    single.max_connections(1);
     let writer: DatabaseConnection = Database::connect(options).await.map_err(failed)?;
     migrate(&writer, &database).await?;
-    Ok(Opened { reader: writer.clone(), writer, lock: None })
+    let beats = Database::connect(single).await.map_err(failed)?;
+    Ok(Opened { reader: writer.clone(), writer, beats: Some(beats), lock: None })
 }

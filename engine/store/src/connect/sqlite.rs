@@ -36,7 +36,7 @@ pub(super) async fn open(url: &str) -> Result<Opened, Error> {
     let writer = Database::connect(options(&path, 1, false)).await.map_err(failed)?;
     migrate(&writer, &path.display().to_string()).await?;
     let reader = Database::connect(options(&path, READERS, true)).await.map_err(failed)?;
-    Ok(Opened { writer, reader, lock: Some(lock) })
+    Ok(Opened { writer, reader, beats: None, lock: Some(lock) })
 }
 
 /// One process per file: a claim lasts as long as its process, so a second process would take over

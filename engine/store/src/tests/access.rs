@@ -84,6 +84,7 @@ async fn a_repeated_request_gets_the_first_answer() {
     // What was under way when the process ended is forgotten, what was answered is not.
     assert_eq!(begin("k2", "b").await, Idempotency::Fresh);
     store.idempotency_finish(token, "/p", "k2", 200, "text/plain", b"x").await.expect("kept");
+    store.leave().await.expect("it goes");
     drop(store);
     let store = super::open_again(&super::records::settings(&database)).await;
     let begin = |key: &'static str, body: &'static str| {

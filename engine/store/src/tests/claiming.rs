@@ -1,18 +1,21 @@
 //! Effects belong to one process at a time.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use capstan_core::changes::{Changes, EffectChange};
 use capstan_core::effect::{Effect, EffectKind};
 use capstan_core::state::GroupState;
-use capstan_core::{DeploymentId, ServerId, TargetId};
+use capstan_core::{DeploymentId, ServerId, TargetId, Timestamp};
+use capstan_services::Database;
 use uuid::Uuid;
 
 use super::apply;
-use super::records::{application, at, group_state, store};
+use super::records::{application, at, group_state, settings, store};
 use crate::Store;
 use crate::apply::EffectKey;
 use crate::claims::{Owed, claim, next_due, overdue, pay, release_all_but, release_owner};
+use crate::processes::Member;
 use crate::store::commit;
 
 fn key(effect: &Effect) -> EffectKey {
@@ -54,9 +57,15 @@ async fn put(store: &Store, state: &mut GroupState, changes: Vec<EffectChange>, 
 
 async fn take(store: &Store, owner: &str, second: i64, limit: u64) -> Vec<(Effect, i32)> {
     let txn = store.begin().await.expect("a transaction begins");
-    let claimed = claim(&txn, owner, at(second), limit).await.expect("claimed");
+    let owner = Member::alone(owner.to_owned());
+    let claimed = claim(&txn, &owner, at(second), limit).await.expect("claimed");
     commit(txn).await.expect("committed");
     claimed
+}
+
+async fn next(store: &Store) -> Option<Timestamp> {
+    let me = Member::alone("me".to_owned());
+    next_due(store.reader(), &me, at(0)).await.expect("read")
 }
 
 #[tokio::test]
@@ -67,15 +76,15 @@ async fn what_is_due_is_claimed_once_and_in_order() {
     let all = effects(&state);
     put(&store, &mut state, all.iter().copied().map(EffectChange::Put).collect(), &all[..1]).await;
 
-    assert_eq!(next_due(store.reader()).await.expect("read"), Some(at(2)));
+    assert_eq!(next(&store).await, Some(at(2)));
     assert_eq!(overdue(store.reader(), at(4)).await.expect("read").effects_due, 3);
     let taken = take(&store, "me", 4, 2).await;
     assert_eq!(taken, [(all[1], 0), (all[2], 0)]);
     assert_eq!(take(&store, "other", 4, 9).await, [(all[3], 0)]);
     assert_eq!(take(&store, "other", 4, 9).await, []);
-    assert_eq!(next_due(store.reader()).await.expect("read"), Some(at(5)));
+    assert_eq!(next(&store).await, Some(at(5)));
     assert_eq!(take(&store, "me", 9, 9).await, [(all[4], 0), (all[5], 0)]);
-    assert_eq!(next_due(store.reader()).await.expect("read"), None);
+    assert_eq!(next(&store).await, None);
 }
 
 #[tokio::test]
@@ -124,4 +133,46 @@ async fn what_was_started_is_known_to_the_next_and_what_was_not_is_as_new() {
     let taken = take(&store, "third", 9, 9).await;
     assert_eq!(taken.len(), 6);
     assert!(taken.iter().all(|(_, before)| *before == 1), "{taken:?}");
+}
+
+/// Two processes that both work on one group would lose comparisons to each other all the time.
+#[tokio::test]
+async fn a_group_stays_with_the_process_that_works_on_it_unless_work_lies_too_long() {
+    let database = Database::shared();
+    let store = Store::open(&settings(&database)).await.expect("the store opens");
+    let shop = application(&store, "shop").await;
+    let mut state = group_state(&store, &shop, 0).await;
+    let all = effects(&state);
+    put(&store, &mut state, all.iter().copied().map(EffectChange::Put).collect(), &[]).await;
+    let mut other = group_state(&store, &shop, 0).await;
+    let others = effects(&other)[..1].to_vec();
+    put(&store, &mut other, others.iter().copied().map(EffectChange::Put).collect(), &[]).await;
+
+    let length = Duration::from_mins(1);
+    let me = Member::among_others("me".to_owned(), length);
+    let you = Member::among_others("you".to_owned(), length);
+    let take = async |member: &Member, second: i64, limit: u64| {
+        let txn = store.begin().await.expect("a transaction begins");
+        let claimed = claim(&txn, member, at(second), limit).await.expect("claimed");
+        commit(txn).await.expect("committed");
+        claimed.into_iter().map(|(effect, _)| effect).collect::<Vec<_>>()
+    };
+    let due = async |member: &Member, second: i64| {
+        next_due(store.reader(), member, at(second)).await.expect("read")
+    };
+    let mine = take(&me, 2, 1).await;
+    assert_eq!(mine.len(), 1);
+    let (first, second) =
+        if mine[0].group == state.id() { (&all, &others) } else { (&others, &all) };
+    // The rest of that group is mine, the other group is free.
+    let yours = take(&you, 2, 9).await;
+    assert!(yours.iter().all(|effect| second.contains(effect)), "{yours:?}");
+    assert!(!yours.is_empty());
+    for (member, group) in [(&me, first), (&you, second)] {
+        let left = group.iter().filter(|it| !mine.contains(it) && !yours.contains(it));
+        assert_eq!(due(member, 2).await, left.map(|it| it.due_at).min());
+    }
+    // What has been due for more than a second is anybody's.
+    let late = take(&you, 5, 9).await;
+    assert!(late.iter().any(|effect| effect.group == state.id()), "{late:?}");
 }

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::time::Duration;
 
 use capstan_services::Database;
 use sea_orm::ConnectionTrait;
@@ -12,7 +11,7 @@ use crate::store::commit;
 use crate::{Error, Settings, Store};
 
 fn settings(path: &std::path::Path) -> Settings {
-    Settings { url: format!("sqlite://{}", path.display()), stale_after: Duration::from_mins(1) }
+    Settings::new(format!("sqlite://{}", path.display()))
 }
 
 /// A store in a file, whichever database the other tests are run on.

@@ -1,0 +1,300 @@
+//! Which processes work on a database that many share, and how long each may act.
+//!
+//! A process has a row in `processes` and raises its `beats` six times in a lease. Whoever sees a row stand
+//! still for a whole lease, on a clock of its own, deletes it and frees what its process had claimed.
+//! No two clocks are compared, so it does not matter when one is wrong.
+//!
+//! The process itself acts only as long as its last beat is younger than that: a process that was frozen,
+//! or that cannot reach the database, stops before others go on with its work. If it finds its row
+//! gone it ends, since what it holds in memory is somebody else's by then; a new one starts fresh.
+//!
+//! While a process cannot reach the database it says nothing about others: when the database was away,
+//! all rows stood still. A file has one process, which may always act.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rustix::time::{ClockId, clock_gettime};
+use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, TransactionTrait};
+
+use crate::bulk::sql;
+use crate::clock::WallClock;
+use crate::inner::Inner;
+use crate::{Error, chain, claims, idempotency};
+
+/// Beats in a lease.
+const BEATS: u32 = 6;
+/// How a process ends whose work was taken over: start it again.
+const TAKEN_OVER: i32 = 75;
+
+/// Which processes have ended.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Ended<'a> {
+    /// This one.
+    One(&'a str),
+    /// All but this one.
+    AllBut(&'a str),
+}
+
+/// This run of this process, as others know it.
+#[derive(Debug)]
+pub(crate) struct Member {
+    id: String,
+    lease: Lease,
+}
+
+/// Until when the process may act.
+#[derive(Debug)]
+enum Lease {
+    /// As long as it lives.
+    Whole,
+    /// For a while after each beat.
+    Beats {
+        length: Duration,
+        /// On the clock of [`since_boot`]. None: nothing was ever claimed under another's eyes.
+        until: Mutex<Duration>,
+    },
+}
+
+/// Time since the machine started; unlike [`Instant`], it goes on while the machine sleeps.
+fn since_boot() -> Duration {
+    let now = clock_gettime(ClockId::Boottime);
+    Duration::try_from(now).unwrap_or_default()
+}
+
+impl Member {
+    /// The only process of its database.
+    pub(crate) const fn alone(id: String) -> Self {
+        Self { id, lease: Lease::Whole }
+    }
+
+    /// One of many.
+    pub(crate) const fn among_others(id: String, length: Duration) -> Self {
+        Self { id, lease: Lease::Beats { length, until: Mutex::new(Duration::ZERO) } }
+    }
+
+    /// Names this run; claims are made under it.
+    pub(crate) fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Whether others change the database, too.
+    pub(crate) const fn has_others(&self) -> bool {
+        matches!(self.lease, Lease::Beats { .. })
+    }
+
+    /// Whether nobody can have taken its work over yet.
+    pub(crate) fn may_act(&self) -> bool {
+        match &self.lease {
+            Lease::Whole => true,
+            Lease::Beats { until, .. } => {
+                since_boot() < *until.lock().unwrap_or_else(PoisonError::into_inner)
+            }
+        }
+    }
+
+    /// A beat was written that was sent at `sent`. The last sixth of the lease is left for an act that is
+    /// on its way.
+    fn has_beaten(&self, sent: Duration) {
+        if let Lease::Beats { length, until } = &self.lease {
+            let mut until = until.lock().unwrap_or_else(PoisonError::into_inner);
+            *until = sent + *length * (BEATS - 1) / BEATS;
+        }
+    }
+}
+
+#[cfg(test)]
+impl Member {
+    pub(crate) fn has_beaten_now(&self) {
+        self.has_beaten(since_boot());
+    }
+}
+
+/// Makes this process known, and keeps it so until the store is gone.
+pub(crate) async fn join(
+    inner: &Arc<Inner>,
+    conn: DatabaseConnection,
+    clock: Option<Arc<WallClock>>,
+) -> Result<(), Error> {
+    let Lease::Beats { length, .. } = inner.member.lease else { return Ok(()) };
+    let mut pulse = Pulse {
+        conn,
+        clock,
+        length,
+        seen: BTreeMap::new(),
+        looks_since: None,
+        swept_at: Instant::now(),
+    };
+    pulse.read_clock().await?;
+    pulse.enter(inner).await?;
+    pulse.beat(inner).await?;
+    let weak = Arc::downgrade(inner);
+    tokio::spawn(async move {
+        let mut ticks = tokio::time::interval(length / BEATS);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            // The process goes; if it does not say so, others see it by its beats.
+            let Some(inner) = weak.upgrade() else { return };
+            if let Err(error) = pulse.tick(&inner).await {
+                tracing::warn!(error = %chain(&error), "the database does not hear this process");
+                pulse.looks_since = None;
+            }
+        }
+    });
+    Ok(())
+}
+
+/// Takes this process out, and frees what it had claimed, so that others go on at once.
+pub(crate) async fn leave(inner: &Inner) -> Result<(), Error> {
+    if !inner.member.has_others() {
+        return Ok(());
+    }
+    let txn = inner.begin().await?;
+    let id = inner.member.id();
+    let text = "DELETE FROM processes WHERE id = ?";
+    txn.execute_raw(sql(&txn, text, [id.into()]))
+        .await
+        .map_err(Error::database("remove a process"))?;
+    take_over(&txn, id).await?;
+    txn.commit().await.map_err(Error::database("commit a transaction"))
+}
+
+/// The beats of this process, and what it sees of others'.
+struct Pulse {
+    /// A connection of its own: requests that wait for one must not make it look dead.
+    conn: DatabaseConnection,
+    clock: Option<Arc<WallClock>>,
+    length: Duration,
+    /// Beats of others, and since when they stand there.
+    seen: BTreeMap<String, (i64, Instant)>,
+    /// Since when this process has looked without a gap.
+    looks_since: Option<Instant>,
+    swept_at: Instant,
+}
+
+impl Pulse {
+    async fn tick(&mut self, inner: &Arc<Inner>) -> Result<(), Error> {
+        let slow = |_| Error::Stuck;
+        tokio::time::timeout(self.length / 2, self.beat(inner)).await.map_err(slow)??;
+        tokio::time::timeout(self.length, self.look(inner)).await.map_err(slow)?
+    }
+
+    async fn enter(&self, inner: &Inner) -> Result<(), Error> {
+        let text = "INSERT INTO processes (id, beats, started_at) VALUES (?, 0, ?)";
+        let values = [inner.member.id().into(), inner.now().as_micros().into()];
+        self.conn
+            .execute_raw(sql(&self.conn, text, values))
+            .await
+            .map(drop)
+            .map_err(Error::database("enter a process"))
+    }
+
+    async fn read_clock(&self) -> Result<(), Error> {
+        let Some(clock) = &self.clock else { return Ok(()) };
+        let text = match self.conn.get_database_backend() {
+            DbBackend::MySql => {
+                "SELECT CAST(UNIX_TIMESTAMP(SYSDATE(6)) * 1000000 AS SIGNED) AS now"
+            }
+            DbBackend::Postgres | DbBackend::Sqlite | _ => {
+                "SELECT CAST(EXTRACT(EPOCH FROM CLOCK_TIMESTAMP()) * 1000000 AS BIGINT) AS now"
+            }
+        };
+        let what = "tell the time";
+        let row = self.conn.query_one_raw(sql(&self.conn, text, [])).await;
+        let row = row.map_err(Error::database(what))?;
+        let now: Option<i64> =
+            row.map(|row| row.try_get("", "now")).transpose().map_err(Error::database(what))?;
+        if let Some(now) = now {
+            clock.tell(now, Instant::now());
+        }
+        Ok(())
+    }
+
+    async fn beat(&mut self, inner: &Arc<Inner>) -> Result<(), Error> {
+        let sent = since_boot();
+        let text = "UPDATE processes SET beats = beats + 1 WHERE id = ?";
+        let statement = sql(&self.conn, text, [inner.member.id().into()]);
+        let done =
+            self.conn.execute_raw(statement).await.map_err(Error::database("write a beat"))?;
+        if done.rows_affected() > 0 {
+            inner.member.has_beaten(sent);
+            return self.read_clock().await;
+        }
+        if inner.has_claimed() {
+            tracing::error!(
+                "this process was silent for longer than its lease, and others took its work over: it \
+                 ends; start it again"
+            );
+            std::process::exit(TAKEN_OVER);
+        }
+        tracing::warn!("this process was silent for longer than its lease; it had no work to lose");
+        self.seen.clear();
+        self.enter(inner).await
+    }
+
+    /// Takes over from processes that have stood still for a lease.
+    async fn look(&mut self, inner: &Arc<Inner>) -> Result<(), Error> {
+        let what = "read the processes";
+        let text = "SELECT id, beats FROM processes WHERE id <> ?";
+        let statement = sql(&self.conn, text, [inner.member.id().into()]);
+        let rows = self.conn.query_all_raw(statement).await.map_err(Error::database(what))?;
+        let now = Instant::now();
+        let mut seen = BTreeMap::new();
+        for row in rows {
+            let id: String = row.try_get("", "id").map_err(Error::database(what))?;
+            let beats: i64 = row.try_get("", "beats").map_err(Error::database(what))?;
+            let since = match self.seen.get(&id) {
+                Some((known, since)) if *known == beats => *since,
+                _ => now,
+            };
+            seen.insert(id, (beats, since));
+        }
+        self.seen = seen;
+        let looks_since = *self.looks_since.get_or_insert(now);
+        let silent: Vec<(String, i64)> = self
+            .seen
+            .iter()
+            .filter(|(_, (_, since))| now.duration_since((*since).max(looks_since)) >= self.length)
+            .map(|(id, (beats, _))| (id.clone(), *beats))
+            .collect();
+        for (id, beats) in silent {
+            self.bury(inner, &id, beats).await?;
+        }
+        if now.duration_since(self.swept_at) >= self.length {
+            self.swept_at = now;
+            let swept = claims::release_orphans(&self.conn).await?;
+            if swept > 0 {
+                tracing::warn!(swept, "freed work of processes that are gone");
+                inner.queue.wake();
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes over from a process, unless it has stirred or somebody else is faster.
+    async fn bury(&self, inner: &Inner, id: &str, beats: i64) -> Result<(), Error> {
+        let txn = self.conn.begin().await.map_err(Error::database("begin a change"))?;
+        let text = "DELETE FROM processes WHERE id = ? AND beats = ?";
+        let done = txn
+            .execute_raw(sql(&txn, text, [id.into(), beats.into()]))
+            .await
+            .map_err(Error::database("remove a process"))?;
+        if done.rows_affected() == 0 {
+            return Ok(());
+        }
+        let freed = take_over(&txn, id).await?;
+        txn.commit().await.map_err(Error::database("commit a transaction"))?;
+        metrics::counter!("capstan_processes_taken_over_total").increment(1);
+        tracing::warn!(process = id, freed, lease = ?self.length, "took over from a silent process");
+        inner.queue.wake();
+        Ok(())
+    }
+}
+
+/// Frees what a process had claimed, and forgets the requests that it was answering.
+async fn take_over(txn: &impl ConnectionTrait, id: &str) -> Result<u64, Error> {
+    idempotency::forget_cut_off(txn, Ended::One(id)).await?;
+    claims::release_owner(txn, id).await
+}

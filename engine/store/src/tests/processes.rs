@@ -1,0 +1,171 @@
+//! Several processes over one database. On a file there is only one, so these tests then run on PostgreSQL.
+
+use std::time::Duration;
+
+use capstan_core::input::{Answer, Input};
+use capstan_core::{GroupId, ServerId};
+use capstan_services::Database;
+use futures::future::{join, join_all};
+use sea_orm::ConnectionTrait;
+
+use super::records::{application, group_state};
+use crate::bulk::{Rows, Step, sql};
+use crate::processes::Member;
+use crate::{Idempotency, Settings, Store, SubmitError, load};
+
+const LEASE: Duration = Duration::from_millis(1_200);
+/// How long a test waits for what other processes do by themselves.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+async fn open(database: &Database) -> Store {
+    let settings = Settings { lease: LEASE, ..Settings::new(&database.url) };
+    Store::open(&settings).await.expect("the store opens")
+}
+
+async fn group(store: &Store, servers: u32) -> (GroupId, Vec<ServerId>) {
+    let shop = application(store, "shop").await;
+    let state = group_state(store, &shop, servers).await;
+    (state.id(), state.servers().iter().map(|server| server.id).collect())
+}
+
+fn pull_out(server: ServerId) -> Input {
+    Input::PullOut { server, actor: "ada".to_owned(), reason: "a test".to_owned() }
+}
+
+async fn pull_out_all(store: &Store, group: GroupId, servers: &[ServerId]) {
+    let asked = servers.iter().map(|server| store.submit(group, pull_out(*server)));
+    for answer in join_all(asked).await {
+        assert!(answer.is_ok(), "{answer:?}");
+    }
+}
+
+async fn numbers(store: &Store, text: &str) -> Vec<i64> {
+    let rows = store.reader().query_all_raw(sql(store.reader(), text, [])).await.expect("read");
+    rows.iter().map(|row| row.try_get("", "number").expect("a number")).collect()
+}
+
+async fn until(what: &str, is_so: impl AsyncFn() -> bool) {
+    let waited = tokio::time::timeout(PATIENCE, async {
+        while !is_so().await {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    });
+    assert!(waited.await.is_ok(), "{what}");
+}
+
+/// Runs a process that claims everything, begins a request and is gone without a word.
+fn die_with_work(database: &Database, token: capstan_core::TokenId) -> String {
+    let url = database.url.clone();
+    let ended = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+        let runtime = runtime.expect("a runtime");
+        let id = runtime.block_on(async {
+            let settings = Settings { lease: LEASE, ..Settings::new(url) };
+            let store = Store::open(&settings).await.expect("the store opens");
+            let begun = store.idempotency_begin(token, "/p", "k", "b").await.expect("answered");
+            assert_eq!(begun, Idempotency::Fresh);
+            let id = store.inner.member.id().to_owned();
+            let text = "UPDATE effects SET owner = ?, claims = claims + 1";
+            let statement = sql(store.writer(), text, [id.as_str().into()]);
+            let step = Step { statement, table: "effects", rows: Rows::Any };
+            step.run(store.writer()).await.expect("claimed");
+            id
+        });
+        runtime.shutdown_background();
+        id
+    });
+    ended.join().expect("the process ends")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_silent_process_was_doing_is_free_after_its_lease() {
+    let database = Database::shared();
+    let store = open(&database).await;
+    let (group, servers) = group(&store, 3).await;
+    pull_out_all(&store, group, &servers).await;
+    let token = store.token_create("ada", "hash").await.expect("a token");
+    let dead = die_with_work(&database, token);
+    let claimed = "SELECT COUNT(*) AS number FROM effects WHERE owner IS NOT NULL";
+    assert_eq!(numbers(&store, claimed).await, [3]);
+
+    until("its work is free", async || numbers(&store, claimed).await == [0]).await;
+    let claims = "SELECT CAST(claims AS CHAR(9)) AS number FROM effects";
+    let rows = store.reader().query_all_raw(sql(store.reader(), claims, [])).await.expect("read");
+    for row in rows {
+        let claims: String = row.try_get("", "number").expect("text");
+        assert_eq!(claims.trim(), "1", "whoever takes it must know that it may have been begun");
+    }
+    let known = "SELECT COUNT(*) AS number FROM processes";
+    assert_eq!(numbers(&store, known).await, [1], "{dead} is still there");
+    let again = store.idempotency_begin(token, "/p", "k", "b").await.expect("answered");
+    assert_eq!(again, Idempotency::Fresh, "its request would be under way for ever");
+    assert!(store.may_act());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_leaves_hands_its_work_over_at_once() {
+    let database = Database::shared();
+    let (store, leaves) = (open(&database).await, open(&database).await);
+    let (group, servers) = group(&store, 2).await;
+    pull_out_all(&store, group, &servers).await;
+    let text = "UPDATE effects SET owner = ?";
+    let statement = sql(store.writer(), text, [leaves.inner.member.id().into()]);
+    store.writer().execute_raw(statement).await.expect("claimed");
+    leaves.leave().await.expect("it goes");
+    let claimed = "SELECT COUNT(*) AS number FROM effects WHERE owner IS NOT NULL";
+    assert_eq!(numbers(&store, claimed).await, [0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn inputs_of_one_group_through_two_processes_are_all_decided_one_after_the_other() {
+    let database = Database::shared();
+    let (one, two) = (open(&database).await, open(&database).await);
+    let (group, servers) = group(&one, 400).await;
+    let (left, right) = servers.split_at(200);
+    join(pull_out_all(&one, group, left), pull_out_all(&two, group, right)).await;
+    let state = load::group(one.reader(), group).await.expect("read").expect("the group");
+    assert!(state.servers().iter().all(|server| server.pulled_out.is_some()));
+    let seqs = numbers(&one, "SELECT seq AS number FROM events ORDER BY seq").await;
+    assert_eq!(seqs, (1..=400).collect::<Vec<_>>(), "an event is lost or twice");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_refused_or_shown_from_an_old_copy() {
+    let database = Database::shared();
+    let (one, two) = (open(&database).await, open(&database).await);
+    let (group, servers) = group(&one, 2).await;
+    let server = servers[0];
+    let put_back = || Input::PutBack { server, actor: "ada".to_owned() };
+    // Both have a copy in which the server is not pulled out.
+    for store in [&one, &two] {
+        let refused = store.submit(group, put_back()).await;
+        assert!(matches!(refused, Err(SubmitError::Refused(_))), "{refused:?}");
+    }
+    pull_out_all(&one, group, &[server]).await;
+    let answer = two.submit(group, put_back()).await.expect("it was pulled out");
+    assert_eq!(answer, Answer::Done);
+    let refused = one.submit(group, put_back()).await;
+    assert!(matches!(refused, Err(SubmitError::Refused(_))), "{refused:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_follows_hears_of_what_other_processes_write() {
+    let database = Database::shared();
+    let (one, two) = (open(&database).await, open(&database).await);
+    let (group, servers) = group(&one, 1).await;
+    let mut heard = two.watch_all();
+    // What was there before counts as news once.
+    tokio::time::timeout(PATIENCE, heard.changed()).await.expect("heard").expect("followed");
+    pull_out_all(&one, group, &servers).await;
+    tokio::time::timeout(PATIENCE, heard.changed()).await.expect("heard").expect("followed");
+}
+
+#[tokio::test]
+async fn a_process_acts_only_for_a_while_after_it_was_heard() {
+    let member = Member::among_others("me".to_owned(), Duration::from_millis(120));
+    assert!(!member.may_act(), "nobody has heard of it");
+    member.has_beaten_now();
+    assert!(member.may_act());
+    until("it falls silent", async || !member.may_act()).await;
+    assert!(Member::alone("me".to_owned()).may_act());
+}
