@@ -187,6 +187,7 @@ async fn serve(store: &Store, folder: &Path) -> anyhow::Result<(String, String, 
 
 async fn fleet(folder: &Path, size: u32) -> anyhow::Result<(Store, GroupId)> {
     let settings = capstan_store::Settings {
+        lease: Duration::from_secs(3),
         url: format!("sqlite://{}", folder.join("bench.db").display()),
         stale_after: Duration::from_hours(1),
     };

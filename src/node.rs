@@ -1,4 +1,4 @@
-//! One process with every role: store, drivers, engine, controller and portal put together.
+//! One process: store, drivers, and the roles that it has, put together.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -28,6 +28,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::config::Roles;
+
 /// What a node is made of.
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
@@ -36,7 +38,9 @@ pub(crate) struct Settings {
     pub(crate) public_url: Option<String>,
     pub(crate) allowed_hosts: Vec<String>,
     pub(crate) data_dir: PathBuf,
+    pub(crate) roles: Roles,
     pub(crate) database_url: String,
+    pub(crate) lease: Duration,
     pub(crate) stale_after: Duration,
     pub(crate) cmdb: CmdbSource,
     pub(crate) packages_dir: PathBuf,
@@ -73,10 +77,11 @@ pub(crate) struct Node {
     pub(crate) controller: Controller,
     /// The administrator's token, if this start made it.
     pub(crate) new_token: Option<String>,
-    engine: Engine,
+    store: Store,
+    engine: Option<Engine>,
     stop: CancellationToken,
     server: JoinHandle<std::io::Result<()>>,
-    sync: JoinHandle<()>,
+    sync: Option<JoinHandle<()>>,
 }
 
 impl Node {
@@ -90,6 +95,7 @@ impl Node {
         let store = Store::open(&capstan_store::Settings {
             url: settings.database_url.clone(),
             stale_after: settings.stale_after,
+            lease: settings.lease,
         })
         .await?;
         let drivers = drivers(&settings)?;
@@ -99,43 +105,61 @@ impl Node {
             Some(path) => write_file(path, token, 0o600),
             None => Ok(()),
         };
-        let new_token = controller.ensure_admin_token(keep).await?;
-        let engine = Engine::start(
-            store,
-            capstan_runner::Ports {
+        let roles = settings.roles;
+        let answers = roles.controller || roles.portal;
+        let new_token = if answers { controller.ensure_admin_token(keep).await? } else { None };
+        let engine = roles.engine.then(|| {
+            let ports = capstan_runner::Ports {
                 load_balancers: drivers.load_balancers,
                 executors: drivers.executors,
                 scripts: drivers.scripts,
-            },
-            capstan_runner::Settings { package_base_url: url, ..settings.engine },
-        );
+            };
+            let settings = capstan_runner::Settings { package_base_url: url, ..settings.engine };
+            Engine::start(store.clone(), ports, settings)
+        });
         let stop = CancellationToken::new();
         let service = controller.router().into_make_service_with_connect_info::<SocketAddr>();
         let server = axum::serve(listener, service)
             .with_graceful_shutdown(stop.clone().cancelled_owned())
             .into_future();
-        let sync = Arc::new(controller.clone()).run_sync(stop.clone());
+        let sync = roles.controller.then(|| {
+            let sync = Arc::new(controller.clone()).run_sync(stop.clone());
+            tokio::spawn(sync)
+        });
         Ok(Self {
             address,
             controller,
             new_token,
+            store,
             engine,
             stop,
             server: tokio::spawn(server),
-            sync: tokio::spawn(sync),
+            sync,
         })
     }
 
-    /// Stops: no new work, calls under way end, what was claimed is given back.
+    /// Stops: no new work, calls under way end, what was claimed is given back. Other processes go on with
+    /// it at once.
     pub(crate) async fn stop(self) {
-        self.engine.stop().await;
+        if let Some(engine) = self.engine {
+            engine.stop().await;
+        }
         self.stop.cancel();
-        for (part, ended) in [("sync", self.sync.await.map(Ok)), ("server", self.server.await)] {
+        self.controller.close_streams();
+        let sync = match self.sync {
+            Some(sync) => sync.await.map(Ok),
+            None => Ok(Ok(())),
+        };
+        for (part, ended) in [("sync", sync), ("server", self.server.await)] {
             match ended {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => tracing::error!(part, %error, "ended badly"),
                 Err(error) => tracing::error!(part, %error, "ended badly"),
             }
+        }
+        if let Err(error) = self.store.leave().await {
+            let error = capstan_store::chain(&error);
+            tracing::warn!(%error, "other processes will notice only after the lease");
         }
     }
 }
@@ -195,6 +219,8 @@ fn controller(
         stale_after: settings.waits_for_person,
         allowed_hosts: settings.allowed_hosts.clone(),
         metrics: Some(metrics),
+        serves_api: settings.roles.controller || settings.roles.portal,
+        serves_pages: settings.roles.portal,
         ..capstan_controller::Settings::default()
     };
     Ok(Controller::new(store, ports, settings))

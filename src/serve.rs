@@ -1,4 +1,4 @@
-//! `capstan serve`: every role in one process, as the configuration says.
+//! `capstan serve`: the roles of a process, as the configuration says.
 
 use std::io::IsTerminal;
 
@@ -7,24 +7,33 @@ use capstan_drivers::http_cmdb::{self, Asking};
 use capstan_drivers::netbox_cmdb;
 use clap::Args;
 
-use crate::config::{Cmdb, CmdbDriver, Config, ConfigArgs, LogFormat, load};
+use crate::config::{Cmdb, CmdbDriver, Config, ConfigArgs, LogFormat, Role, load};
 use crate::node::{CmdbSource, Node, Settings, local_url, wait_for_the_end};
 
 /// Runs Capstan: the API, the pages and the engine, over one database.
 #[derive(Debug, Args)]
-#[command(long_about = "Runs Capstan: the API, the pages and the engine, over one database.\n\n\
+#[command(
+    long_about = "Runs Capstan: the API, the pages and the engine, over one database. Over a \
+    database server any number of processes may share the work, each with the roles that it is given.\n\n\
     The first start makes the administrator's token and prints it, this once; only its digest is \
     kept. `capstan config show-default` prints every setting with its meaning.\n\n\
-    Example: capstan serve --config /etc/capstan/capstan.toml")]
+    Example: capstan serve --config /etc/capstan/capstan.toml"
+)]
 pub(crate) struct Serve {
     #[command(flatten)]
     config: ConfigArgs,
+    /// What this process does, instead of what the configuration says
+    #[arg(long, value_delimiter = ',', value_name = "ROLE,…")]
+    roles: Vec<Role>,
 }
 
 /// Serves until Ctrl-C or SIGTERM.
 pub(crate) async fn run(serve: Serve) -> anyhow::Result<()> {
     let loaded = load(&serve.config)?;
-    let config = loaded.config;
+    let mut config = loaded.config;
+    if !serve.roles.is_empty() {
+        config.take_roles(&serve.roles)?;
+    }
     log(&config)?;
     if let Some(file) = &loaded.file {
         tracing::info!(file = %file.display(), "read the configuration");
@@ -59,7 +68,9 @@ fn settings(config: &Config) -> anyhow::Result<Settings> {
         listen: config.server.listen,
         public_url: Some(config.server.public_url.clone()),
         allowed_hosts: config.server.allowed_hosts.clone(),
+        roles: config.roles,
         data_dir: config.data_dir.clone(),
+        lease: config.database.lease,
         database_url: config.database.url.expose().to_owned(),
         stale_after: config.cmdb.stale_after,
         cmdb: cmdb(&config.cmdb)?,

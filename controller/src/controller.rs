@@ -53,10 +53,17 @@ impl Controller {
     /// this machine from others.
     pub fn router(&self) -> Router {
         let app = &self.app;
-        Router::new()
-            .merge(api::router(app))
-            .merge(portal::router(app))
-            .route_layer(from_fn_with_state(app.clone(), headers::check_host))
+        let mut calls = Router::new();
+        if app.settings.serves_api {
+            calls = calls.merge(api::router(app));
+        }
+        if app.settings.serves_pages {
+            calls = calls.merge(portal::router(app));
+        }
+        if app.settings.serves_api {
+            calls = calls.route_layer(from_fn_with_state(app.clone(), headers::check_host));
+        }
+        calls
             .route("/packages/{file}", get(download::by_digest))
             .route("/healthz", get(health::live))
             .route("/readyz", get(health::ready))

@@ -54,6 +54,10 @@ pub struct Settings {
     pub stale_after: Duration,
     /// Hosts that are answered for, with or without port; empty: every one.
     pub allowed_hosts: Vec<String>,
+    /// Whether the REST API is answered; on.
+    pub serves_api: bool,
+    /// Whether the pages are served; on. They need the API.
+    pub serves_pages: bool,
     /// Gives the numbers for `/metrics`; none: the call answers 501.
     pub metrics: Option<PrometheusHandle>,
 }
@@ -70,6 +74,8 @@ impl Default for Settings {
             session: Duration::from_hours(12),
             stale_after: capstan_core::decide::STALE_AFTER,
             allowed_hosts: Vec::new(),
+            serves_api: true,
+            serves_pages: true,
             metrics: None,
         }
     }
@@ -87,6 +93,8 @@ impl std::fmt::Debug for Settings {
             .field("session", &self.session)
             .field("stale_after", &self.stale_after)
             .field("allowed_hosts", &self.allowed_hosts)
+            .field("serves_api", &self.serves_api)
+            .field("serves_pages", &self.serves_pages)
             .finish_non_exhaustive()
     }
 }

@@ -37,8 +37,9 @@ const A_FIELD: &str = "the name of a custom field: letters, digits and _; or \"\
 const A_SLUG: &str = "the slug of a tag: letters, digits, - and _; or \"\"";
 
 /// Every setting, in the order of the default file.
-pub(super) const KEYS: [Key; 47] = [
+pub(super) const KEYS: [Key; 49] = [
     key("data_dir", Kind::Text, "the path of a folder"),
+    key("roles", Kind::Texts, "a list of \"controller\", \"portal\" and \"engine\""),
     key("server.listen", Kind::Text, "an IP address and a port, like \"127.0.0.1:7070\""),
     key(
         "server.public_url",
@@ -55,9 +56,11 @@ pub(super) const KEYS: [Key; 47] = [
     key(
         "database.url",
         Kind::Secret,
-        "sqlite:// and an absolute path; \"\" for data_dir/capstan.db",
+        "sqlite:// and an absolute path, postgres:// or mysql:// with user, host and database; \"\" for \
+         data_dir/capstan.db",
     ),
     key("database.url_file", Kind::Text, A_SECRET_FILE),
+    key("database.lease_seconds", Kind::Whole, "whole seconds from 1 to 60"),
     key("queue.url", Kind::Secret, "\"database\""),
     key("queue.url_file", Kind::Text, A_SECRET_FILE),
     key("broker.url", Kind::Secret, "\"none\""),
@@ -210,7 +213,7 @@ mod tests {
             ["slots", "stages_under_way", "stop_wait_seconds", "stale_after_hours"]
         );
         assert_eq!(members("executor"), ["[executor.local]"]);
-        assert_eq!(members("")[..2], ["data_dir", "[server]"]);
+        assert_eq!(members("")[..2], ["data_dir", "roles"]);
         assert!(is_section("load_balancer.none") && !is_section("server.listen"));
     }
 

@@ -39,6 +39,8 @@ const USUAL_FILE: &str = "capstan.toml";
 pub(crate) struct Config {
     /// Folder for what Capstan keeps on this machine.
     pub(crate) data_dir: PathBuf,
+    /// What this process does.
+    pub(crate) roles: Roles,
     /// The portal and the REST API.
     pub(crate) server: Server,
     /// Where the truth is kept.
@@ -63,6 +65,57 @@ pub(crate) struct Config {
     pub(crate) log: Log,
 }
 
+/// What a process does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Roles {
+    /// Answers the REST API and keeps the CMDB's records fresh.
+    pub(crate) controller: bool,
+    /// Serves the pages.
+    pub(crate) portal: bool,
+    /// Drives releases.
+    pub(crate) engine: bool,
+}
+
+/// One of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Role {
+    /// The REST API, and the CMDB's records.
+    Controller,
+    /// The pages, and the API that they use.
+    Portal,
+    /// Drives releases.
+    Engine,
+}
+
+impl Config {
+    /// Takes the roles of the command line.
+    ///
+    /// # Errors
+    /// When a file is the database, and a role is missing.
+    pub(crate) fn take_roles(&mut self, roles: &[Role]) -> anyhow::Result<()> {
+        self.roles = Roles::of(roles);
+        if self.database.is_file() && self.roles != Roles::ALL {
+            anyhow::bail!("--roles: {}", typed::ONE_PROCESS);
+        }
+        Ok(())
+    }
+}
+
+impl Roles {
+    /// Every role.
+    pub(crate) const ALL: Self = Self { controller: true, portal: true, engine: true };
+
+    /// These roles.
+    pub(crate) fn of(roles: &[Role]) -> Self {
+        let has = |role| roles.contains(&role);
+        Self {
+            controller: has(Role::Controller),
+            portal: has(Role::Portal),
+            engine: has(Role::Engine),
+        }
+    }
+}
+
 /// `[server]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Server {
@@ -77,8 +130,17 @@ pub(crate) struct Server {
 /// `[database]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Database {
-    /// `sqlite://` and an absolute path.
+    /// A URL whose scheme is known.
     pub(crate) url: Secret,
+    /// After how long a silence others take over.
+    pub(crate) lease: Duration,
+}
+
+impl Database {
+    /// Whether it is a file, which one process has alone.
+    pub(crate) fn is_file(&self) -> bool {
+        self.url.expose().starts_with("sqlite:")
+    }
 }
 
 /// `[queue]`.

@@ -5,13 +5,14 @@ use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 use capstan_drivers::netbox_cmdb::Mapping;
+use clap::ValueEnum;
 use reqwest::Url;
 
 use super::reader::{Problem, Reader};
 use super::secret::Secret;
 use super::{
     Auth, Broker, Cmdb, CmdbDriver, Config, Database, Engine, Executors, LoadBalancers,
-    LocalExecutor, Log, LogFormat, NoLoadBalancer, Packages, Queue, Server,
+    LocalExecutor, Log, LogFormat, NoLoadBalancer, Packages, Queue, Role, Roles, Server,
 };
 
 /// Reads everything; the faults are the reader's.
@@ -20,9 +21,11 @@ pub(super) fn config(reader: &mut Reader<'_>) -> Config {
         reader.refuse("data_dir", "it is needed".to_owned());
         PathBuf::from("/")
     });
+    let database = database(reader, &data_dir);
     Config {
+        roles: roles(reader, &database),
         server: server(reader),
-        database: database(reader, &data_dir),
+        database,
         queue: queue(reader),
         broker: broker(reader),
         engine: Engine {
@@ -60,6 +63,24 @@ pub(super) fn config(reader: &mut Reader<'_>) -> Config {
         data_dir,
     }
 }
+
+fn roles(reader: &mut Reader<'_>, database: &Database) -> Roles {
+    let given = reader.read_texts("roles", |text| {
+        Role::from_str(text, false).map_err(|_| format!("there is no role {text:?}"))
+    });
+    if given.is_empty() {
+        reader.refuse("roles", "a process needs one at least".to_owned());
+    }
+    let roles = Roles::of(&given);
+    if database.is_file() && !given.is_empty() && roles != Roles::ALL {
+        reader.refuse("roles", ONE_PROCESS.to_owned());
+    }
+    roles
+}
+
+/// Why a process over a file cannot leave a role to another one.
+pub(super) const ONE_PROCESS: &str =
+    "database.url is a file, which one process has alone: that process needs every role";
 
 fn server(reader: &mut Reader<'_>) -> Server {
     let listen: SocketAddr = reader.read_text("server.listen", |text| {
@@ -141,24 +162,32 @@ fn own_names(listen: SocketAddr, public_url: &str) -> Vec<String> {
 
 fn database(reader: &mut Reader<'_>, data_dir: &Path) -> Database {
     const NAMES: (&str, &str) = ("database.url", "database.url_file");
+    let lease = Duration::from_secs(reader.whole("database.lease_seconds", 1, 60));
     let url = reader.secret(NAMES.0, NAMES.1);
     if url.expose().is_empty() {
         let made = format!("sqlite://{}", data_dir.join("capstan.db").display());
         reader.derive(NAMES.0, format!("{made:?}"), "from data_dir");
-        return Database { url: Secret::new(made) };
+        return Database { url: Secret::new(made), lease };
     }
-    let scheme = url.expose().split_once(':').map_or("", |(scheme, _)| scheme);
-    let problem = match (scheme, url.expose().strip_prefix("sqlite://")) {
-        (_, Some(path)) if Path::new(path).is_absolute() => None,
-        (_, Some(_)) => Some("the path must be absolute, with three slashes: sqlite:///…"),
-        ("postgres" | "postgresql", None) => Some("PostgreSQL is not built in yet"),
-        ("mysql" | "mariadb", None) => Some("MySQL is not built in yet"),
-        (_, None) => Some("it is no database URL"),
+    let problem = match url.expose().split_once("://") {
+        Some(("sqlite", path)) if Path::new(path).is_absolute() => None,
+        Some(("sqlite", _)) => Some("the path must be absolute, with three slashes: sqlite:///…"),
+        Some(("postgres" | "postgresql" | "mysql" | "mariadb", _)) => server_problem(url.expose()),
+        _ => Some("it is no database URL"),
     };
     if let Some(problem) = problem {
         reader.refuse_secret(NAMES, problem.to_owned());
     }
-    Database { url }
+    Database { url, lease }
+}
+
+/// What is wrong with the URL of a database server. The URL may hold a password and is not repeated.
+fn server_problem(url: &str) -> Option<&'static str> {
+    let Ok(url) = url.parse::<Url>() else { return Some("it cannot be read as a URL") };
+    if url.host_str().is_none_or(str::is_empty) {
+        return Some("it names no host");
+    }
+    url.path().trim_matches('/').is_empty().then_some("it names no database after the host")
 }
 
 fn queue(reader: &mut Reader<'_>) -> Queue {

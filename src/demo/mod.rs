@@ -13,6 +13,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::Args;
 
+use crate::config::{Role, Roles};
 use crate::node::{CmdbSource, Node, Settings, local_url, wait_for_the_end};
 use fleet::Fleet;
 
@@ -38,6 +39,13 @@ pub(crate) struct Demo {
     /// Where everything is kept.
     #[arg(long, value_name = "DIR", default_value = "demo-data")]
     data: PathBuf,
+    /// An empty database on a server, instead of a file below --data; `capstan serve` with the same
+    /// database and data folder helps.
+    #[arg(long, value_name = "URL", env = "CAPSTAN_DEMO_DATABASE", hide_env_values = true)]
+    database: Option<String>,
+    /// What this process does, if `capstan serve` does the rest
+    #[arg(long, value_delimiter = ',', value_name = "ROLE,…", requires = "database")]
+    roles: Vec<Role>,
 }
 
 /// Instances of a fleet unless told otherwise.
@@ -59,7 +67,14 @@ pub(crate) async fn run(demo: Demo) -> anyhow::Result<()> {
     let packages = packages::build(&data)?;
     let listen = listen(demo.listen).await?;
     fleet.start(&packages[0]).await?;
-    let node = Node::start(settings(&data, &fleet, listen)).await?;
+    let mut settings = settings(&data, &fleet, listen);
+    if let Some(database) = demo.database {
+        settings.database_url = database;
+        if !demo.roles.is_empty() {
+            settings.roles = Roles::of(&demo.roles);
+        }
+    }
+    let node = Node::start(settings).await?;
     let told = tell(&node, &fleet, &packages).await;
     if told.is_ok() {
         wait_for_the_end().await?;
@@ -115,7 +130,10 @@ fn settings(data: &std::path::Path, fleet: &Fleet, listen: SocketAddr) -> Settin
         public_url: None,
         allowed_hosts: Vec::new(),
         data_dir: data.to_owned(),
+        roles: Roles::ALL,
         database_url: format!("sqlite://{}", data.join("capstan.db").display()),
+        // A file has one process.
+        lease: Duration::from_secs(3),
         stale_after: Duration::from_mins(15),
         cmdb: CmdbSource::File(fleet.inventory()),
         packages_dir: data.join("packages"),

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, LazyLock, mpsc};
 use std::time::{Duration, Instant};
 
+use capstan_services::Database;
 use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 
 /// How long anything may take before a test fails.
@@ -26,6 +27,10 @@ pub(crate) struct Demo {
     folder: tempfile::TempDir,
     pub(crate) hosts: u16,
     first_port: u16,
+    /// A database on a server; none: a file.
+    database: Option<Database>,
+    /// What the process does, if not everything.
+    roles: Option<&'static str>,
     child: Option<Child>,
     /// How often the process died by itself.
     pub(crate) deaths: u32,
@@ -56,12 +61,24 @@ impl Demo {
         demo
     }
 
-    /// A folder, and no process yet.
+    /// A demo that leaves the engine to other processes, over a database that they share.
+    pub(crate) async fn start_without_engine(hosts: u16) -> Self {
+        let mut demo = Self::prepare(hosts);
+        demo.database = Some(Database::shared());
+        demo.roles = Some("controller,portal");
+        demo.beside = Some(Arc::clone(&DEMOS).read_owned().await);
+        demo.run(&[]).await;
+        demo
+    }
+
+    /// A folder, and no process yet. The database is one of the kind that the tests are run on.
     pub(crate) fn prepare(hosts: u16) -> Self {
         Self {
             folder: tempfile::tempdir().unwrap(),
             hosts,
             first_port: first_port(),
+            database: Some(Database::new()).filter(|it| !it.url.starts_with("sqlite")),
+            roles: None,
             child: None,
             deaths: 0,
             url: String::new(),
@@ -83,6 +100,11 @@ impl Demo {
         self.folder.path().canonicalize().unwrap().join("data")
     }
 
+    /// The URL of the database that the demo shares with others.
+    pub(crate) fn database(&self) -> &str {
+        &self.database.as_ref().expect("a database on a server").url
+    }
+
     pub(crate) fn root(&self, place: usize) -> PathBuf {
         self.data().join(format!("host/web-{place:02}"))
     }
@@ -100,8 +122,16 @@ impl Demo {
 
     /// Starts the process; it may be meant to die at once.
     pub(crate) fn spawn(&mut self, environment: &[(&str, &str)]) -> mpsc::Receiver<String> {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_capstan"))
-            .args(["demo", "--listen", "127.0.0.1:0", "--hosts", &self.hosts.to_string()])
+        let mut command = Command::new(env!("CARGO_BIN_EXE_capstan"));
+        command.arg("demo");
+        if let Some(database) = &self.database {
+            command.env("CAPSTAN_DEMO_DATABASE", &database.url);
+        }
+        if let Some(roles) = self.roles {
+            command.args(["--roles", roles]);
+        }
+        let mut child = command
+            .args(["--listen", "127.0.0.1:0", "--hosts", &self.hosts.to_string()])
             .args(["--first-port", &self.first_port.to_string()])
             .arg("--data")
             .arg(self.data())

@@ -12,4 +12,5 @@ mod disk;
 mod faults;
 mod harness;
 mod host_faults;
+mod many;
 mod story;

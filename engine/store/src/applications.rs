@@ -30,7 +30,7 @@ impl Store {
         application: &Application,
     ) -> Result<ApplicationView, Error> {
         timed(Operation::ApplicationPut, async {
-            let txn = self.begin().await?;
+            let txn = self.inner.begin_in_turn().await?;
             let known = by_id(&txn, application.id).await?;
             let is_new = known.is_none();
             let row = Model {

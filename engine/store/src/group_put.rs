@@ -16,7 +16,7 @@ impl Store {
         if let Some(id) = self.group_id_by_external(&record.id).await? {
             return Ok(id);
         }
-        let txn = self.begin().await?;
+        let txn = self.inner.begin_in_turn().await?;
         let application = application_put(&txn, record, self.now()).await?;
         let binding =
             serde_json::to_string(&Binding::from_record(record)).map_err(Error::json("groups"))?;

@@ -37,7 +37,7 @@ impl Store {
         timed(Operation::IdempotencyBegin, async {
             let now = self.now();
             let oldest = now.as_micros() - i64::try_from(KEPT.as_micros()).unwrap_or(i64::MAX);
-            let txn = self.begin().await?;
+            let txn = self.inner.begin_in_turn().await?;
             Entity::delete_many()
                 .filter(Column::CreatedAt.lt(oldest))
                 .exec(&txn)

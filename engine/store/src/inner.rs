@@ -9,8 +9,8 @@ use capstan_core::Timestamp;
 use capstan_core::effect::Effect;
 use capstan_core::ports::{Clock, Queue};
 use sea_orm::{
-    AccessMode, DatabaseConnection, DatabaseTransaction, DbBackend, IsolationLevel,
-    SqliteTransactionMode, TransactionOptions, TransactionTrait,
+    AccessMode, ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend,
+    IsolationLevel, SqliteTransactionMode, TransactionOptions, TransactionTrait,
 };
 use tokio::sync::mpsc;
 use uuid::Uuid;
@@ -192,6 +192,18 @@ impl Inner {
             ..TransactionOptions::default()
         };
         self.writer.begin_with_options(options).await.map_err(Error::database("begin a change"))
+    }
+
+    /// The same for what looks first and then writes: one at a time in all processes, as on a file. For
+    /// what happens rarely.
+    pub(crate) async fn begin_in_turn(&self) -> Result<DatabaseTransaction, Error> {
+        let txn = self.begin().await?;
+        if self.member.has_others() {
+            // Any row that is always there would do.
+            let turn = "SELECT version FROM seaql_migrations ORDER BY version LIMIT 1 FOR UPDATE";
+            txn.execute_unprepared(turn).await.map_err(Error::database("wait for a turn"))?;
+        }
+        Ok(txn)
     }
 
     /// Notes what must become of a claimed effect. It is done as soon as the database can, however

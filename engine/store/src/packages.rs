@@ -30,7 +30,7 @@ impl Store {
         new: NewPackage,
     ) -> Result<(PackageView, Registered), Error> {
         timed(Operation::PackageRegister, async {
-            let txn = self.begin().await?;
+            let txn = self.inner.begin_in_turn().await?;
             let (row, registered) = match by_version(&txn, new.application, &new.version).await? {
                 None => (insert(self, &txn, new).await?, Registered::Created),
                 Some(known) if known.sha256 != new.sha256 => (known, Registered::OtherDigest),
@@ -123,7 +123,7 @@ impl Store {
     ) -> Result<Option<PackageView>, Error> {
         timed(Operation::PackageMark, async {
             let bad = bad.map(|bad| to_json(TABLE, &bad)).transpose()?;
-            let txn = self.begin().await?;
+            let txn = self.inner.begin_in_turn().await?;
             let Some(row) = by_id(&txn, id).await? else { return Ok(None) };
             let row = ActiveModel { bad: Set(bad), ..row.into_active_model() };
             let row = row.update(&txn).await.map_err(Error::database("mark a package"))?;

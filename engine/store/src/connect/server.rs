@@ -13,7 +13,7 @@ use std::time::Duration;
 use sea_orm::sqlx::Executor;
 use sea_orm::sqlx::mysql::MySqlConnectOptions;
 use sea_orm::sqlx::postgres::PgConnectOptions;
-use sea_orm::{ConnectOptions, Database, DatabaseConnection};
+use sea_orm::{ConnectOptions, ConnectionTrait, Database, DbBackend};
 
 use super::{ACQUIRE_TIMEOUT, Opened, migrate};
 use crate::Error;
@@ -77,8 +77,21 @@ async fn opened(options: ConnectOptions, database: String) -> Result<Opened, Err
     let failed = |source| Error::Connect { database: database.clone(), source };
     let mut single = options.clone();
     single.max_connections(1);
-    let writer: DatabaseConnection = Database::connect(options).await.map_err(failed)?;
-    migrate(&writer, &database).await?;
+    let writer = Database::connect(options).await.map_err(failed)?;
     let beats = Database::connect(single).await.map_err(failed)?;
+    // Processes that start at the same time bring the schema up to date one after the other. The lock
+    // belongs to the one connection, and goes with it.
+    let (lock, unlock) = match beats.get_database_backend() {
+        DbBackend::MySql => ("SELECT GET_LOCK('capstan', 300)", "SELECT RELEASE_LOCK('capstan')"),
+        DbBackend::Postgres | DbBackend::Sqlite | _ => (
+            "SELECT pg_advisory_lock(27973158295593326)",
+            "SELECT pg_advisory_unlock(27973158295593326)",
+        ),
+    };
+    let waited = Error::database("wait until the schema is up to date");
+    beats.execute_unprepared(lock).await.map_err(waited)?;
+    migrate(&writer, &database).await?;
+    let done = Error::database("say that the schema is up to date");
+    beats.execute_unprepared(unlock).await.map_err(done)?;
     Ok(Opened { reader: writer.clone(), writer, beats: Some(beats), lock: None })
 }

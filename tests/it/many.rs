@@ -1,0 +1,182 @@
+//! Several processes over one database: a controller, and engines that come and go.
+
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use capstan_core::event::Event;
+use serde_json::json;
+
+use crate::harness::{Demo, PATIENCE};
+
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// What others were doing goes on within this time after they were killed.
+const RESUME_WITHIN: Duration = Duration::from_secs(5);
+
+/// An engine in a process of its own.
+struct Engine {
+    child: Child,
+    folder: tempfile::TempDir,
+}
+
+impl Engine {
+    fn start(demo: &Demo) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let child = Command::new(env!("CARGO_BIN_EXE_capstan"))
+            .args(["serve", "--roles", "engine"])
+            .current_dir(folder.path())
+            .env("CAPSTAN__SERVER__LISTEN", "127.0.0.1:0")
+            .env("CAPSTAN__SERVER__PUBLIC_URL", &demo.url)
+            .env("CAPSTAN__DATABASE__URL", demo.database())
+            .env("CAPSTAN__EXECUTOR__LOCAL__ROOTS", demo.data().join("host"))
+            .stdout(Stdio::null())
+            .stderr(std::fs::File::create(folder.path().join("log")).unwrap())
+            .spawn()
+            .unwrap();
+        Self { child, folder }
+    }
+
+    fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
+    }
+
+    fn log(&self) -> String {
+        let path: &Path = self.folder.path();
+        std::fs::read_to_string(path.join("log")).unwrap_or_default()
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+async fn create(demo: &Demo, version: &str) -> String {
+    demo.create(version, json!({"max_unavailable": 50, "batch_pattern": "50%+50%"})).await
+}
+
+/// Clicks what a person would, until it has ended.
+async fn drive(demo: &Demo, deployment: &str) {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let view = demo.deployment(deployment).await;
+        if view.status.is_final() {
+            assert_eq!(view.shown_status, "SUCCESS", "{:?}", view.counts);
+            return;
+        }
+        assert!(Instant::now() < deadline, "{}: {:?}", view.shown_status, view.waiting_for);
+        for action in ["bake", "rollout"] {
+            if view.allowed_actions.iter().any(|allowed| allowed.word() == action) {
+                demo.act(deployment, action).await;
+            }
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+fn assert_rules(events: &[Event]) {
+    if let Err(violations) = capstan_core::checker::check(events) {
+        panic!("{violations:#?}");
+    }
+}
+
+/// Waits for the next event of a deployment, and gives how long it took.
+async fn until_next_event(demo: &Demo, deployment: &str, seen: usize) -> Duration {
+    let begun = Instant::now();
+    while demo.events(deployment).await.len() <= seen {
+        assert!(begun.elapsed() < PATIENCE, "nothing goes on");
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+    begun.elapsed()
+}
+
+/// Waits until an engine has done something and is at it.
+async fn until_under_way(demo: &Demo, deployment: &str) {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let events = demo.events(deployment).await;
+        let is_done = |event: &Event| {
+            event.target.is_some()
+                && event.data.to.as_ref().is_some_and(|it| it.ends_with("_SUCCESS"))
+        };
+        let counts = demo.deployment(deployment).await.counts;
+        if events.iter().any(is_done) && counts.keys().any(|it| it.ends_with("_RUNNING")) {
+            return;
+        }
+        assert!(Instant::now() < deadline, "nothing begins: {counts:?}");
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_killed_engines_were_doing_goes_on_in_others() {
+    let demo = Demo::start_without_engine(6).await;
+    let deployment = create(&demo, "1.1.0").await;
+    let mut engines = vec![Engine::start(&demo), Engine::start(&demo)];
+    let mut slowest = Duration::ZERO;
+    for _ in 0..4 {
+        until_under_way(&demo, &deployment).await;
+        let seen = demo.events(&deployment).await.len();
+        let killed = engines.remove(0);
+        killed.signal("-KILL");
+        slowest = slowest.max(until_next_event(&demo, &deployment, seen).await);
+        engines.push(Engine::start(&demo));
+        if demo.deployment(&deployment).await.allowed_actions.iter().any(|it| it.word() == "bake") {
+            demo.act(&deployment, "bake").await;
+        }
+    }
+    drive(&demo, &deployment).await;
+    println!("killed engine to next event: {slowest:?} at most");
+    demo.assert_all_run("1.1.0").await;
+    assert_rules(&demo.events(&deployment).await);
+    assert!(slowest < RESUME_WITHIN, "{slowest:?}");
+}
+
+/// An engine that was frozen for longer than its lease has lost its work, and knows it when it comes back.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_frozen_engine_ends_when_it_comes_back_and_does_nothing_twice() {
+    let demo = Demo::start_without_engine(4).await;
+    let deployment = create(&demo, "1.1.0").await;
+    let mut frozen = Engine::start(&demo);
+    until_under_way(&demo, &deployment).await;
+    frozen.signal("-STOP");
+    let _other = Engine::start(&demo);
+    drive(&demo, &deployment).await;
+    frozen.signal("-CONT");
+    let deadline = Instant::now() + PATIENCE;
+    let status = loop {
+        if let Some(status) = frozen.child.try_wait().unwrap() {
+            break status;
+        }
+        assert!(Instant::now() < deadline, "it goes on: {}", frozen.log());
+        tokio::time::sleep(LOOK_EVERY).await;
+    };
+    assert_eq!(status.code(), Some(75), "{}", frozen.log());
+    assert!(frozen.log().contains("others took its work over"), "{}", frozen.log());
+    demo.assert_all_run("1.1.0").await;
+    assert_rules(&demo.events(&deployment).await);
+}
+
+/// A stop is no crash: nobody waits for a lease.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_engine_that_is_stopped_hands_over_at_once() {
+    let demo = Demo::start_without_engine(4).await;
+    let deployment = create(&demo, "1.1.0").await;
+    let mut engine = Engine::start(&demo);
+    until_under_way(&demo, &deployment).await;
+    let other = Engine::start(&demo);
+    engine.signal("-TERM");
+    let status = tokio::task::block_in_place(|| engine.child.wait()).unwrap();
+    assert!(status.success(), "{}", engine.log());
+    drive(&demo, &deployment).await;
+    assert!(!other.log().contains("took over from a silent process"), "{}", other.log());
+    let metrics =
+        reqwest::get(format!("{}/metrics", demo.url)).await.unwrap().text().await.unwrap();
+    assert!(metrics.contains("capstan_commit_seconds"), "{metrics}");
+    assert!(!metrics.contains("capstan_processes_taken_over_total"), "{metrics}");
+    assert_rules(&demo.events(&deployment).await);
+}
