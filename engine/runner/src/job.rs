@@ -389,6 +389,9 @@ async fn step(job: &mut Job, context: &Context) -> Step {
             let names = observe::Names { load_balancer, executor, kind };
             observe::bring_back(effect, &names, &server, context).await
         }
+        Task::Admit { load_balancer, server } => {
+            observe::remove_mark(effect, &load_balancer, &server, context).await
+        }
         Task::Nothing => Step::Forget,
     };
     metrics::histogram!("capstan_job_step_seconds").record(started.elapsed().as_secs_f64());

@@ -159,7 +159,7 @@ impl Store {
     }
 
     /// Whether what an effect asks for at the load balancer is still wanted; see
-    /// [`decide::wants_drain`] and [`decide::wants_return`].
+    /// [`decide::wants_drain`], [`decide::wants_return`] and [`decide::wants_admit`].
     pub async fn is_wanted(&self, effect: Effect) -> Result<bool, Error> {
         let mut copy = self.inner.cache.lock(effect.group).await;
         fill(&mut copy, &self.inner.reader, effect.group, []).await?;
@@ -167,6 +167,7 @@ impl Store {
         Ok(match effect.kind {
             EffectKind::DrainServer(server) => decide::wants_drain(state, server),
             EffectKind::ReturnServer(server) => decide::wants_return(state, server),
+            EffectKind::AdmitServer(server) => decide::wants_admit(state, server),
             EffectKind::RunStage(..)
             | EffectKind::WakeDeployment(_)
             | EffectKind::ObserveServers(_) => true,

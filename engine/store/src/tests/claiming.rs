@@ -28,6 +28,7 @@ fn effects(state: &GroupState) -> Vec<Effect> {
         EffectKind::ObserveServers(deployment),
         EffectKind::DrainServer(ServerId(Uuid::now_v7())),
         EffectKind::ReturnServer(ServerId(Uuid::now_v7())),
+        EffectKind::AdmitServer(ServerId(Uuid::now_v7())),
     ];
     kinds
         .into_iter()
