@@ -22,25 +22,25 @@ use crate::hand_out::Taker;
 use crate::load;
 use crate::part::Submit;
 use crate::work::{self, Claimed, Cursors, Task};
-use crate::{Error, RequestKey, Store, SubmitError};
+use crate::{Asked, Error, Store, SubmitError};
 
 impl Store {
     /// Gives an input to a group: it is decided and written, with its events and what must happen
     /// next, in one transaction.
     pub async fn submit(&self, group: GroupId, input: Input) -> Result<Answer, SubmitError> {
-        self.submit_for(None, group, input).await
+        self.submit_for(Asked::default(), group, input).await
     }
 
-    /// The same for a request that must not be done twice: the deployment that it makes is noted
-    /// with it.
+    /// The same for somebody who asked for it: the audit, and a request that must not be done twice, are
+    /// written with it.
     pub async fn submit_for(
         &self,
-        request: Option<RequestKey>,
+        asked: Asked,
         group: GroupId,
         input: Input,
     ) -> Result<Answer, SubmitError> {
         let (reply, answer) = oneshot::channel();
-        let submit = Submit { group, input: Box::new(input), request, reply: Some(reply) };
+        let submit = Submit { group, input: Box::new(input), asked, reply: Some(reply) };
         self.ask(Request::Submit(submit)).await.map_err(SubmitError::Store)?;
         answer.await.unwrap_or(Err(SubmitError::Store(Error::Stopping)))
     }
