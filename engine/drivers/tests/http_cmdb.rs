@@ -401,22 +401,6 @@ async fn what_cannot_be_taken_is_told_once() {
 }
 
 #[tokio::test]
-async fn nobody_waits_for_a_slow_list_and_it_is_not_lost() {
-    let server = Server::with(|settings| settings.asking.answer = Duration::from_secs(8)).await;
-    server.put(&[group("web", 1)]);
-    server.fail(Fault::Hang, 1);
-    // The first question hangs for eight seconds, the second is answered after the caller gave up, or
-    // just before.
-    let first = server.cmdb.groups().await;
-    if let Err(error) = first {
-        assert!(error.to_string().contains("is read on"), "{error}");
-        let told = tokio::time::timeout(Duration::from_secs(10), server.cmdb.changed()).await;
-        assert_eq!(told, Ok(Ok(())));
-    }
-    assert_eq!(server.cmdb.groups().await.map(|groups| groups.len()), Ok(1));
-}
-
-#[tokio::test]
 async fn nobody_there_is_no_answer() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("it is bound");
