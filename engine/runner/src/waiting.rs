@@ -82,7 +82,8 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let store = one_drain(folder.path()).await;
         let mut work = store.take_work(Arc::new(Semaphore::new(2)), 2).await.expect("work");
-        let (claim, _slot) = work.recv().await.and_then(|work| work.take()).expect("a claim");
+        let (claim, _slot) =
+            work.recv().await.and_then(capstan_store::Claimed::take).expect("a claim");
         let ports = Ports {
             load_balancers: BTreeMap::new(),
             executors: BTreeMap::new(),
@@ -93,7 +94,7 @@ mod tests {
         context.keep_waiting(claim.effect);
         context.wait_or_give_back(claim.effect, async { panic!("on purpose") }).await;
         let again = tokio::time::timeout(Duration::from_secs(20), work.recv()).await;
-        let again = again.expect("it is handed out again").and_then(|work| work.take());
+        let again = again.expect("it is handed out again").and_then(capstan_store::Claimed::take);
         assert_eq!(again.map(|(claim, _)| claim.effect), Some(claim.effect));
     }
 }

@@ -32,7 +32,7 @@ use crate::part::{Part, Parts, Submit, inputs, named, refuse_all};
 use crate::round::{Round, Writing, Written, written};
 use crate::told::tell;
 use crate::work::Cursors;
-use crate::{Asked, Error, Inner, SubmitError, claims};
+use crate::{Error, Inner, SubmitError, claims};
 
 /// Inputs in one transaction at most.
 pub(crate) const GROUP_COMMIT: usize = 128;
@@ -335,12 +335,7 @@ impl Committer {
             }
             for id in part.more.drain(..) {
                 let input = Box::new(Input::Woken { deployment: id });
-                self.own.push_back(Submit {
-                    group: *group,
-                    input,
-                    asked: Asked::default(),
-                    reply: None,
-                });
+                self.own.push_back(Submit { group: *group, input, asked: None, reply: None });
             }
         }
         if round.parts.values().any(|part| !part.changes.is_empty()) {

@@ -15,6 +15,7 @@ use capstan_core::input::Input;
 use capstan_core::state::GroupState;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
+use crate::SubmitError;
 use crate::apply::EffectKey;
 use crate::cache::fill;
 use crate::claims::Owed;
@@ -22,7 +23,6 @@ use crate::commit::{Committer, hold};
 use crate::part::{Reply, Submit};
 use crate::round::Round;
 use crate::work::{Claim, Claimed, claim_of};
-use crate::{Asked, SubmitError};
 
 /// Wait before work that could not be read is free again.
 const UNREADABLE_AGAIN: Duration = Duration::from_secs(5);
@@ -104,7 +104,7 @@ impl Committer {
         let EffectKind::RunStage(deployment, target) = effect.kind else { return };
         let input = Box::new(Input::TakenOver { deployment, target });
         let reply = Some(self.after_take_over(effect));
-        self.own.push_back(Submit { group: effect.group, input, asked: Asked::default(), reply });
+        self.own.push_back(Submit { group: effect.group, input, asked: None, reply });
     }
 
     /// When the take-over is written, the effect becomes free again, as one that nobody has begun.

@@ -23,7 +23,8 @@ pub(crate) type Reply = oneshot::Sender<Result<Answer, SubmitError>>;
 pub(crate) struct Submit {
     pub(crate) group: GroupId,
     pub(crate) input: Box<Input>,
-    pub(crate) asked: Asked,
+    /// Who asked for it, if somebody did.
+    pub(crate) asked: Option<Box<Asked>>,
     pub(crate) reply: Option<Reply>,
 }
 
@@ -103,14 +104,14 @@ impl Part {
                 (Ok(Answer::Done), Input::Act(act)) => act.deployment,
                 (Ok(_) | Err(_), _) => return None,
             };
-            Some((submit.asked.request.as_ref()?, made))
+            Some((submit.asked.as_ref()?.request.as_ref()?, made))
         })
     }
 
     /// The entries of the audit for what was accepted, each with its deployment.
     pub(crate) fn audits(&self) -> impl Iterator<Item = NewAudit> {
         self.answers.iter().filter_map(|(submit, answer)| {
-            let audit = submit.asked.audit.clone()?;
+            let audit = submit.asked.as_ref()?.audit.clone()?;
             let deployment = match answer {
                 Ok(Answer::Created(id)) => Some(*id),
                 Ok(Answer::NothingToRollBack { revoked }) => *revoked,

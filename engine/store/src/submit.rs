@@ -28,7 +28,7 @@ impl Store {
     /// Gives an input to a group: it is decided and written, with its events and what must happen
     /// next, in one transaction.
     pub async fn submit(&self, group: GroupId, input: Input) -> Result<Answer, SubmitError> {
-        self.submit_for(Asked::default(), group, input).await
+        self.give(None, group, input).await
     }
 
     /// The same for somebody who asked for it: the audit, and a request that must not be done twice, are
@@ -36,6 +36,15 @@ impl Store {
     pub async fn submit_for(
         &self,
         asked: Asked,
+        group: GroupId,
+        input: Input,
+    ) -> Result<Answer, SubmitError> {
+        self.give(Some(Box::new(asked)), group, input).await
+    }
+
+    async fn give(
+        &self,
+        asked: Option<Box<Asked>>,
         group: GroupId,
         input: Input,
     ) -> Result<Answer, SubmitError> {
