@@ -6,7 +6,7 @@ use axum::http::StatusCode;
 use capstan_core::input::{Answer, Input, Refused};
 use capstan_core::view::{DeploymentView, GroupView};
 use capstan_core::{DeploymentId, GroupId, Timestamp};
-use capstan_store::{RequestKey, Store, SubmitError};
+use capstan_store::{Asked, Store, SubmitError};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
@@ -89,17 +89,17 @@ impl App {
 
     /// Gives an input to the group's decision.
     pub(crate) async fn submit(&self, group: GroupId, input: Input) -> Result<Answer, Problem> {
-        self.submit_for(None, group, input).await
+        self.submit_for(Asked::default(), group, input).await
     }
 
-    /// The same for a request that must not make two deployments.
+    /// The same for somebody who asked for it; an accepted deed is in the audit then.
     pub(crate) async fn submit_for(
         &self,
-        request: Option<RequestKey>,
+        asked: Asked,
         group: GroupId,
         input: Input,
     ) -> Result<Answer, Problem> {
-        match self.store.submit_for(request, group, input).await {
+        match self.store.submit_for(asked, group, input).await {
             Ok(answer) => Ok(answer),
             Err(error) => Err(self.explain(error).await),
         }

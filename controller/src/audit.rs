@@ -1,9 +1,10 @@
 //! Who asked for what, with which answer: written for every write, refused ones too.
 
 use capstan_core::DeploymentId;
-use capstan_store::NewAudit;
+use capstan_store::{Asked, NewAudit};
 
 use crate::app::App;
+use crate::auth::Caller;
 use crate::problem::{Problem, chain};
 
 /// Something that a person asked for.
@@ -23,6 +24,31 @@ pub(crate) struct Deed<'a> {
     pub(crate) detail: String,
 }
 
+impl Deed<'_> {
+    /// The deed as whoever decides it writes it down, if it is accepted.
+    pub(crate) fn asked(&self, caller: &Caller) -> Asked {
+        let audit = Some(self.clone().entry("accepted"));
+        Asked { request: caller.request.clone(), audit }
+    }
+
+    fn entry(self, answer: &str) -> NewAudit {
+        NewAudit {
+            actor: self.actor.to_owned(),
+            action: self.action.to_owned(),
+            subject_kind: self.kind,
+            subject: self.subject,
+            deployment: self.deployment,
+            answer: answer.to_owned(),
+            detail: self.detail,
+        }
+    }
+
+    fn log(&self, answer: &str) {
+        let Self { actor, action, kind, subject, detail, .. } = self;
+        tracing::info!(actor, action, kind, subject, answer, detail, "write");
+    }
+}
+
 impl App {
     /// Writes down a deed and how it went, and hands its result on.
     pub(crate) async fn audited<T>(
@@ -35,34 +61,42 @@ impl App {
                 self.note(deed, "accepted").await;
                 Ok(value)
             }
-            Err(mut problem) => {
-                let detail = if deed.detail.is_empty() {
-                    problem.detail.clone()
-                } else {
-                    format!("{}: {}", deed.detail, problem.detail)
-                };
-                self.note(Deed { detail, ..deed }, problem.code).await;
-                problem.is_audited = true;
-                Err(problem)
-            }
+            Err(problem) => Err(self.audited_refusal(deed, problem).await),
         }
+    }
+
+    /// The same for a deed that was written down with what follows from it, if it was accepted.
+    pub(crate) async fn audited_unless_accepted<T>(
+        &self,
+        deed: Deed<'_>,
+        result: Result<T, Problem>,
+    ) -> Result<T, Problem> {
+        match result {
+            Ok(value) => {
+                deed.log("accepted");
+                Ok(value)
+            }
+            Err(problem) => Err(self.audited_refusal(deed, problem).await),
+        }
+    }
+
+    async fn audited_refusal(&self, deed: Deed<'_>, mut problem: Problem) -> Problem {
+        let detail = if deed.detail.is_empty() {
+            problem.detail.clone()
+        } else {
+            format!("{}: {}", deed.detail, problem.detail)
+        };
+        self.note(Deed { detail, ..deed }, problem.code).await;
+        problem.is_audited = true;
+        problem
     }
 
     /// Writes down a deed with this answer. What was done stays done when the audit cannot be
     /// written; the log then has it alone.
     pub(crate) async fn note(&self, deed: Deed<'_>, answer: &str) {
-        let Deed { actor, action, kind, subject, deployment, detail } = deed;
-        tracing::info!(actor, action, kind, subject, answer, detail, "write");
-        let audit = NewAudit {
-            actor: actor.to_owned(),
-            action: action.to_owned(),
-            subject_kind: kind,
-            subject,
-            deployment,
-            answer: answer.to_owned(),
-            detail,
-        };
-        if let Err(error) = self.store.audit(audit).await {
+        deed.log(answer);
+        let (actor, action) = (deed.actor, deed.action);
+        if let Err(error) = self.store.audit(deed.clone().entry(answer)).await {
             tracing::error!(error = chain(&error), actor, action, "the audit could not be written");
         }
     }

@@ -46,21 +46,24 @@ impl App {
         batch: Option<u32>,
     ) -> Result<DeploymentView, Problem> {
         let name = format!("deployment.{action}");
-        let result = self.act_now(caller, deployment, action, batch).await;
-        let known = !matches!(&result, Err(problem) if problem.code == "deployment_unknown");
-        let deed = Deed {
+        let mut deed = Deed {
             actor: &caller.name,
             action: &name,
             kind: "deployment",
             subject: deployment.to_string(),
-            deployment: known.then_some(deployment),
+            deployment: Some(deployment),
             detail: batch.map(|batch| format!("batch {batch}")).unwrap_or_default(),
         };
-        self.audited(deed, result).await
+        let result = self.act_now(&deed, caller, deployment, action, batch).await;
+        if matches!(&result, Err(problem) if problem.code == "deployment_unknown") {
+            deed.deployment = None;
+        }
+        self.audited_unless_accepted(deed, result).await
     }
 
     async fn act_now(
         self: &Arc<Self>,
+        deed: &Deed<'_>,
         caller: &Caller,
         deployment: DeploymentId,
         action: Action,
@@ -80,7 +83,7 @@ impl App {
             actor: caller.name.clone(),
             history: self.store.history(group).await?,
         }));
-        self.submit_for(caller.request.clone(), group, input).await?;
+        self.submit_for(deed.asked(caller), group, input).await?;
         self.deployment(deployment).await
     }
 }

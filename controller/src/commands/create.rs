@@ -91,7 +91,7 @@ impl App {
         caller: &Caller,
         request: CreateRequest,
     ) -> Result<DeploymentView, Problem> {
-        let mut deed = Deed {
+        let deed = Deed {
             actor: &caller.name,
             action: "deployment.create",
             kind: "group",
@@ -99,13 +99,13 @@ impl App {
             deployment: None,
             detail: format!("package {}, start {}", request.package, request.start),
         };
-        let result = self.create_now(caller, request).await;
-        deed.deployment = result.as_ref().ok().map(|view| view.id);
-        self.audited(deed, result).await
+        let result = self.create_now(&deed, caller, request).await;
+        self.audited_unless_accepted(deed, result).await
     }
 
     async fn create_now(
         self: &Arc<Self>,
+        deed: &Deed<'_>,
         caller: &Caller,
         request: CreateRequest,
     ) -> Result<DeploymentView, Problem> {
@@ -140,7 +140,7 @@ impl App {
             stale_after: self.settings.stale_after,
             history: self.store.history(group.id).await?,
         }));
-        let answer = self.submit_for(caller.request.clone(), group.id, input).await?;
+        let answer = self.submit_for(deed.asked(caller), group.id, input).await?;
         self.created(group.id, &answer).await
     }
 

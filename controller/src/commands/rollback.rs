@@ -42,15 +42,6 @@ pub(crate) enum RolledBack {
     Nothing(NothingToRollBack),
 }
 
-impl RolledBack {
-    fn deployment(&self) -> Option<DeploymentId> {
-        match self {
-            Self::Created(view) => Some(view.id),
-            Self::Nothing(nothing) => nothing.revoked,
-        }
-    }
-}
-
 impl App {
     /// Creates and starts a rollback of a group.
     pub(crate) async fn roll_back(
@@ -60,20 +51,21 @@ impl App {
         request: RollbackRequest,
     ) -> Result<RolledBack, Problem> {
         let detail = request.to.map(|to| format!("to {to}")).unwrap_or_default();
-        let result = self.roll_back_now(caller, group, request).await;
         let deed = Deed {
             actor: &caller.name,
             action: "group.rollback",
             kind: "group",
             subject: group.to_string(),
-            deployment: result.as_ref().ok().and_then(RolledBack::deployment),
+            deployment: None,
             detail,
         };
-        self.audited(deed, result).await
+        let result = self.roll_back_now(&deed, caller, group, request).await;
+        self.audited_unless_accepted(deed, result).await
     }
 
     async fn roll_back_now(
         &self,
+        deed: &Deed<'_>,
         caller: &Caller,
         group: GroupId,
         request: RollbackRequest,
@@ -97,7 +89,7 @@ impl App {
             stale_after: self.settings.stale_after,
             history,
         }));
-        match self.submit_for(caller.request.clone(), group, input).await? {
+        match self.submit_for(deed.asked(caller), group, input).await? {
             Answer::NothingToRollBack { revoked } => Ok(RolledBack::Nothing(NothingToRollBack {
                 answer: "nothing_to_roll_back",
                 revoked,

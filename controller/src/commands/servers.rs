@@ -25,14 +25,16 @@ impl App {
         reason: Option<String>,
     ) -> Result<ServerView, Problem> {
         let detail = reason.clone().unwrap_or_default();
+        let deed = deed(caller, "server.pull_out", server, detail);
         let result = match sentence("reason", reason) {
             Ok(reason) => {
                 let actor = caller.name.clone();
-                self.set_by_hand(server, Input::PullOut { server, actor, reason }).await
+                let input = Input::PullOut { server, actor, reason };
+                self.set_by_hand(&deed, caller, server, input).await
             }
             Err(problem) => Err(problem),
         };
-        self.audited(deed(caller, "server.pull_out", server, detail), result).await
+        self.audited_unless_accepted(deed, result).await
     }
 
     /// Puts a server back.
@@ -41,14 +43,21 @@ impl App {
         caller: &Caller,
         server: ServerId,
     ) -> Result<ServerView, Problem> {
-        let actor = caller.name.clone();
-        let result = self.set_by_hand(server, Input::PutBack { server, actor }).await;
-        self.audited(deed(caller, "server.put_back", server, String::new()), result).await
+        let deed = deed(caller, "server.put_back", server, String::new());
+        let input = Input::PutBack { server, actor: caller.name.clone() };
+        let result = self.set_by_hand(&deed, caller, server, input).await;
+        self.audited_unless_accepted(deed, result).await
     }
 
-    async fn set_by_hand(&self, server: ServerId, input: Input) -> Result<ServerView, Problem> {
+    async fn set_by_hand(
+        &self,
+        deed: &Deed<'_>,
+        caller: &Caller,
+        server: ServerId,
+        input: Input,
+    ) -> Result<ServerView, Problem> {
         let group = self.server(server).await?.group;
-        self.submit(group, input).await?;
+        self.submit_for(deed.asked(caller), group, input).await?;
         self.server(server).await
     }
 }

@@ -76,7 +76,11 @@ impl<'a> Engine<'a> {
                 }))
             }
             Task::Wake(deployment) => Input::Woken { deployment },
-            Task::Observe { .. } | Task::Drain { .. } | Task::Return { .. } | Task::Nothing => {
+            Task::Observe { .. }
+            | Task::Drain { .. }
+            | Task::Return { .. }
+            | Task::Admit { .. }
+            | Task::Nothing => {
                 self.world.store.forget_effect(claim.effect);
                 return;
             }

@@ -18,6 +18,8 @@ pub enum EffectKind {
     DrainServer(ServerId),
     /// Ask a server that was put back what it runs, and bring it into traffic if that is right.
     ReturnServer(ServerId),
+    /// Take our own mark off a server that a drain met too late (S13).
+    AdmitServer(ServerId),
 }
 
 /// One thing to do; there is at most one per kind and subject, a new one replaces the old.
@@ -33,7 +35,7 @@ pub struct Effect {
 
 impl EffectKind {
     /// The highest of [`Self::number`].
-    pub const LAST_NUMBER: i16 = 5;
+    pub const LAST_NUMBER: i16 = 6;
 
     /// Number of the kind in the database.
     pub fn number(self) -> i16 {
@@ -43,6 +45,7 @@ impl EffectKind {
             Self::ObserveServers(_) => 3,
             Self::DrainServer(_) => 4,
             Self::ReturnServer(_) => 5,
+            Self::AdmitServer(_) => 6,
         }
     }
 
@@ -51,7 +54,9 @@ impl EffectKind {
         match self {
             Self::RunStage(_, target) => target.0,
             Self::WakeDeployment(deployment) | Self::ObserveServers(deployment) => deployment.0,
-            Self::DrainServer(server) | Self::ReturnServer(server) => server.0,
+            Self::DrainServer(server) | Self::ReturnServer(server) | Self::AdmitServer(server) => {
+                server.0
+            }
         }
     }
 
@@ -61,7 +66,7 @@ impl EffectKind {
             Self::RunStage(deployment, _)
             | Self::WakeDeployment(deployment)
             | Self::ObserveServers(deployment) => Some(deployment),
-            Self::DrainServer(_) | Self::ReturnServer(_) => None,
+            Self::DrainServer(_) | Self::ReturnServer(_) | Self::AdmitServer(_) => None,
         }
     }
 
@@ -74,6 +79,7 @@ impl EffectKind {
             3 => Some(Self::ObserveServers(DeploymentId(subject))),
             4 => Some(Self::DrainServer(ServerId(subject))),
             5 => Some(Self::ReturnServer(ServerId(subject))),
+            6 => Some(Self::AdmitServer(ServerId(subject))),
             _ => None,
         }
     }

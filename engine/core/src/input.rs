@@ -97,6 +97,13 @@ pub enum Input {
         /// What the group runs: the package of its newest SUCCESS.
         current: Option<PackageRef>,
     },
+    /// Our own mark, which had come late, was removed from a server, or that was tried.
+    ServerAdmitted {
+        /// The server.
+        server: ServerId,
+        /// What the load balancer shows of it.
+        sight: Sight,
+    },
     /// The CMDB's record of the group.
     Synced {
         /// The record.

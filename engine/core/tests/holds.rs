@@ -219,15 +219,33 @@ fn the_dependency_hold_ends_when_several_looks_together_saw_every_server_stay_ou
 
 #[test]
 fn a_server_seen_in_traffic_again_is_awaited_again() {
-    let mut case = verified(4, half());
-    let bastion = case.batch(1)[0];
+    let mut case = baked(8, half());
+    case.act(Action::Rollout);
+    let out: Vec<ServerId> = case.batch(2);
+    for stage in case.world.stages() {
+        case.world.succeed(&stage);
+    }
     let hold =
         |case: &Case| case.world.of(case.id).deployment.hold(HoldReason::Dependency).is_some();
-    for _ in 0..3 {
-        case.world.hosts.get_mut(&bastion).unwrap().mark = false;
+    for _ in 0..2 {
+        for server in &out {
+            case.world.hosts.get_mut(server).unwrap().mark = false;
+        }
         case.world.look();
+        case.world.drain();
     }
-    assert!(hold(&case));
     case.world.look_but(|_| true);
     assert!(hold(&case), "a look that shows nothing clears nothing");
+    assert!(out.len() > 1);
+    let one = out[0];
+    let place = case.world.state.servers().iter().position(|row| row.id == one).unwrap();
+    // It is seen to stay out, and then in traffic once more, before the others are seen at all.
+    case.world.look_but(|other| other != place);
+    case.world.hosts.get_mut(&one).unwrap().mark = false;
+    case.world.look_but(|other| other != place);
+    case.world.drain();
+    case.world.look_but(|other| other == place);
+    assert!(hold(&case), "it was not seen to stay out since");
+    case.world.look_but(|other| other != place);
+    assert!(!hold(&case));
 }

@@ -8,6 +8,23 @@ use sim::scenario::{parse, replay, text};
 /// What went wrong, and the scenario that showed it.
 const SCENARIOS: &[(&str, &str)] = &[
     (
+        "a Markup removed a mark that had come late, and the effect that should do so stayed",
+        "group servers=9 marked=0 pools=1 dark=true bastion=true adopted=true first=In can_drain=true
+         create 1 6
+         ok 0 0
+         pull 9 0
+         ok 0 0
+         retry 0 0
+         lose 0 0
+         wont 0 0
+         lands 0 0
+         revoke 0 0
+         look 0 0
+         rollback 0 0
+         ok 0 0
+         ok 0 0",
+    ),
+    (
         "a server that left and came back while its stage ran did not count as out (S1)",
         "group servers=2 marked=0 pools=1 dark=true bastion=false adopted=false first=In
          create 1 0

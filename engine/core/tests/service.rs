@@ -191,3 +191,57 @@ fn replacing_every_server_in_one_refresh_does_not_end_the_deployment() {
     case.world.sync(true);
     assert!(!case.status().is_final(), "{:?}", case.status());
 }
+
+/// A drain that was given up on lands after the Markup: the mark is ours, and it is removed again.
+#[test]
+fn a_drain_that_lands_late_is_put_right() {
+    let mut case = baked(4, half());
+    let bastion = case.batch(1)[0];
+    let row = |case: &Case| case.world.state.server(bastion).unwrap().clone();
+    case.world.late_drains.push(bastion);
+    case.world.land(0);
+    case.world.look();
+    assert_eq!(
+        (row(&case).service, row(&case).out_because),
+        (Service::Out, Some(OutBecause::Target))
+    );
+    let told = case.world.shadow.events.last().unwrap().data.message.clone().unwrap();
+    assert!(told.contains("a drain came late"), "{told}");
+    case.world.admit_servers();
+    assert!(!case.world.hosts[&bastion].mark);
+    assert_eq!((row(&case).service, row(&case).out_because), (Service::In, None));
+    // What keeps it out once the mark is off has its own reason.
+    for dead in [true, false] {
+        case.world.late_drains.push(bastion);
+        case.world.land(0);
+        case.world.look();
+        let host = case.world.hosts.get_mut(&bastion).unwrap();
+        (host.dead, host.outside) = (dead, !dead);
+        case.world.admit_servers();
+        let because = if dead { OutBecause::Dead } else { OutBecause::Outside };
+        assert_eq!(row(&case).out_because, Some(because));
+        let host = case.world.hosts.get_mut(&bastion).unwrap();
+        (host.dead, host.outside) = (false, false);
+        case.world.look();
+        assert_eq!(row(&case).service, Service::In);
+    }
+}
+
+#[test]
+fn a_mark_that_came_late_stays_on_a_server_that_is_pulled_out_meanwhile() {
+    let mut case = baked(4, half());
+    let bastion = case.batch(1)[0];
+    case.world.late_drains.push(bastion);
+    case.world.land(0);
+    case.world.look();
+    case.pull(bastion);
+    case.world.admit_servers();
+    assert!(case.world.hosts[&bastion].mark, "nobody removes what a person wants");
+    // The act was under way already: the mark is set again.
+    case.world.hosts.get_mut(&bastion).unwrap().mark = false;
+    let sight = capstan_core::ports::Sight::Serving;
+    let late = capstan_core::input::Input::ServerAdmitted { server: bastion, sight };
+    case.world.give(late).unwrap();
+    case.world.drain();
+    assert!(case.world.hosts[&bastion].mark && case.world.state.server(bastion).unwrap().is_out());
+}

@@ -79,7 +79,8 @@ pub(crate) struct Context {
     pub(crate) room: Room,
     /// Acts on one server at its load balancer follow each other.
     pub(crate) turns: Turns,
-    waiting: Mutex<HashSet<Effect>>,
+    /// Effects that are claimed and whose jobs wait; see [`crate::waiting`].
+    pub(crate) waiting: Mutex<HashSet<Effect>>,
     scripts: Mutex<HashMap<String, Arc<Script>>>,
     locations: Mutex<HashMap<String, ReadLocations>>,
 }
@@ -141,16 +142,6 @@ impl Context {
         Arc::clone(&self.look_slots).acquire_owned().await.ok()
     }
 
-    /// An effect stays claimed while its job waits; the engine gives it back when it stops.
-    pub(crate) fn keep_waiting(&self, effect: Effect) {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).insert(effect);
-    }
-
-    /// The wait is over. `false`: the engine has stopped meanwhile and given the effect back.
-    pub(crate) fn waits_no_more(&self, effect: Effect) -> bool {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&effect)
-    }
-
     /// Hands a job to the worker; while there is none, or the engine stops, it is given back.
     pub(crate) fn enqueue(&self, job: Job) {
         let left = match self.jobs.borrow().as_ref() {
@@ -165,18 +156,6 @@ impl Context {
     /// Gives a job back to the table; the next claim begins where it was.
     pub(crate) fn give_back(&self, job: &Job) {
         self.store.return_claim(job.claim.effect);
-    }
-
-    /// Gives back everything that waits for a look.
-    pub(crate) async fn give_back_all(&self) {
-        self.jobs.send_replace(None);
-        let effects: Vec<Effect> = {
-            let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-            waiting.drain().collect()
-        };
-        if let Err(error) = self.store.give_back(&effects).await {
-            tracing::warn!(error = %chain(&error), "work could not be given back");
-        }
     }
 
     /// Asked before each act outside: a process that nobody has heard of for long does none, since others
@@ -288,17 +267,15 @@ impl Drop for Unfinished {
 }
 
 /// Does one step of a job.
-pub(crate) async fn run(mut job: Job, context: Arc<Context>) {
-    // Acts at a balancer are short, and a proof does not last while a Markup waits in line.
-    let takes_room = matches!(&job.claim.task, Task::Stage(work) if work.stage.is_order());
-    if takes_room && job.under_way.is_none() {
-        match room::ask(job, &context).await {
-            Some(admitted) => job = admitted,
-            None => return,
-        }
-    }
+pub(crate) async fn run(job: Job, context: Arc<Context>) {
     let mut unfinished = Unfinished { job: Some(job), context: Arc::clone(&context) };
     let Some(job) = unfinished.job.as_mut() else { return };
+    // Acts at a balancer are short, and a proof does not last while a Markup waits in line.
+    let takes_room = matches!(&job.claim.task, Task::Stage(work) if work.stage.is_order());
+    if takes_room && job.under_way.is_none() && !room::let_in(job, &context).await {
+        unfinished.job = None;
+        return;
+    }
     let step = step(job, &context).await;
     job.slot = None;
     match step {
@@ -339,7 +316,8 @@ fn look_wait(looks: u32) -> Duration {
 fn later(context: Arc<Context>, mut job: Job, wait: Duration) {
     let effect = job.claim.effect;
     context.keep_waiting(effect);
-    tokio::spawn(async move {
+    let waiting = Arc::clone(&context);
+    let wait = async move {
         tokio::time::sleep(wait).await;
         let permit = context.look_slot().await;
         if !context.waits_no_more(effect) {
@@ -347,7 +325,8 @@ fn later(context: Arc<Context>, mut job: Job, wait: Duration) {
         }
         job.slot = permit.map(Slot::new);
         context.enqueue(job);
-    });
+    };
+    tokio::spawn(async move { waiting.wait_or_give_back(effect, wait).await });
 }
 
 /// Submits an input until it is written or refused. What has happened outside must not be lost while
@@ -399,6 +378,9 @@ async fn step(job: &mut Job, context: &Context) -> Step {
         Task::Return { load_balancer, executor, kind, server } => {
             let names = observe::Names { load_balancer, executor, kind };
             observe::bring_back(effect, &names, &server, context).await
+        }
+        Task::Admit { load_balancer, server } => {
+            observe::remove_mark(effect, &load_balancer, &server, context).await
         }
         Task::Nothing => Step::Forget,
     };

@@ -21,6 +21,7 @@ mod room;
 mod supervise;
 mod traffic;
 mod turn;
+mod waiting;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

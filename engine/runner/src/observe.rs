@@ -141,6 +141,34 @@ pub(crate) async fn bring_back(
     Step::Done(Input::ServerReturned { server: server.server, report, sight, current })
 }
 
+/// Takes our own mark off a server that a drain met too late.
+pub(crate) async fn remove_mark(
+    effect: Effect,
+    load_balancer: &str,
+    server: &Endpoint,
+    context: &Context,
+) -> Step {
+    let turn = context.turns.take(server.server).await;
+    match context.store.is_wanted(effect).await {
+        Ok(true) => {}
+        Ok(false) => return Step::Forget,
+        Err(error) => {
+            tracing::warn!(error = %chain(&error), "a late mark cannot be removed yet");
+            return Step::LookAgain { tell: None };
+        }
+    }
+    crash::point("server.before");
+    let sight = match context.load_balancer(load_balancer) {
+        Ok(balancer) => admit(balancer.as_ref(), server, turn).await,
+        Err(error) => {
+            tracing::warn!(server = server.hostname, %error, "a late mark cannot be removed yet");
+            Sight::Unknown
+        }
+    };
+    crash::point("server.after");
+    Step::Done(Input::ServerAdmitted { server: server.server, sight })
+}
+
 async fn report(names: &Names, server: &Endpoint, context: &Context) -> Option<Report> {
     let executor = context.executor(&names.executor);
     let scripts = context.ports.scripts.scripts(&names.kind);

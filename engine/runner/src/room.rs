@@ -40,26 +40,28 @@ impl Room {
     }
 }
 
-/// Lets a stage in. `None`: it waits, or was given back.
-pub(crate) async fn ask(mut job: Job, context: &Arc<Context>) -> Option<Job> {
+/// Lets a stage in. `false`: it waits, or was given back.
+pub(crate) async fn let_in(job: &mut Job, context: &Arc<Context>) -> bool {
     let room = &context.room;
     if let Ok(permit) = Arc::clone(&room.under_way).try_acquire_owned() {
         job.under_way = Some(permit);
-        return Some(job);
+        return true;
     }
     if let Ok(place) = Arc::clone(&room.places).try_acquire_owned() {
         let effect = job.claim.effect;
         context.keep_waiting(effect);
-        drop(job);
-        tokio::spawn(wait_for_room(Arc::clone(context), effect, place));
-        return None;
+        let (waiting, context) = (Arc::clone(context), Arc::clone(context));
+        tokio::spawn(async move {
+            waiting.wait_or_give_back(effect, wait_for_room(context, effect, place)).await;
+        });
+        return false;
     }
     job.under_way = room.wait(context).await;
     if job.under_way.is_none() || is_over(&job.claim.task, context) {
-        context.give_back(&job);
-        return None;
+        context.give_back(job);
+        return false;
     }
-    Some(job)
+    true
 }
 
 async fn wait_for_room(context: Arc<Context>, effect: Effect, place: OwnedSemaphorePermit) {

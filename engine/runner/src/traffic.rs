@@ -39,10 +39,17 @@ pub(crate) async fn step(job: &mut Job, work: &Work, context: &Context) -> Step 
     drop(turn);
     let seen = match acted {
         Ok(()) => look(work, balancer).await,
+        // One that was asked for before and whose answer was lost may have happened all the same.
+        Err(DriverError::Refused(message) | DriverError::Busy(message)) if job.is_unknown => {
+            return shown_or_lost(job, work, context, balancer, &message).await;
+        }
         Err(error) => Err(error),
     };
     let seen = match seen {
         Ok(seen) => seen,
+        Err(DriverError::Refused(message) | DriverError::Busy(message)) if job.is_unknown => {
+            return lost(job, work, context, &message);
+        }
         Err(DriverError::Refused(message)) => return refused(work, &message),
         Err(DriverError::Busy(message)) => {
             return wait_or_give_up(work, context, &message, Cause::Timeout);
@@ -50,13 +57,7 @@ pub(crate) async fn step(job: &mut Job, work: &Work, context: &Context) -> Step 
         // An act that was lost is repeated; a look that was lost says nothing of the act.
         Err(DriverError::Unknown(message)) => return lost(job, work, context, &message),
     };
-    let done = match work.stage {
-        Stage::Markdown => marked_down(work, context, balancer, seen),
-        Stage::Check | Stage::Download | Stage::Install | Stage::Verify | Stage::Markup => {
-            marked_up(seen)
-        }
-    };
-    match done {
+    match shown(work, context, balancer, seen) {
         Some((result, message)) => ended(work, result, message),
         None => not_yet(job, work, context, seen),
     }
@@ -80,13 +81,39 @@ async fn unproven(
         let text = "its package was proven more than a minute ago; it must be verified again";
         return ended(work, result, Some(text.to_owned()));
     }
-    match look(work, balancer).await.map(marked_up) {
-        Ok(Some((result, message))) => ended(work, result, message),
-        Ok(None) => {
-            let text = "the answer to the act was lost, and it is not seen to have happened";
-            lost(job, work, context, text)
-        }
+    let text = "the answer to the act was lost, and it is not seen to have happened";
+    shown_or_lost(job, work, context, balancer, text).await
+}
+
+/// The answer to an act is lost, and the act is not done (again) now: the balancer is looked at (S11).
+async fn shown_or_lost(
+    job: &mut Job,
+    work: &Work,
+    context: &Context,
+    balancer: &dyn LoadBalancer,
+    text: &str,
+) -> Step {
+    match look(work, balancer).await {
+        Ok(seen) => match shown(work, context, balancer, seen) {
+            Some((result, message)) => ended(work, result, message),
+            None => lost(job, work, context, text),
+        },
         Err(error) => lost(job, work, context, &error.to_string()),
+    }
+}
+
+/// How the act has ended, if the balancer shows that it has.
+fn shown(
+    work: &Work,
+    context: &Context,
+    balancer: &dyn LoadBalancer,
+    seen: Option<Seen>,
+) -> Option<(StageResult, Option<String>)> {
+    match work.stage {
+        Stage::Markdown => marked_down(work, context, balancer, seen),
+        Stage::Check | Stage::Download | Stage::Install | Stage::Verify | Stage::Markup => {
+            marked_up(seen)
+        }
     }
 }
 

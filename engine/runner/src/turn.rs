@@ -5,8 +5,7 @@
 //! whether its act is still wanted.
 //!
 //! What is not covered: an act that another process has on its way, or a call that was given up on while
-//! the balancer still worked on it. A drain that lands so late is seen by the next look as done by somebody
-//! else, and stays until a person or the next release brings the server in.
+//! the balancer still worked on it. A drain that lands so late is seen by the next look, and put right (S13).
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -3,8 +3,8 @@
 use capstan_core::view::{AuditView, Page};
 use capstan_core::{DeploymentId, Timestamp};
 use sea_orm::{
-    ActiveModelTrait, ColumnTrait, EntityTrait, IntoActiveModel, QueryFilter, QueryOrder,
-    QuerySelect,
+    ActiveModelTrait, ColumnTrait, ConnectionTrait, EntityTrait, IntoActiveModel, QueryFilter,
+    QueryOrder, QuerySelect,
 };
 use uuid::Uuid;
 
@@ -14,29 +14,13 @@ use crate::operation::{Operation, timed};
 use crate::{Error, NewAudit, PageRequest, Store, crash};
 
 impl Store {
-    /// Adds an entry to the audit.
+    /// Adds an entry to the audit. What a group is asked for is written by [`Store::submit_for`].
     ///
     /// # Errors
     /// When the database does not answer.
     pub async fn audit(&self, new: NewAudit) -> Result<(), Error> {
         timed(Operation::Audit, async {
-            let row = Model {
-                id: Uuid::now_v7(),
-                at: self.now().as_micros(),
-                actor: new.actor,
-                action: new.action,
-                subject_kind: new.subject_kind.to_owned(),
-                subject: new.subject,
-                deployment_id: new.deployment.map(|deployment| deployment.0),
-                answer: new.answer,
-                detail: new.detail,
-            };
-            crash::point("audit.before");
-            row.into_active_model()
-                .reset_all()
-                .insert(self.writer())
-                .await
-                .map_err(Error::database("write the audit"))?;
+            insert(self.writer(), new, self.now()).await?;
             crash::point("audit.done");
             Ok(())
         })
@@ -81,4 +65,25 @@ impl Store {
         })
         .await
     }
+}
+
+pub(crate) async fn insert(
+    conn: &impl ConnectionTrait,
+    new: NewAudit,
+    now: Timestamp,
+) -> Result<(), Error> {
+    let row = Model {
+        id: Uuid::now_v7(),
+        at: now.as_micros(),
+        actor: new.actor,
+        action: new.action,
+        subject_kind: new.subject_kind.to_owned(),
+        subject: new.subject,
+        deployment_id: new.deployment.map(|deployment| deployment.0),
+        answer: new.answer,
+        detail: new.detail,
+    };
+    crash::point("audit.before");
+    let row = row.into_active_model().reset_all();
+    row.insert(conn).await.map(|_| ()).map_err(Error::database("write the audit"))
 }

@@ -411,7 +411,7 @@ impl Committer {
             }
             for id in part.more.drain(..) {
                 let input = Box::new(Input::Woken { deployment: id });
-                self.own.push_back(Submit { group: *group, input, request: None, reply: None });
+                self.own.push_back(Submit { group: *group, input, asked: None, reply: None });
             }
         }
         if round.parts.values().any(|part| !part.changes.is_empty()) {

@@ -107,7 +107,7 @@ impl Committer {
         let EffectKind::RunStage(deployment, target) = effect.kind else { return };
         let input = Box::new(Input::TakenOver { deployment, target });
         let reply = Some(self.after_take_over(effect));
-        self.own.push_back(Submit { group: effect.group, input, request: None, reply });
+        self.own.push_back(Submit { group: effect.group, input, asked: None, reply });
     }
 
     /// When the take-over is written, the effect becomes free again, as one that nobody has begun.

@@ -73,8 +73,8 @@ use inner::Inner;
 pub use error::{Error, SubmitError, chain};
 pub use told::describe_metrics;
 pub use types::{
-    DeploymentFilter, Idempotency, NewAudit, NewPackage, OutputChunk, PageRequest, QueueMetrics,
-    Registered, RequestKey, SessionRow, Settings, TargetFilter, TokenRow,
+    Asked, DeploymentFilter, Idempotency, NewAudit, NewPackage, OutputChunk, PageRequest,
+    QueueMetrics, Registered, RequestKey, SessionRow, Settings, TargetFilter, TokenRow,
 };
 pub use work::{Claim, Claimed, Task};
 

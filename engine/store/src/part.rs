@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 use crate::apply::{EffectKey, statements};
 use crate::bulk::Step;
 use crate::cache::Copy;
-use crate::{Error, RequestKey, SubmitError};
+use crate::{Asked, Error, NewAudit, RequestKey, SubmitError};
 
 /// Whoever waits for the answer to an input.
 pub(crate) type Reply = oneshot::Sender<Result<Answer, SubmitError>>;
@@ -23,8 +23,8 @@ pub(crate) type Reply = oneshot::Sender<Result<Answer, SubmitError>>;
 pub(crate) struct Submit {
     pub(crate) group: GroupId,
     pub(crate) input: Box<Input>,
-    /// The request that it comes from, if a repeat must not make another deployment.
-    pub(crate) request: Option<RequestKey>,
+    /// Who asked for it, if somebody did.
+    pub(crate) asked: Option<Box<Asked>>,
     pub(crate) reply: Option<Reply>,
 }
 
@@ -104,7 +104,21 @@ impl Part {
                 (Ok(Answer::Done), Input::Act(act)) => act.deployment,
                 (Ok(_) | Err(_), _) => return None,
             };
-            Some((submit.request.as_ref()?, made))
+            Some((submit.asked.as_ref()?.request.as_ref()?, made))
+        })
+    }
+
+    /// The entries of the audit for what was accepted, each with its deployment.
+    pub(crate) fn audits(&self) -> impl Iterator<Item = NewAudit> {
+        self.answers.iter().filter_map(|(submit, answer)| {
+            let audit = submit.asked.as_ref()?.audit.clone()?;
+            let deployment = match answer {
+                Ok(Answer::Created(id)) => Some(*id),
+                Ok(Answer::NothingToRollBack { revoked }) => *revoked,
+                Ok(Answer::Done | Answer::RefreshHeld(_)) => audit.deployment,
+                Err(_) => return None,
+            };
+            Some(NewAudit { deployment, ..audit })
         })
     }
 
@@ -159,6 +173,7 @@ pub(crate) fn named(input: &Input) -> Option<DeploymentId> {
         | Input::PutBack { .. }
         | Input::ServerDrained { .. }
         | Input::ServerReturned { .. }
+        | Input::ServerAdmitted { .. }
         | Input::Synced { .. }
         | Input::Adopt { .. } => None,
     }

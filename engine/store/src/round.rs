@@ -7,6 +7,7 @@ use std::time::Instant;
 use capstan_core::changes::{Changes, EffectChange};
 use capstan_core::effect::Effect;
 use capstan_core::{DeploymentId, Timestamp};
+use sea_orm::DatabaseTransaction;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinHandle;
 
@@ -18,7 +19,7 @@ use crate::hand_out::{Taker, due_now, is_overdue, key};
 use crate::idempotency::note_made;
 use crate::part::{Part, Parts};
 use crate::work::{Claim, claim_of};
-use crate::{Error, Inner, RequestKey, crash};
+use crate::{Error, Inner, NewAudit, RequestKey, audit, crash};
 
 /// What was decided, with everything that its transaction and what follows need.
 pub(crate) struct Round {
@@ -102,8 +103,9 @@ impl Round {
         let steps = std::mem::replace(&mut self.steps, Ok(Vec::new()));
         let made = self.parts.values().flat_map(Part::made);
         let made = made.map(|(request, id)| (request.clone(), id)).collect();
+        let noted = Noted { made, audits: self.parts.values().flat_map(Part::audits).collect() };
         let look = self.looks.then(|| (self.now, self.capacity()));
-        let task = tokio::spawn(write(Arc::clone(inner), steps, made, look));
+        let task = tokio::spawn(write(Arc::clone(inner), steps, noted, look));
         Writing { round: self, task }
     }
 }
@@ -130,24 +132,46 @@ pub(crate) async fn written(writing: &mut Option<Writing>) -> Result<Written, Er
     }
 }
 
+/// What is written of those who asked, beside what follows from it.
+struct Noted {
+    made: Vec<(RequestKey, DeploymentId)>,
+    audits: Vec<NewAudit>,
+}
+
+impl Noted {
+    const fn is_empty(&self) -> bool {
+        self.made.is_empty() && self.audits.is_empty()
+    }
+
+    async fn write(self, txn: &DatabaseTransaction, now: Timestamp) -> Result<(), Error> {
+        for (request, made) in &self.made {
+            note_made(txn, request, *made).await?;
+        }
+        for audit in self.audits {
+            audit::insert(txn, audit, now).await?;
+        }
+        Ok(())
+    }
+}
+
 /// Writes everything in one transaction. One that was in the way of another process's has lost.
 async fn write(
     inner: Arc<Inner>,
     steps: Result<Vec<Step>, Error>,
-    made: Vec<(RequestKey, DeploymentId)>,
+    noted: Noted,
     look: Option<(Timestamp, usize)>,
 ) -> Result<Written, Error> {
-    let written = write_all(&inner, steps?, made, look).await;
+    let written = write_all(&inner, steps?, noted, look).await;
     written.or_else(|error| if error.is_collision() { Ok(Written::Lost) } else { Err(error) })
 }
 
 async fn write_all(
     inner: &Inner,
     steps: Vec<Step>,
-    made: Vec<(RequestKey, DeploymentId)>,
+    noted: Noted,
     look: Option<(Timestamp, usize)>,
 ) -> Result<Written, Error> {
-    if steps.is_empty() && made.is_empty() && look.is_none() {
+    if steps.is_empty() && noted.is_empty() && look.is_none() {
         return Ok(Written::Done(Vec::new()));
     }
     crash::point("commit.begin");
@@ -156,9 +180,8 @@ async fn write_all(
     if run(&txn, steps).await? == Applied::Lost {
         return Ok(Written::Lost);
     }
-    for (request, made) in &made {
-        note_made(&txn, request, *made).await?;
-    }
+    let is_audited = !noted.audits.is_empty();
+    noted.write(&txn, inner.now()).await?;
     let found = match look {
         Some((now, limit)) => claim(&txn, &inner.member, now, limit as u64).await?,
         None => Vec::new(),
@@ -166,6 +189,9 @@ async fn write_all(
     crash::point("commit.written");
     txn.commit().await.map_err(Error::database("commit a transaction"))?;
     crash::point("commit.done");
+    if is_audited {
+        crash::point("audit.done");
+    }
     inner.note_write(None);
     metrics::histogram!("capstan_commit_seconds").record(started.elapsed().as_secs_f64());
     Ok(Written::Done(found))

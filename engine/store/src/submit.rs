@@ -21,25 +21,34 @@ use crate::hand_out::Taker;
 use crate::load;
 use crate::part::Submit;
 use crate::work::{self, Claimed, Cursors, Task};
-use crate::{Error, RequestKey, Store, SubmitError, processes};
+use crate::{Asked, Error, Store, SubmitError, processes};
 
 impl Store {
     /// Gives an input to a group: it is decided and written, with its events and what must happen
     /// next, in one transaction.
     pub async fn submit(&self, group: GroupId, input: Input) -> Result<Answer, SubmitError> {
-        self.submit_for(None, group, input).await
+        self.give(None, group, input).await
     }
 
-    /// The same for a request that must not be done twice: the deployment that it makes is noted
-    /// with it.
+    /// The same for somebody who asked for it: the audit, and a request that must not be done twice, are
+    /// written with it.
     pub async fn submit_for(
         &self,
-        request: Option<RequestKey>,
+        asked: Asked,
+        group: GroupId,
+        input: Input,
+    ) -> Result<Answer, SubmitError> {
+        self.give(Some(Box::new(asked)), group, input).await
+    }
+
+    async fn give(
+        &self,
+        asked: Option<Box<Asked>>,
         group: GroupId,
         input: Input,
     ) -> Result<Answer, SubmitError> {
         let (reply, answer) = oneshot::channel();
-        let submit = Submit { group, input: Box::new(input), request, reply: Some(reply) };
+        let submit = Submit { group, input: Box::new(input), asked, reply: Some(reply) };
         self.ask(Request::Submit(submit)).await.map_err(SubmitError::Store)?;
         answer.await.unwrap_or(Err(SubmitError::Store(Error::Stopping)))
     }
@@ -153,7 +162,7 @@ impl Store {
     }
 
     /// Whether what an effect asks for at the load balancer is still wanted; see
-    /// [`decide::wants_drain`] and [`decide::wants_return`].
+    /// [`decide::wants_drain`], [`decide::wants_return`] and [`decide::wants_admit`].
     ///
     /// # Errors
     /// When the database does not answer, or has not heard of this process for so long that others may
@@ -167,6 +176,7 @@ impl Store {
         Ok(match effect.kind {
             EffectKind::DrainServer(server) => decide::wants_drain(state, server),
             EffectKind::ReturnServer(server) => decide::wants_return(state, server),
+            EffectKind::AdmitServer(server) => decide::wants_admit(state, server),
             EffectKind::RunStage(..)
             | EffectKind::WakeDeployment(_)
             | EffectKind::ObserveServers(_) => true,

@@ -174,6 +174,15 @@ pub struct RequestKey {
     pub key: String,
 }
 
+/// Who asked for an input: written in the transaction that follows from it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Asked {
+    /// The request, if it must not be done twice.
+    pub request: Option<RequestKey>,
+    /// The entry of the audit, if the input is accepted. The deployment that it makes is filled in.
+    pub audit: Option<NewAudit>,
+}
+
 /// A part of the output of a script.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OutputChunk {

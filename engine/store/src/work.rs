@@ -88,6 +88,13 @@ pub enum Task {
         /// The server.
         server: Endpoint,
     },
+    /// Take our own mark off a server.
+    Admit {
+        /// Name of the load-balancer driver.
+        load_balancer: String,
+        /// The server.
+        server: Endpoint,
+    },
     /// There is nothing to do any more: the effect is deleted.
     Nothing,
 }
@@ -119,6 +126,12 @@ pub(crate) fn task_of(state: &GroupState, effect: Effect, cursors: &mut Cursors)
         EffectKind::ObserveServers(deployment) => observe(state, deployment, cursors),
         EffectKind::DrainServer(server) => {
             with_server(state, server, |binding, server| Task::Drain {
+                load_balancer: binding.load_balancer.clone(),
+                server: order::endpoint(binding, server),
+            })
+        }
+        EffectKind::AdmitServer(server) => {
+            with_server(state, server, |binding, server| Task::Admit {
                 load_balancer: binding.load_balancer.clone(),
                 server: order::endpoint(binding, server),
             })

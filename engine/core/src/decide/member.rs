@@ -39,6 +39,7 @@ impl Decider<'_> {
         self.server_event(id, EventType::ServerPulledOut, data);
         self.put_effect(EffectKind::DrainServer(id));
         self.changes.delete(EffectKind::ReturnServer(id));
+        self.changes.delete(EffectKind::AdmitServer(id));
         self.member_left(id);
         Ok(Answer::Done)
     }

@@ -8,6 +8,7 @@
 //! * [`adopt`]: what a group ran when it came to Capstan
 //! * [`outcome`]: how stages end
 //! * [`observe`]: what is seen of servers
+//! * [`late_mark`]: our own mark on a server that we do not keep out
 //! * [`member`]: servers that come, go and are pulled out
 //! * [`put_back`]: servers that are put back
 //! * [`sync`]: the record of the CMDB
@@ -23,6 +24,7 @@ mod adopt;
 mod advance;
 mod create;
 mod hold;
+mod late_mark;
 mod member;
 mod observe;
 mod outcome;
@@ -41,6 +43,7 @@ use crate::state::GroupState;
 use crate::{DeploymentId, Timestamp};
 
 pub use command::permitted;
+pub use late_mark::wants_admit;
 pub use observe::{LOOK_INTERVAL, wants_drain};
 pub use put_back::{RETURN_PATIENCE, return_package, wants_return};
 pub use view::view;
@@ -128,6 +131,7 @@ impl Decider<'_> {
             Input::ServerReturned { server, report, sight, current } => {
                 Ok(self.server_returned(*server, report.as_ref(), *sight, current.as_ref()))
             }
+            Input::ServerAdmitted { server, sight } => Ok(self.server_admitted(*server, *sight)),
             Input::Synced { record, confirmed } => Ok(self.synced(record, *confirmed)),
         }
     }

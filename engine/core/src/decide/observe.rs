@@ -13,6 +13,7 @@ use crate::target_status::{TargetEvent, TargetStatus};
 use crate::{DeploymentId, ServerId, Timestamp};
 
 use super::Decider;
+use super::late_mark::{came_late, has_late_mark};
 
 /// Time between two looks at the servers of a deployment under way.
 pub const LOOK_INTERVAL: Duration = Duration::from_secs(5);
@@ -59,6 +60,7 @@ impl Decider<'_> {
         match sight {
             Sight::Serving => self.see_serving(id, can_drain),
             Sight::Dead => self.see_dead(id),
+            Sight::Drained if came_late(server) => self.remove_late_mark(id),
             Sight::Drained | Sight::TakenOut if !is_out => {
                 self.server_out(id, OutBecause::Outside, "the load balancer does not send traffic");
                 self.visit_left_out(id);
@@ -84,6 +86,7 @@ impl Decider<'_> {
             (Service::Out, Some(OutBecause::Outside)) if can_drain => {
                 self.server_in(id, "the load balancer sends traffic again");
             }
+            (Service::Out, _) if can_drain && has_late_mark(server) => self.late_mark_is_off(id),
             (Service::Out, Some(OutBecause::Target | OutBecause::Person))
                 if can_drain && server.drained && !self.moves_in_traffic(id) =>
             {
@@ -214,7 +217,7 @@ impl Decider<'_> {
 
     /// A rollback left a server out as already right, and it does not serve any more: it gets a
     /// target after all.
-    fn visit_left_out(&mut self, server: ServerId) {
+    pub(super) fn visit_left_out(&mut self, server: ServerId) {
         let Some(state) = self.state.running() else { return };
         let (id, flavor) = (state.deployment.id, state.deployment.flavor);
         if flavor == Flavor::Rollback && state.place_of_server(server).is_none() {

@@ -126,6 +126,10 @@ impl Decider<'_> {
             }
         });
         let pulled = self.state.server(server).is_some_and(|row| row.pulled_out.is_some());
+        if stage == Stage::Markup && !matches!(result, StageResult::Failed { .. }) {
+            // The Markup has removed our mark, however it had come there.
+            self.changes.delete(EffectKind::AdmitServer(server));
+        }
         if stage == Stage::Markup && pulled {
             self.put_effect(EffectKind::DrainServer(server));
         }

@@ -57,7 +57,7 @@ impl Decider<'_> {
     ) -> Answer {
         self.changes.delete(EffectKind::ReturnServer(id));
         if !wants_return(self.state, id) {
-            self.undo_late_return(id);
+            self.undo_late_admit(id);
             return Answer::Done;
         }
         match returned(return_package(self.state, id, current), report, sight) {
@@ -77,9 +77,9 @@ impl Decider<'_> {
         Answer::Done
     }
 
-    /// A return that was asked for came too late: a person pulled the server out again, or a target
-    /// has it. It may have put the server into traffic, so our mark is set again.
-    fn undo_late_return(&mut self, id: ServerId) {
+    /// Our mark was removed too late: a person pulled the server out meanwhile, or a target has it. It may
+    /// be in traffic now, so our mark is set again.
+    pub(super) fn undo_late_admit(&mut self, id: ServerId) {
         let is_ours = self.state.server(id).is_some_and(|row| row.drained && !row.retired);
         if is_ours && !self.moves_in_traffic(id) {
             self.put_effect(EffectKind::DrainServer(id));

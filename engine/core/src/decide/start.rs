@@ -93,6 +93,7 @@ impl Decider<'_> {
         let server = self.target(id, place).server;
         // The target brings it in now, whoever put it back.
         self.changes.delete(EffectKind::ReturnServer(server));
+        self.changes.delete(EffectKind::AdmitServer(server));
         let mut already_out = true;
         let now = self.now;
         self.change_server(server, |server| {

@@ -76,6 +76,7 @@ impl Decider<'_> {
         self.changes.server_records.insert(id);
         self.change_server(id, |server| server.retired = true);
         self.changes.delete(EffectKind::ReturnServer(id));
+        self.changes.delete(EffectKind::AdmitServer(id));
         self.server_event(id, EventType::ServerLeft, EventData::default());
         self.member_left(id);
     }

@@ -32,6 +32,9 @@ pub fn after_input(world: &World) {
         assert!(server.drained, "pulled out carries our mark");
     }
     for server in world.state.servers().iter().filter(|server| !server.retired) {
+        let late_mark = server.out_because == Some(OutBecause::Target) && !server.drained;
+        let admits = has_effect(world, EffectKind::AdmitServer(server.id));
+        assert_eq!(late_mark, admits, "S13: a mark that came late is removed: {server:?}");
         let put_back = server.pulled_out.is_none()
             && server.out_because == Some(OutBecause::Person)
             && server.dead_since.is_some();
@@ -164,6 +167,16 @@ fn check_target(world: &World, state: &DeploymentState, target: &capstan_core::r
     let returns = has_effect(world, EffectKind::ReturnServer(server.id));
     let new = server.out_because == Some(OutBecause::New);
     assert!(!(returns && new), "a new server is not returned");
+}
+
+/// S13: after a look at all servers, and when what was to be removed is removed, our mark is only where
+/// the record wants it, or on a server that nobody gave an order to.
+pub fn marks(world: &World) {
+    for server in world.state.servers().iter().filter(|server| !server.retired && server.fence > 0)
+    {
+        let is_marked = world.can_drain && world.hosts[&server.id].mark;
+        assert!(server.drained || !is_marked, "S13: our mark came late and stays: {server:?}");
+    }
 }
 
 /// What must be true of the whole log.

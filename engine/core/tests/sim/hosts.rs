@@ -143,6 +143,9 @@ impl World {
     }
 
     pub fn lose(&mut self, stage: &Running) {
+        if stage.stage == Stage::Markdown {
+            self.late_drains.push(stage.server);
+        }
         let Running { deployment, target, key, .. } = *stage;
         let message = "no answer".to_owned();
         self.give(Input::AnswerLost { deployment, target, key, message }).unwrap();
@@ -205,11 +208,30 @@ impl World {
         }
     }
 
-    /// The load balancer does not take what is to be drained.
+    /// The load balancer does not say whether it drains what is to be drained.
     pub fn fail_drains(&mut self) {
         for server in self.servers_to(4) {
-            let problem = Some("busy".to_owned());
+            self.late_drains.push(server);
+            let problem = Some("no answer".to_owned());
             self.give(Input::ServerDrained { server, problem }).unwrap();
+        }
+    }
+
+    /// A drain that was given up on lands after all.
+    pub fn land(&mut self, number: u32) {
+        if let Some(place) = (number as usize).checked_rem(self.late_drains.len()) {
+            let server = self.late_drains.swap_remove(place);
+            self.hosts.entry(server).or_default().mark = true;
+        }
+    }
+
+    /// Removes marks that came late.
+    pub fn admit_servers(&mut self) {
+        for server in self.servers_to(6) {
+            let host = self.hosts.entry(server).or_default();
+            host.mark = false;
+            let sight = host.sight();
+            self.give(Input::ServerAdmitted { server, sight }).unwrap();
         }
     }
 

@@ -61,6 +61,8 @@ pub struct World {
     /// Compares clones before and after; off for large groups.
     pub careful: bool,
     pub can_drain: bool,
+    /// Drains that were given up on and may land yet.
+    pub late_drains: Vec<ServerId>,
     /// Deployments with more to start than one decision may.
     more: BTreeSet<DeploymentId>,
     next_server: u32,
@@ -93,6 +95,7 @@ impl World {
             stash: Vec::new(),
             careful,
             can_drain: setup.can_drain,
+            late_drains: Vec::new(),
             more: BTreeSet::new(),
             next_server: setup.servers,
         };

@@ -21,7 +21,7 @@ pub struct Step {
 }
 
 /// The words, each with its weight in random scenarios.
-pub const WORDS: [(&str, u32); 45] = [
+pub const WORDS: [(&str, u32); 47] = [
     ("ok", 40),
     ("ok_all", 8),
     ("may", 4),
@@ -67,6 +67,8 @@ pub const WORDS: [(&str, u32); 45] = [
     ("drain_fails", 1),
     ("returns", 2),
     ("bad", 1),
+    ("lands", 4),
+    ("admits", 2),
 ];
 
 impl Step {
@@ -208,6 +210,8 @@ pub fn apply(world: &mut World, step: &Step) {
         "drain" => world.drain(),
         "drain_fails" => world.fail_drains(),
         "returns" => world.return_servers(),
+        "lands" => world.land(a),
+        "admits" => world.admit_servers(),
         "bad" => drop(world.bad.insert(super::package(a % 4).id)),
         _ => match Action::from_word(word) {
             Some(action) => click(world, world.current(), action),
@@ -285,6 +289,7 @@ pub fn be_kind(world: &mut World) {
     for _ in 0..2000 {
         world.drain();
         world.return_servers();
+        world.admit_servers();
         let before = world.shadow.events.len();
         if let Some(stage) = world.stages().into_iter().next() {
             world.succeed(&stage);
@@ -295,7 +300,10 @@ pub fn be_kind(world: &mut World) {
         if world.shadow.events.len() > before {
             continue;
         }
-        let Some(id) = world.running() else { return };
+        let Some(id) = world.running() else {
+            world.admit_servers();
+            return check::marks(world);
+        };
         if !help(world, id) {
             world.pass(Duration::from_secs(6));
         }

@@ -1,6 +1,7 @@
 //! One reading of everything at a time: who asks meanwhile waits for the same one, and it goes on when
 //! nobody waits any more. Its outcome is then kept for the next one who asks.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -8,6 +9,8 @@ use capstan_core::ports::DriverError;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
+
+use crate::cmdb_records::Records;
 
 /// How long an outcome that nobody waited for is good.
 const GOOD: Duration = Duration::from_mins(1);
@@ -54,9 +57,21 @@ impl Listing {
         }
     }
 
-    /// Returns when a reading ended that somebody had given up on.
-    pub(crate) async fn ended_late(&self) {
-        self.ended.notified().await;
+    /// Returns when a reading ended that somebody had given up on, or when the CMDB, which is asked every
+    /// `poll`, has changed. For one caller at a time: a change is told once.
+    pub(crate) async fn changed<F>(&self, poll: Duration, has_changed: impl Fn() -> F)
+    where
+        F: Future<Output = bool>,
+    {
+        loop {
+            tokio::select! {
+                () = self.ended.notified() => return,
+                () = tokio::time::sleep(poll) => {}
+            }
+            if has_changed().await {
+                return;
+            }
+        }
     }
 
     fn join<F>(
@@ -95,6 +110,40 @@ impl Listing {
     }
 }
 
+/// What is wrong with the list, and with single groups that were asked for since, by id.
+pub(crate) fn all_faults(
+    records: &Records,
+    singles: &BTreeMap<String, Vec<String>>,
+) -> Vec<String> {
+    records.faults.iter().chain(singles.values().flatten()).cloned().collect()
+}
+
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(20);
+
+    /// Who gives up on a slow reading does not end it: its end is told, and its outcome is for the next.
+    #[tokio::test]
+    async fn nobody_waits_for_a_slow_list_and_it_is_not_lost() {
+        let listing = Listing::default();
+        let (end, ends) = oneshot::channel::<()>();
+        let slow = || async move { ends.await.map_err(|_| DriverError::Busy("gone".into())) };
+        let given_up = listing.read(Duration::ZERO, slow).await.expect_err("it takes longer");
+        assert!(given_up.to_string().contains("is read on"), "{given_up}");
+        end.send(()).expect("it is read on");
+        let told = listing.changed(LONG * 2, || std::future::ready(false));
+        tokio::time::timeout(LONG, told).await.expect("its end is told");
+        let again = || async { Err(DriverError::Busy("it is read again".into())) };
+        assert_eq!(listing.read(LONG, again).await, Ok(()));
+        // Its outcome is told once; the next one reads again.
+        assert!(listing.read(LONG, again).await.is_err());
+    }
 }

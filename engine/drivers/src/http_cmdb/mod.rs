@@ -24,7 +24,7 @@ pub use client::{Asking, Error};
 
 use crate::cmdb_records::{Entry, Names, Older, Read, Records, Source};
 pub(crate) use client::{Answer, Client};
-pub(crate) use listing::Listing;
+pub(crate) use listing::{Listing, all_faults};
 pub(crate) use pages::time_of;
 use pages::{Known, Pages};
 
@@ -229,22 +229,14 @@ impl Cmdb for HttpCmdb {
 
     fn faults(&self) -> Vec<String> {
         let state = self.inner.state();
-        let singles = state.single_faults.values().flatten();
-        state.records.faults.iter().chain(singles).cloned().collect()
+        all_faults(&state.records, &state.single_faults)
     }
 
     /// For one caller at a time: a change is told once.
     fn changed(&self) -> Call<'_, ()> {
         Box::pin(async {
-            loop {
-                tokio::select! {
-                    () = self.listing.ended_late() => return Ok(()),
-                    () = tokio::time::sleep(self.poll) => {}
-                }
-                if self.inner.has_changed().await {
-                    return Ok(());
-                }
-            }
+            self.listing.changed(self.poll, || self.inner.has_changed()).await;
+            Ok(())
         })
     }
 }

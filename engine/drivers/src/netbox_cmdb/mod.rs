@@ -18,7 +18,9 @@ use tokio::time::Instant;
 
 use crate::cmdb_records::{Names, Older, Read, Records, Source};
 use crate::http_cmdb::now_micros;
-use crate::http_cmdb::{Answer, Asking, Client, Error, Listing, PATIENCE, READING, apart, below};
+use crate::http_cmdb::{
+    Answer, Asking, Client, Error, Listing, PATIENCE, READING, all_faults, apart, below,
+};
 pub use map::Mapping;
 use read::Object;
 
@@ -305,22 +307,14 @@ impl Cmdb for NetboxCmdb {
 
     fn faults(&self) -> Vec<String> {
         let state = self.inner.state();
-        let singles = state.single_faults.values().flatten();
-        state.records.faults.iter().chain(singles).cloned().collect()
+        all_faults(&state.records, &state.single_faults)
     }
 
     /// For one caller at a time: a change is told once it is seen, and again until it is read.
     fn changed(&self) -> Call<'_, ()> {
         Box::pin(async {
-            loop {
-                tokio::select! {
-                    () = self.listing.ended_late() => return Ok(()),
-                    () = tokio::time::sleep(self.poll) => {}
-                }
-                if self.inner.has_changed().await {
-                    return Ok(());
-                }
-            }
+            self.listing.changed(self.poll, || self.inner.has_changed()).await;
+            Ok(())
         })
     }
 }

@@ -10,6 +10,7 @@ use capstan_core::action::Action;
 use capstan_core::checker;
 use capstan_core::config::ConfigRequest;
 use capstan_core::deployment_status::DeploymentStatus;
+use capstan_core::event::EventType;
 use capstan_core::input::{Act, Answer, Create, Input};
 use capstan_core::ports::{Clock, CmdbGroup, Executor, LoadBalancer, Queue, ScriptSource, Sight};
 use capstan_core::record::{Flavor, PackageRef};
@@ -72,6 +73,7 @@ pub(crate) struct World {
     pub(crate) group: GroupId,
     pub(crate) deployment: DeploymentId,
     pub(crate) clock: Arc<HastyClock>,
+    queue: Arc<OneQueue>,
     pub(crate) hosts: Arc<FakeExecutor>,
     pub(crate) balancer: Arc<FakeLoadBalancer>,
 }
@@ -88,8 +90,9 @@ impl World {
         let settings =
             capstan_store::Settings { stale_after: PATIENCE, ..capstan_store::Settings::new(url) };
         let (clock, queue) = (Arc::new(HastyClock::default()), Arc::new(OneQueue::default()));
+        let wakes = Arc::clone(&queue) as Arc<dyn Queue>;
         let store =
-            Store::open_with(&settings, Arc::clone(&clock) as Arc<dyn Clock>, queue).await.unwrap();
+            Store::open_with(&settings, Arc::clone(&clock) as Arc<dyn Clock>, wakes).await.unwrap();
         let (group, _) = store.sync_group(record(size), false).await.unwrap();
         let servers = store.servers(group).await.unwrap();
         let seen = servers.iter().map(|server| (server.id, Sight::Serving)).collect();
@@ -102,6 +105,7 @@ impl World {
             group,
             deployment,
             clock,
+            queue,
             hosts: Arc::new(FakeExecutor::with_rule(rule)),
             balancer: Arc::new(FakeLoadBalancer::new()),
         }
@@ -160,6 +164,27 @@ impl World {
             Ok(view) => view,
             Err(late) => panic!("it stands still ({late}): {:#?}", self.view().await),
         }
+    }
+
+    /// Lets time pass, and the engine sees what is due by now.
+    pub(crate) fn pass(&self, time: Duration) {
+        self.clock.pass(time);
+        self.queue.wake();
+    }
+
+    /// Waits until the deployment's log has an event of this type.
+    pub(crate) async fn wait_for_event(&self, kind: EventType) {
+        let mut watch = self.store.watch(self.deployment);
+        let told = tokio::time::timeout(PATIENCE, async {
+            loop {
+                let events = self.store.events(self.deployment, 0, 1000).await.unwrap();
+                if events.iter().any(|event| event.kind == kind) {
+                    return;
+                }
+                watch.changed().await.unwrap();
+            }
+        });
+        told.await.unwrap_or_else(|_| panic!("{kind:?} is told"));
     }
 
     /// The log keeps every rule, and no host ran a key twice.

@@ -7,12 +7,14 @@ use std::time::Duration;
 
 use capstan_core::input::{Answer, Input};
 use capstan_core::{GroupId, ServerId};
+use capstan_services::Database;
+use futures::FutureExt;
 use futures::future::join_all;
 use sea_orm::{ConnectionTrait, DbBackend};
 
-use super::records::{application, group_state, store};
+use super::records::{application, group_state, settings, store};
 use crate::bulk::quoted;
-use crate::{Store, SubmitError, load};
+use crate::{Error, Store, SubmitError, load};
 
 /// Enough for several full rounds.
 const SERVERS: u32 = 1_000;
@@ -149,4 +151,74 @@ async fn whoever_waits_for_a_copy_gets_one_that_is_written() {
     }
     assert!(busy.await.expect("it ends").iter().all(Result::is_ok));
     assert!(looks > 3, "the copy was let go {looks} times");
+}
+
+async fn number(store: &Store, pragma: &str) -> i64 {
+    let statement = crate::bulk::sql(store.reader(), &format!("PRAGMA {pragma}"), []);
+    let row = store.writer().query_one_raw(statement).await.expect("read").expect("a row");
+    row.try_get("", pragma).expect("a number")
+}
+
+/// A disk that is full in the middle fails the round that meets it; the one that was decided meanwhile, on
+/// copies that are thrown away, is decided again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_round_decided_ahead_of_one_that_finds_the_disk_full_is_decided_again() {
+    let database = Database::file();
+    let store = Store::open(&settings(&database)).await.expect("the store opens");
+    let (group, servers) = group(&store).await;
+    // Room for some rounds, and for all of them once a write has failed.
+    let pages = number(&store, "page_count").await;
+    sql(&store, &format!("PRAGMA max_page_count = {}", pages + 25)).await;
+    let freed = tokio::spawn({
+        let store = store.clone();
+        async move {
+            while store.inner.last_write().is_ok() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            sql(&store, &format!("PRAGMA max_page_count = {}", pages + 100_000)).await;
+        }
+    });
+    let answers = pull_out(&store, group, &servers).await;
+    freed.await.expect("a write failed");
+    let by_answer = |is_ok| {
+        let all = servers.iter().zip(&answers).filter(move |(_, answer)| answer.is_ok() == is_ok);
+        all.map(|(server, _)| *server).collect::<Vec<ServerId>>()
+    };
+    let (done, failed) = (by_answer(true), by_answer(false));
+    assert!(!done.is_empty() && !failed.is_empty(), "{} inputs failed", failed.len());
+    for error in answers.iter().filter_map(|answer| answer.as_ref().err()) {
+        // Refused by the write that failed, and not dropped.
+        assert!(matches!(error, SubmitError::Store(Error::Shared(_))), "{error:?}");
+    }
+    let (out, seqs) = written(&store, group).await;
+    let count = i64::try_from(done.len()).expect("a count");
+    assert_eq!(sorted(out), sorted(done));
+    assert_eq!(seqs, (1..=count).collect::<Vec<_>>());
+    for answer in pull_out(&store, group, &failed).await {
+        assert!(answer.is_ok(), "{answer:?}");
+    }
+    let (out, seqs) = written(&store, group).await;
+    assert_eq!(sorted(out), sorted(servers));
+    assert_eq!(seqs, (1..=i64::from(SERVERS)).collect::<Vec<_>>());
+}
+
+/// What was asked before the process let go of the store is written, though nobody waits for an answer.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_asked_before_a_shutdown_is_written() {
+    let database = Database::file();
+    let store = Store::open(&settings(&database)).await.expect("the store opens");
+    let (group, servers) = group(&store).await;
+    for server in &servers {
+        let (actor, reason) = ("ada".to_owned(), "a test".to_owned());
+        let input = Input::PullOut { server: *server, actor, reason };
+        // Asked once, and not waited for.
+        let asked = tokio::task::unconstrained(store.submit(group, input)).now_or_never();
+        assert!(asked.is_none(), "{asked:?}");
+    }
+    drop(store);
+    // The committer has the file until it has ended.
+    let store = super::open_again(&settings(&database)).await;
+    let (out, seqs) = written(&store, group).await;
+    assert_eq!(sorted(out), sorted(servers));
+    assert_eq!(seqs, (1..=i64::from(SERVERS)).collect::<Vec<_>>());
 }

@@ -1,0 +1,139 @@
+//! A store with a group of servers, an engine over it, and what both are asked.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use capstan_core::action::Action;
+use capstan_core::config::ConfigRequest;
+use capstan_core::deployment_status::DeploymentStatus;
+use capstan_core::input::{Act, Answer, Create, Input};
+use capstan_core::ports::{CmdbGroup, Executor, LoadBalancer, ScriptSource, Sight};
+use capstan_core::record::{Flavor, PackageRef};
+use capstan_core::rollback::History;
+use capstan_core::{DeploymentId, GroupId};
+use capstan_drivers::scripts::Scripts;
+use capstan_runner::{Engine, Ports, Settings};
+use capstan_store::{NewPackage, Store};
+
+use crate::recorder::Recorder;
+
+const PATIENCE: Duration = Duration::from_mins(5);
+
+/// A store with one group of `size` servers that all serve.
+pub(crate) async fn fleet(folder: &Path, size: u32) -> anyhow::Result<(Store, GroupId)> {
+    let url = format!("sqlite://{}", folder.join("bench.db").display());
+    let settings = capstan_store::Settings::new(url);
+    let store = Store::open(&settings).await?;
+    let servers: Vec<serde_json::Value> = (0..size)
+        .map(|place| {
+            serde_json::json!({
+                "id": format!("s{place}"), "hostname": format!("host-{place:05}"),
+                "ip_address": "127.0.0.1", "root": format!("/srv/{place}"),
+                "idc": (["sh", "pd"][place as usize % 2]), "pool": "a",
+            })
+        })
+        .collect();
+    let record: CmdbGroup = serde_json::from_value(serde_json::json!({
+        "id": "bench", "revision": 1, "name": "bench", "port": 80,
+        "application": {"id": "bench", "name": "bench", "bastion": "none"},
+        "health_check_url": "http://{ip}:{port}/", "load_balancer": "bench", "executor": "bench",
+        "servers": servers,
+    }))?;
+    let (group, _) = store.sync_group(record, false).await?;
+    let seen = store.servers(group).await?.iter().map(|row| (row.id, Sight::Serving)).collect();
+    let observed = Input::Observed { deployment: None, seen, can_drain: false };
+    store.submit(group, observed).await?;
+    Ok((store, group))
+}
+
+pub(crate) async fn create(store: &Store, group: GroupId) -> anyhow::Result<DeploymentId> {
+    let application = store.group(group).await?.context("the group")?.application.id;
+    let new = NewPackage {
+        application,
+        version: "1.1.0".into(),
+        sha256: "ab".repeat(32),
+        size: None,
+        locations: Vec::new(),
+        stored: true,
+    };
+    let (package, _) = store.package_register(new).await?;
+    let (set, scripts) = Scripts::new(None).scripts("generic")?;
+    store.scripts_put(&scripts).await?;
+    let create = Create {
+        package: PackageRef { id: package.id, version: package.version, sha256: package.sha256 },
+        bad: None,
+        flavor: Flavor::Rollout,
+        config: ConfigRequest::default(),
+        seed: None,
+        ignore_verify_reason: None,
+        plan_hash: None,
+        start: false,
+        actor: "bench".into(),
+        scripts: set,
+        stale_after: capstan_core::decide::STALE_AFTER,
+        history: History::default(),
+    };
+    match store.submit(group, Input::Create(Box::new(create))).await? {
+        Answer::Created(id) => Ok(id),
+        answer @ (Answer::Done | Answer::NothingToRollBack { .. } | Answer::RefreshHeld(_)) => {
+            bail!("the deployment was not created: {answer:?}")
+        }
+    }
+}
+
+pub(crate) fn engine(store: &Store, recorder: &Arc<Recorder>) -> Engine {
+    let balancer: Arc<dyn LoadBalancer> = Arc::clone(recorder) as Arc<dyn LoadBalancer>;
+    let executor: Arc<dyn Executor> = Arc::clone(recorder) as Arc<dyn Executor>;
+    let ports = Ports {
+        load_balancers: BTreeMap::from([("bench".to_owned(), balancer)]),
+        executors: BTreeMap::from([("bench".to_owned(), executor)]),
+        scripts: Arc::new(Scripts::new(None)),
+    };
+    Engine::start(store.clone(), ports, Settings::default())
+}
+
+pub(crate) async fn act(
+    store: &Store,
+    group: GroupId,
+    deployment: DeploymentId,
+    action: Action,
+) -> anyhow::Result<()> {
+    let act =
+        Act { deployment, action, batch: None, actor: "bench".into(), history: History::default() };
+    store.submit(group, Input::Act(Box::new(act))).await?;
+    Ok(())
+}
+
+pub(crate) async fn wait_until(
+    store: &Store,
+    deployment: DeploymentId,
+    wanted: impl Fn(DeploymentStatus) -> bool,
+) -> anyhow::Result<()> {
+    let mut watch = store.watch(deployment);
+    let end = tokio::time::timeout(PATIENCE, async {
+        loop {
+            let filter = capstan_store::DeploymentFilter::default();
+            let page = capstan_store::PageRequest { limit: 1, cursor: None };
+            let page = store.deployments(filter, page).await?;
+            if page.items.first().is_some_and(|brief| wanted(brief.status)) {
+                return anyhow::Ok(());
+            }
+            watch.changed().await?;
+        }
+    });
+    end.await.context("the rollout took too long")?
+}
+
+pub(crate) async fn wait_for_calls(recorder: &Recorder, count: usize) -> anyhow::Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    while recorder.calls() < count {
+        if Instant::now() > deadline {
+            bail!("the engine made too few calls");
+        }
+        tokio::task::yield_now().await;
+    }
+    Ok(())
+}
