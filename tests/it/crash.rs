@@ -238,7 +238,7 @@ async fn killed_before_the_answer_a_repeated_request_makes_nothing_twice() {
     demo.run(&[]).await;
     let mut answers = Vec::new();
     for _ in 0..2 {
-        let (status, answer) = demo.post_once("deployments", "a key", &body).await.unwrap();
+        let (status, answer) = demo.repeat("deployments", "a key", &body).await;
         assert_eq!(status, reqwest::StatusCode::CREATED, "{answer}");
         answers.push(answer["id"].clone());
     }
@@ -263,7 +263,7 @@ async fn killed_before_the_answer_a_repeated_click_is_answered() {
     demo.run(&[]).await;
     demo.wait_for(&deployment, "BAKE_SUCCESS").await;
     for _ in 0..2 {
-        let (status, answer) = demo.post_once(&path, "a key", &json!({})).await.unwrap();
+        let (status, answer) = demo.repeat(&path, "a key", &json!({})).await;
         assert_eq!(status, reqwest::StatusCode::OK, "{answer}");
         assert_eq!(answer["id"], deployment.as_str());
     }

@@ -100,6 +100,11 @@ impl Demo {
         self.folder.path().canonicalize().unwrap().join("data")
     }
 
+    /// Whether the database is a file, which one process has alone.
+    pub(crate) fn is_on_file(&self) -> bool {
+        self.database.is_none()
+    }
+
     /// The URL of the database that the demo shares with others.
     pub(crate) fn database(&self) -> &str {
         &self.database.as_ref().expect("a database on a server").url
