@@ -238,6 +238,7 @@ async fn create(store: &Store, group: GroupId) -> anyhow::Result<DeploymentId> {
         actor: "bench".into(),
         scripts: set,
         stale_after: capstan_core::decide::STALE_AFTER,
+        without: Vec::new(),
         history: History::default(),
     };
     match store.submit(group, Input::Create(Box::new(create))).await? {

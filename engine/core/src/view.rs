@@ -11,7 +11,8 @@ use crate::{ApplicationId, DeploymentId, GroupId, PackageId, ServerId, Timestamp
 
 pub(crate) use deployment::HOLD;
 pub use deployment::{
-    BatchView, DeploymentBrief, DeploymentView, HoldView, TargetView, WaitKind, WaitingFor,
+    BatchView, DeploymentBrief, DeploymentView, HoldView, OwedView, TargetView, WaitKind,
+    WaitingFor,
 };
 pub use tally::Tally;
 
@@ -151,6 +152,9 @@ pub struct ServerView {
     pub service: Service,
     /// Why it is out.
     pub out_because: Option<OutBecause>,
+    /// Since when its Markup is owed: it was released while its load balancer was bypassed.
+    #[serde(default)]
+    pub markup_owed_since: Option<Timestamp>,
     /// When its service was last seen to change.
     pub observed_at: Option<Timestamp>,
     /// The version that it runs, as far as is known.

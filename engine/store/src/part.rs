@@ -159,6 +159,7 @@ pub(crate) fn named(input: &Input) -> Option<DeploymentId> {
         | Input::PutBack { .. }
         | Input::ServerDrained { .. }
         | Input::ServerReturned { .. }
+        | Input::Dependency { .. }
         | Input::Synced { .. }
         | Input::Adopt { .. } => None,
     }

@@ -44,7 +44,8 @@ fn applications() -> TableCreateStatement {
 ///
 /// `version` is raised by every transaction that changes the group, its servers or its deployments;
 /// whoever does not hit the version that it has read has lost and reads again. `seq` numbers the
-/// group's own events. `binding` is what a deployment freezes.
+/// group's own events. `binding` is what a deployment freezes; `dependencies` are those that are not
+/// usable. Both are JSON.
 fn groups() -> TableCreateStatement {
     Table::create()
         .table("groups")
@@ -61,6 +62,7 @@ fn groups() -> TableCreateStatement {
         .col(text_null("refresh_held"))
         .col(big("version"))
         .col(big("seq"))
+        .col(text_null("dependencies"))
         .foreign_key(&mut refers("groups", "application_id", "applications"))
         .take()
 }
@@ -88,7 +90,7 @@ fn servers() -> TableCreateStatement {
 /// `server_states`: what Capstan knows of each server, one row per row of `servers`.
 ///
 /// It stands apart because it changes with every stage while `servers` changes with the CMDB.
-/// `fence` is the last one given out and only grows (S7).
+/// `fence` is the last one given out and only grows (S7). `markup_owed` is JSON (S12).
 fn server_states() -> TableCreateStatement {
     Table::create()
         .table("server_states")
@@ -101,6 +103,7 @@ fn server_states() -> TableCreateStatement {
         .col(big_null("dead_since"))
         .col(flag("drained"))
         .col(flag("drained_again"))
+        .col(text_null("markup_owed"))
         .col(id_null("running_package"))
         .col(name_null("running_version"))
         .col(big_null("running_proven_at"))

@@ -7,6 +7,7 @@
 //! * [`create`]: new deployments, rollbacks
 //! * [`adopt`]: what a group ran when it came to Capstan
 //! * [`outcome`]: how stages end
+//! * [`dependency`]: what is broken or cut off: holds, bypasses and debts
 //! * [`observe`]: what is seen of servers
 //! * [`member`]: servers that come, go and are pulled out
 //! * [`put_back`]: servers that are put back
@@ -22,6 +23,7 @@ pub mod command;
 mod adopt;
 mod advance;
 mod create;
+mod dependency;
 mod hold;
 mod member;
 mod observe;
@@ -127,6 +129,9 @@ impl Decider<'_> {
             }
             Input::ServerReturned { server, report, sight, current } => {
                 Ok(self.server_returned(*server, report.as_ref(), *sight, current.as_ref()))
+            }
+            Input::Dependency { name, impaired } => {
+                Ok(self.dependency_changed(name, impaired.as_ref()))
             }
             Input::Synced { record, confirmed } => Ok(self.synced(record, *confirmed)),
         }

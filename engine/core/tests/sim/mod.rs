@@ -61,6 +61,8 @@ pub struct World {
     /// Compares clones before and after; off for large groups.
     pub careful: bool,
     pub can_drain: bool,
+    /// Whether calls to the load balancer are made and answered.
+    pub balancer_answers: bool,
     /// Deployments with more to start than one decision may.
     more: BTreeSet<DeploymentId>,
     next_server: u32,
@@ -93,6 +95,7 @@ impl World {
             stash: Vec::new(),
             careful,
             can_drain: setup.can_drain,
+            balancer_answers: true,
             more: BTreeSet::new(),
             next_server: setup.servers,
         };
@@ -174,7 +177,8 @@ impl World {
             self.more.insert(*id);
         }
         check::took(self, &decision.changes.events);
-        if self.careful {
+        if let Some(before) = &before {
+            check::took_from(self, before, &decision.changes.events);
             check::after_input(self);
         }
         Ok(decision.answer)
@@ -219,6 +223,7 @@ impl World {
             actor: "ann".into(),
             scripts: scripts(),
             stale_after: self.stale_after,
+            without: Vec::new(),
             history: self.history(),
         }
     }
@@ -245,6 +250,7 @@ impl World {
             actor: "bob".into(),
             scripts: scripts(),
             stale_after: self.stale_after,
+            without: Vec::new(),
             history: self.history(),
         };
         self.give(Input::Rollback(Box::new(rollback)))

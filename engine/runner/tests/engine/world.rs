@@ -221,6 +221,7 @@ pub(crate) async fn draft(
         actor: "test".into(),
         scripts: set,
         stale_after: capstan_core::decide::STALE_AFTER,
+        without: Vec::new(),
         history: History::default(),
     };
     match store.submit(group, Input::Create(Box::new(create))).await.unwrap() {
