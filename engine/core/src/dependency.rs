@@ -227,6 +227,8 @@ pub trait Breakers: Send + Sync {
     fn reports(&self) -> Vec<BreakerReport>;
     /// Sets the hand switches: what is named is not called from here on, everything else may be.
     fn cut_off(&self, names: &std::collections::BTreeSet<String>);
+    /// Whether calls to a dependency are made now, as far as this process knows.
+    fn is_usable(&self, name: &str) -> bool;
     /// Waits until a breaker changed its state since the last call ended; several changes may count
     /// as one.
     fn changed(&self) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send + '_>>;

@@ -6,6 +6,7 @@ mod tally;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::dependency::{BreakerState, DependencyKind};
 use crate::record::{Bad, BastionRule, Location, OnLbFailure, OutBecause, PulledOut, Service};
 use crate::{ApplicationId, DeploymentId, GroupId, PackageId, ServerId, Timestamp};
 
@@ -161,6 +162,38 @@ pub struct ServerView {
     pub version: Option<String>,
     /// When that was last proven; null with a version: an Install began and nothing was proven since.
     pub proven_at: Option<Timestamp>,
+}
+
+/// A person cut a dependency off.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct CutOff {
+    /// Who.
+    pub by: String,
+    /// Why.
+    pub reason: String,
+    /// Since when.
+    pub since: Timestamp,
+    /// When it ends by itself; null: when a person restores it.
+    pub expires_at: Option<Timestamp>,
+}
+
+/// An outside dependency.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct DependencyView {
+    /// Its name: its section in the configuration.
+    pub name: String,
+    /// What it is.
+    pub kind: DependencyKind,
+    /// What its circuit breaker does with calls, as long as nobody cut it off.
+    pub state: BreakerState,
+    /// Since when the breaker is closed, or is not.
+    pub since: Timestamp,
+    /// The error that opened it last.
+    pub last_error: Option<String>,
+    /// Whether a person cut it off: then no call is made.
+    pub cut_off: Option<CutOff>,
+    /// How many groups are released through it now; of the CMDB and the package store, all.
+    pub groups: u32,
 }
 
 /// A package.
