@@ -256,6 +256,7 @@ fn engine(store: &Store, recorder: &Arc<Recorder>) -> Engine {
         load_balancers: BTreeMap::from([("bench".to_owned(), balancer)]),
         executors: BTreeMap::from([("bench".to_owned(), executor)]),
         scripts: Arc::new(Scripts::new(None)),
+        breakers: Arc::new(capstan_drivers::breaker::Switchboard::default()),
     };
     Engine::start(store.clone(), ports, Settings::default())
 }

@@ -12,7 +12,7 @@ use crate::columns::{
 
 pub(super) fn schema(backend: DbBackend) -> Schema {
     (
-        vec![applications(), groups(), servers(), by_key(server_states(), backend)],
+        vec![applications(), groups(), servers(), by_key(server_states(), backend), dependencies()],
         vec![
             unique("applications", &["external_id"]),
             unique("applications", &["name"]),
@@ -64,6 +64,25 @@ fn groups() -> TableCreateStatement {
         .col(big("seq"))
         .col(text_null("dependencies"))
         .foreign_key(&mut refers("groups", "application_id", "applications"))
+        .take()
+}
+
+/// `dependencies`: outside systems, by the name of their section in the configuration. `state` is what
+/// the circuit breaker does; with `cut_off_at` a person cut the dependency off.
+fn dependencies() -> TableCreateStatement {
+    Table::create()
+        .table("dependencies")
+        .col(name("name").primary_key())
+        .col(word("kind"))
+        .col(word("state"))
+        .col(big("since"))
+        .col(text_null("last_error"))
+        .col(big_null("cut_off_at"))
+        .col(name_null("cut_off_by"))
+        .col(text_null("cut_off_reason"))
+        .col(big_null("cut_off_until"))
+        .check(one_of("kind", &["load_balancer", "executor", "cmdb", "package_store"]))
+        .check(one_of("state", &["closed", "open", "half_open"]))
         .take()
 }
 
