@@ -11,7 +11,7 @@ use crate::world::{World, id};
 const NOBODY: &str = "0193a5c0-0000-7000-8000-00000000dead";
 
 /// A call, and how it is refused.
-struct Case {
+pub(crate) struct Case {
     method: Method,
     path: String,
     body: Value,
@@ -20,7 +20,7 @@ struct Case {
     says: &'static str,
 }
 
-fn case(
+pub(crate) fn case(
     method: Method,
     path: impl Into<String>,
     body: Value,
@@ -31,7 +31,7 @@ fn case(
 }
 
 /// Sends every case and compares everything that is kept, before and after.
-async fn refused(world: &World, cases: Vec<Case>) {
+pub(crate) async fn refused(world: &World, cases: Vec<Case>) {
     let before = world.dump().await;
     for case in cases {
         let label = format!("{} {} {}", case.method, case.path, case.body);
@@ -181,46 +181,6 @@ async fn a_busy_group_and_actions_that_are_not_allowed_are_refused() {
     let actions = world.items(&format!("{path}/actions")).await;
     let answers: Vec<&str> = actions.iter().filter_map(|it| it["answer"].as_str()).collect();
     assert!(answers.contains(&"action_not_allowed") && answers.contains(&"invalid"), "{answers:?}");
-}
-
-#[tokio::test]
-async fn a_hand_switch_is_set_with_a_reason_for_a_known_dependency_only() {
-    let (world, _) = World::with_group().await;
-    let invalid = (422, "invalid");
-    let put = |body: Value, refusal: (u16, &'static str), says: &'static str| {
-        case(Method::PUT, "/api/v1/dependencies/cmdb", body, refusal, says)
-    };
-    let cut = |with: (&str, Value)| {
-        let mut body = json!({"cut_off": true, "reason": "it is slow"});
-        body[with.0] = with.1;
-        body
-    };
-    refused(
-        &world,
-        vec![
-            put(json!({}), invalid, "cut_off"),
-            put(json!({"cut_off": true}), invalid, "reason"),
-            put(json!({"cut_off": "yes", "reason": "x"}), invalid, "cut_off"),
-            put(cut(("reason", json!(" "))), invalid, "reason"),
-            put(cut(("reason", json!("x".repeat(501)))), invalid, "500"),
-            put(cut(("why", json!("y"))), invalid, "why"),
-            put(cut(("expires_at", json!("soon"))), invalid, "expires_at"),
-            put(cut(("expires_at", json!("2020-01-01T00:00:00Z"))), invalid, "still to come"),
-            put(
-                json!({"cut_off": false, "expires_at": "2999-01-01T00:00:00Z"}),
-                invalid,
-                "expires_at",
-            ),
-            case(
-                Method::PUT,
-                "/api/v1/dependencies/load_balancer.mars",
-                json!({"cut_off": true, "reason": "x"}),
-                (404, "dependency_unknown"),
-                "load_balancer.edge",
-            ),
-        ],
-    )
-    .await;
 }
 
 #[tokio::test]

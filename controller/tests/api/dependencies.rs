@@ -3,6 +3,7 @@
 use axum::http::Method;
 use serde_json::{Value, json};
 
+use crate::bad_input::{case, refused};
 use crate::world::{Reply, World, id};
 
 const EDGE: &str = "/api/v1/dependencies/load_balancer.edge";
@@ -79,4 +80,44 @@ async fn a_release_goes_out_from_the_cache_while_the_cmdb_is_away_and_says_how_o
     assert_eq!(without["dependency"], "cmdb", "{view}");
     let text = without["text"].as_str().expect("a sentence");
     assert!(text.contains("no answer") && text.contains(" s old"), "{text}");
+}
+
+#[tokio::test]
+async fn a_hand_switch_is_set_with_a_reason_for_a_known_dependency_only() {
+    let (world, _) = World::with_group().await;
+    let invalid = (422, "invalid");
+    let put = |body: Value, refusal: (u16, &'static str), says: &'static str| {
+        case(Method::PUT, "/api/v1/dependencies/cmdb", body, refusal, says)
+    };
+    let cut = |with: (&str, Value)| {
+        let mut body = json!({"cut_off": true, "reason": "it is slow"});
+        body[with.0] = with.1;
+        body
+    };
+    refused(
+        &world,
+        vec![
+            put(json!({}), invalid, "cut_off"),
+            put(json!({"cut_off": true}), invalid, "reason"),
+            put(json!({"cut_off": "yes", "reason": "x"}), invalid, "cut_off"),
+            put(cut(("reason", json!(" "))), invalid, "reason"),
+            put(cut(("reason", json!("x".repeat(501)))), invalid, "500"),
+            put(cut(("why", json!("y"))), invalid, "why"),
+            put(cut(("expires_at", json!("soon"))), invalid, "expires_at"),
+            put(cut(("expires_at", json!("2020-01-01T00:00:00Z"))), invalid, "still to come"),
+            put(
+                json!({"cut_off": false, "expires_at": "2999-01-01T00:00:00Z"}),
+                invalid,
+                "expires_at",
+            ),
+            case(
+                Method::PUT,
+                "/api/v1/dependencies/load_balancer.mars",
+                json!({"cut_off": true, "reason": "x"}),
+                (404, "dependency_unknown"),
+                "load_balancer.edge",
+            ),
+        ],
+    )
+    .await;
 }

@@ -7,16 +7,17 @@
 //! it is open calls answer [`DriverError::Busy`]: nothing happened. After a while it lets single calls
 //! through as probes, and closes when enough of them were answered.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::pin::Pin;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use capstan_core::ServerId;
-use capstan_core::dependency::{BreakerReport, BreakerState, Breakers, DependencyKind};
+use capstan_core::dependency::{BreakerReport, BreakerState, DependencyKind};
 use capstan_core::ports::DriverError;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
+
+pub use crate::switchboard::Switchboard;
 
 /// Gauge of what becomes of calls to a dependency: 0 they are made, 1 probes are, 2 none is since it was
 /// found broken, 3 none is since a person cut it off.
@@ -107,7 +108,7 @@ impl Breaker {
         Self::with_changes(name, kind, settings, Arc::default())
     }
 
-    fn with_changes(
+    pub(crate) fn with_changes(
         name: &str,
         kind: DependencyKind,
         settings: Settings,
@@ -260,7 +261,7 @@ impl Breaker {
     }
 
     /// Sets or takes back the hand switch.
-    fn switch(&self, is_cut_off: bool) {
+    pub(crate) fn switch(&self, is_cut_off: bool) {
         let changed = self
             .is_cut_off
             .send_if_modified(|now| std::mem::replace(now, is_cut_off) != is_cut_off);
@@ -271,6 +272,16 @@ impl Breaker {
         }
     }
 
+    /// Whether calls are refused now.
+    pub(crate) fn refuses(&self) -> bool {
+        let is_open = match self.lock().phase {
+            Phase::Closed | Phase::HalfOpen { .. } => false,
+            // Then somebody must ask, or it would never be known to answer again.
+            Phase::Open { until } => Instant::now() < until,
+        };
+        is_open || *self.is_cut_off.borrow()
+    }
+
     /// Waits until the hand switch stands so.
     pub(crate) async fn until_cut_off(&self, is_cut_off: bool) {
         let mut switch = self.is_cut_off.subscribe();
@@ -278,7 +289,7 @@ impl Breaker {
         drop(switch.wait_for(|now| *now == is_cut_off).await);
     }
 
-    fn report(&self) -> BreakerReport {
+    pub(crate) fn report(&self) -> BreakerReport {
         let state = self.lock();
         // Told each time: whoever installs a recorder may do so later.
         self.tell_metric(state.phase.state());
@@ -345,61 +356,5 @@ impl Drop for Permit<'_> {
         if !self.is_over {
             self.breaker.idle(self.is_probe);
         }
-    }
-}
-
-/// The breakers of this process.
-#[derive(Debug, Default)]
-pub struct Switchboard {
-    settings: Settings,
-    breakers: Mutex<BTreeMap<String, Arc<Breaker>>>,
-    changed: Arc<Notify>,
-}
-
-impl Switchboard {
-    /// Without any breaker yet.
-    pub fn new(settings: Settings) -> Self {
-        Self { settings, ..Self::default() }
-    }
-
-    /// The breaker of a dependency; it is made by the first call.
-    pub fn breaker(&self, name: &str, kind: DependencyKind) -> Arc<Breaker> {
-        let mut breakers = self.lock();
-        let made = || {
-            let changed = Arc::clone(&self.changed);
-            Arc::new(Breaker::with_changes(name, kind, self.settings, changed))
-        };
-        Arc::clone(breakers.entry(name.to_owned()).or_insert_with(made))
-    }
-
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Breaker>>> {
-        self.breakers.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Breakers for Switchboard {
-    fn reports(&self) -> Vec<BreakerReport> {
-        self.lock().values().map(|breaker| breaker.report()).collect()
-    }
-
-    fn cut_off(&self, names: &BTreeSet<String>) {
-        for (name, breaker) in &*self.lock() {
-            breaker.switch(names.contains(name));
-        }
-    }
-
-    fn is_usable(&self, name: &str) -> bool {
-        self.lock().get(name).is_none_or(|breaker| {
-            let refuses = match breaker.lock().phase {
-                Phase::Closed | Phase::HalfOpen { .. } => false,
-                // Then somebody must ask, or it would never be known to answer again.
-                Phase::Open { until } => Instant::now() < until,
-            };
-            !*breaker.is_cut_off.borrow() && !refuses
-        })
-    }
-
-    fn changed(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
-        Box::pin(self.changed.notified())
     }
 }

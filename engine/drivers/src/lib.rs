@@ -29,3 +29,4 @@ pub mod noop;
 pub mod packages;
 pub mod registry;
 pub mod scripts;
+mod switchboard;

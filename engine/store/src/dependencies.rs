@@ -46,12 +46,13 @@ impl Store {
     /// When the database does not answer.
     pub async fn dependencies(&self) -> Result<Vec<DependencyView>, Error> {
         timed(Operation::Dependencies, async {
-            let uses = self.uses(None).await?;
+            let groups = self.uses(None).await?;
             let rows = self.dependency_rows().await?;
             rows.into_iter()
                 .map(|row| {
-                    let users = uses.iter().filter(|uses| uses.names.contains(&row.name)).count();
-                    view(row, users, uses.len())
+                    let users =
+                        groups.iter().filter(|group| group.names.contains(&row.name)).count();
+                    view(row, users, groups.len())
                 })
                 .collect()
         })

@@ -92,16 +92,13 @@ impl Standing {
         let to = event.data.to.as_deref().and_then(TargetStatus::from_word)?;
         let starts = matches!(to, TargetStatus::MarkdownRunning | TargetStatus::MarkupRunning);
         let told = event.data.bypassed == Some(true);
-        let acts = match event.kind {
-            EventType::TargetStatus => starts && told != self.bypassed,
-            EventType::TargetTry => starts && self.bypassed,
-            _ => false,
-        };
-        if acts {
+        let is_status = event.kind == EventType::TargetStatus;
+        let is_try = event.kind == EventType::TargetTry;
+        if starts && (is_status && told != self.bypassed || is_try && self.bypassed) {
             return Some(format!("{to}, told as bypassed: {told}, is: {}", self.bypassed));
         }
         let serves = event.data.service == Some(Service::In) && was != Some(Was::InService);
-        (told && serves && event.kind == EventType::TargetStatus)
+        (told && serves && is_status)
             .then(|| format!("{to} was bypassed and brings a server into service"))
     }
 

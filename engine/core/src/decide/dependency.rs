@@ -173,25 +173,25 @@ impl Decider<'_> {
                 true
             }
             (Some(detail), Some(hold)) if hold.detail != detail => {
-                self.change_hold_detail(id, detail);
+                self.change_hold_detail(id, &detail);
                 false
             }
             (None, Some(hold)) if hold.doubted.is_empty() => {
                 self.clear_hold(id, HoldReason::Dependency)
             }
             (None, Some(hold)) if hold.detail != super::observe::DOUBT => {
-                self.change_hold_detail(id, super::observe::DOUBT.to_owned());
+                self.change_hold_detail(id, super::observe::DOUBT);
                 false
             }
             (Some(_) | None, Some(_)) | (None, None) => false,
         }
     }
 
-    fn change_hold_detail(&mut self, id: DeploymentId, detail: String) {
+    fn change_hold_detail(&mut self, id: DeploymentId, detail: &str) {
         self.change_deployment(id, |deployment| {
             let holds = deployment.holds.iter_mut();
             for hold in holds.filter(|hold| hold.reason == HoldReason::Dependency) {
-                hold.detail.clone_from(&detail);
+                detail.clone_into(&mut hold.detail);
             }
         });
     }

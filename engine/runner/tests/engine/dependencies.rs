@@ -141,7 +141,7 @@ async fn a_cut_ends_by_itself_and_a_new_process_knows_of_it() {
         by: "ann".into(),
         reason: "maintenance".into(),
         since: world.store.now(),
-        expires_at: Some(world.store.now() + std::time::Duration::from_secs(600)),
+        expires_at: Some(world.store.now() + std::time::Duration::from_mins(10)),
     };
     world.store.dependency_switch(EDGE, Some(cut)).await.unwrap();
     engine.stop().await;
