@@ -13,7 +13,7 @@ use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 /// A release allocates and frees many small rows on several threads. In the rollout benchmark glibc's
-/// allocator was slower (by 10 to 20 %) and the process larger. SQLite uses it too (`override`): another 10 %.
+/// allocator was slower (by 10 to 20 %) and the process larger. `SQLite` uses it too (`override`): another 10 %.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
