@@ -17,8 +17,8 @@ async fn a_cut_outlives_a_kill_and_what_was_released_meanwhile_is_brought_in_aft
     let (status, answer) = demo.call(Method::PUT, NONE, Some(cut)).await;
     assert_eq!(status, StatusCode::OK, "{answer}");
     demo.act(&deployment, "bake").await;
-    let baked = demo.wait_for(&deployment, "BAKE_SUCCESS").await;
-    assert_eq!((baked.out, baked.owed.len(), baked.most_ours), (1, 1, Some(1)));
+    let bastion = demo.wait_for(&deployment, "BAKE_SUCCESS").await;
+    assert_eq!((bastion.out, bastion.owed.len(), bastion.most_ours), (1, 1, Some(1)));
     demo.act(&deployment, "rollout").await;
     let braked = demo.wait_for(&deployment, "ROLLOUT_BRAKED").await;
     assert!(braked.holds[0].detail.contains("bypassed"), "{:?}", braked.holds);

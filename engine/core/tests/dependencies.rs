@@ -402,7 +402,7 @@ fn the_checker_counts_who_is_out_by_us() {
 #[test]
 fn a_stage_is_never_called_markup_before_verify_even_when_bypassed() {
     let mut case = verified(4, half());
-    case.world.pass(Duration::from_secs(120));
+    case.world.pass(Duration::from_mins(2));
     cut_off(&mut case);
     case.act(Action::Bake);
     let bastion = case.batch(1)[0];

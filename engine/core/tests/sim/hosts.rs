@@ -169,7 +169,10 @@ impl World {
     pub fn some_acts_happen(&mut self, number: u32) {
         let acts = self.stages().into_iter().zip(0..);
         for (stage, place) in acts.filter(|(stage, _)| !stage.stage.is_order()) {
-            if self.balancer_answers && stage.due_at <= self.now && (place + number) % 2 == 0 {
+            if self.balancer_answers
+                && stage.due_at <= self.now
+                && (place + number).is_multiple_of(2)
+            {
                 self.truth(&stage);
             }
         }

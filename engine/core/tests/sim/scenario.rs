@@ -336,9 +336,9 @@ fn pay_all(world: &mut World) {
         world.return_servers();
         world.pass(Duration::from_secs(61));
     }
-    let owes =
+    let is_debtor =
         |server: &&capstan_core::record::Server| server.markup_owed.is_some() && !server.retired;
-    let owed = world.state.servers().iter().find(owes);
+    let owed = world.state.servers().iter().find(is_debtor);
     assert_eq!(owed, None, "S12: a Markup is owed for ever");
 }
 
