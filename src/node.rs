@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use anyhow::Context;
 use capstan_controller::Controller;
+use capstan_core::dependency::{CMDB, DependencyKind, PACKAGES, executor, load_balancer};
 use capstan_core::ports::{Cmdb, Executor, LoadBalancer, ScriptSource};
+use capstan_drivers::breaker::{self, Switchboard};
 use capstan_drivers::cmdb_records::Names;
 use capstan_drivers::file_cmdb::FileCmdb;
 use capstan_drivers::guard::Guard;
@@ -48,6 +50,8 @@ pub(crate) struct Settings {
     /// Folders below which instances may lie on this machine.
     pub(crate) roots: Vec<PathBuf>,
     pub(crate) processes: usize,
+    /// When circuit breakers open and close.
+    pub(crate) breaker: breaker::Settings,
     /// How long a server has to answer its health URL when it is looked at.
     pub(crate) health_timeout: Duration,
     pub(crate) engine: capstan_runner::Settings,
@@ -113,6 +117,7 @@ impl Node {
                 load_balancers: drivers.load_balancers,
                 executors: drivers.executors,
                 scripts: drivers.scripts,
+                breakers: drivers.switches,
             };
             let settings = capstan_runner::Settings { package_base_url: url, ..settings.engine };
             Engine::start(store.clone(), ports, settings)
@@ -168,19 +173,25 @@ struct Drivers {
     load_balancers: BTreeMap<String, Arc<dyn LoadBalancer>>,
     executors: BTreeMap<String, Arc<dyn Executor>>,
     scripts: Arc<dyn ScriptSource>,
+    switches: Arc<Switchboard>,
 }
 
 fn drivers(settings: &Settings) -> anyhow::Result<Drivers> {
     let none: Arc<dyn LoadBalancer> =
         Arc::new(NoLoadBalancer::with_timeout(settings.health_timeout)?);
-    let none: Arc<dyn LoadBalancer> = Arc::new(Guard::load_balancer("none", none));
+    let switches = Arc::new(Switchboard::new(settings.breaker));
+    let breaker = switches.breaker(&load_balancer("none"), DependencyKind::LoadBalancer);
+    let none: Arc<dyn LoadBalancer> =
+        Arc::new(Guard::load_balancer("none", none).with_breaker(breaker));
     let local = LocalExecutor::new(settings.data_dir.join("executor"), settings.roots.clone())?;
     let local: Arc<dyn Executor> = Arc::new(local.with_processes(settings.processes));
-    let local: Arc<dyn Executor> = Arc::new(Guard::executor("local", local));
+    let breaker = switches.breaker(&executor("local"), DependencyKind::Executor);
+    let local: Arc<dyn Executor> = Arc::new(Guard::executor("local", local).with_breaker(breaker));
     Ok(Drivers {
         load_balancers: BTreeMap::from([("none".to_owned(), none)]),
         executors: BTreeMap::from([("local".to_owned(), local)]),
         scripts: Arc::new(Scripts::new(None)),
+        switches,
     })
 }
 
@@ -194,7 +205,8 @@ async fn cmdb(source: &CmdbSource, drivers: &Drivers) -> anyhow::Result<Arc<dyn 
         CmdbSource::Http(settings) => ("http", Arc::new(HttpCmdb::new(settings, names)?)),
         CmdbSource::Netbox(settings) => ("netbox", Arc::new(NetboxCmdb::new(settings, names)?)),
     };
-    Ok(Arc::new(Guard::cmdb(name, cmdb)))
+    let breaker = drivers.switches.breaker(CMDB, DependencyKind::Cmdb);
+    Ok(Arc::new(Guard::cmdb(name, cmdb).with_breaker(breaker)))
 }
 
 fn controller(
@@ -205,9 +217,10 @@ fn controller(
 ) -> anyhow::Result<Controller> {
     let packages = FilePackageStore::open(&settings.packages_dir, settings.max_package_bytes)?;
     let metrics = recorder()?;
+    let breaker = drivers.switches.breaker(PACKAGES, DependencyKind::PackageStore);
     let ports = capstan_controller::Ports {
         cmdb,
-        packages: Arc::new(packages),
+        packages: Arc::new(Guard::packages("file", Arc::new(packages)).with_breaker(breaker)),
         load_balancers: drivers.load_balancers.clone(),
         executors: drivers.executors.clone(),
         scripts: Arc::clone(&drivers.scripts),

@@ -78,6 +78,7 @@ fn settings(config: &Config) -> anyhow::Result<Settings> {
         max_package_bytes: config.packages.max_bytes,
         roots: config.executor.local.roots.clone(),
         processes: config.executor.local.processes,
+        breaker: config.breaker,
         health_timeout: config.load_balancer.none.timeout,
         engine: capstan_runner::Settings {
             slots: config.engine.slots,

@@ -74,6 +74,7 @@ pub(crate) async fn create(store: &Store, group: GroupId) -> anyhow::Result<Depl
         actor: "bench".into(),
         scripts: set,
         stale_after: capstan_core::decide::STALE_AFTER,
+        without: Vec::new(),
         history: History::default(),
     };
     match store.submit(group, Input::Create(Box::new(create))).await? {
@@ -91,6 +92,7 @@ pub(crate) fn engine(store: &Store, recorder: &Arc<Recorder>) -> Engine {
         load_balancers: BTreeMap::from([("bench".to_owned(), balancer)]),
         executors: BTreeMap::from([("bench".to_owned(), executor)]),
         scripts: Arc::new(Scripts::new(None)),
+        breakers: Arc::new(capstan_drivers::breaker::Switchboard::default()),
     };
     Engine::start(store.clone(), ports, Settings::default())
 }

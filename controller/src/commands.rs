@@ -2,6 +2,7 @@
 
 pub(crate) mod act;
 pub(crate) mod create;
+pub(crate) mod dependencies;
 pub(crate) mod groups;
 pub(crate) mod packages;
 pub(crate) mod rollback;

@@ -60,6 +60,9 @@ pub(crate) fn router(app: &Arc<App>) -> Router<Arc<App>> {
         .route("/deployments/{id}/targets", get(pages::targets))
         .route("/deployments/{id}/actions", get(pages::actions))
         .route("/targets/{id}", get(pages::target))
+        .route("/dependencies", get(pages::dependencies))
+        .route("/dependencies/{name}/cut-off", post(forms::cut_off))
+        .route("/dependencies/{name}/restore", post(forms::restore))
         .route("/groups/{id}/sync", post(forms::sync))
         .route("/groups/{id}/preview", post(forms::preview))
         .route("/groups/{id}/deployments", post(forms::create))
@@ -156,6 +159,7 @@ fn back(path: &str) -> Option<(&'static str, String)> {
     let name = match kind {
         "groups" => "the group",
         "deployments" => "the deployment",
+        "dependencies" => return rest.map(|_| ("the dependencies", "/dependencies".to_owned())),
         _ => return None,
     };
     let is_id = id.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-');

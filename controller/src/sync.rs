@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use axum::http::StatusCode;
 use capstan_core::GroupId;
+use capstan_core::dependency::{CMDB, Without};
 use capstan_core::input::Answer;
 use capstan_core::ports::CmdbGroup;
+use capstan_core::view::GroupView;
 use futures::{StreamExt, stream};
 use tokio_util::sync::CancellationToken;
 
@@ -74,16 +76,26 @@ impl App {
     }
 
     /// Refreshes where it can and goes on from the cache where it cannot: a release must go out
-    /// while the CMDB is down.
-    pub(crate) async fn refresh_if_possible(self: &Arc<Self>, group: GroupId) {
+    /// while the CMDB is down. Gives what is done without then, and how old the cache is.
+    pub(crate) async fn refresh_if_possible(
+        self: &Arc<Self>,
+        group: &GroupView,
+    ) -> Option<Without> {
         // A refresh that takes longer goes on by itself; nobody waits for it here.
-        match tokio::time::timeout(PATIENCE, self.refresh(group, Removal::Held)).await {
-            Ok(Ok(_)) => {}
-            Ok(Err(Problem { code, detail, .. })) => {
-                tracing::warn!(%group, code, detail, "going on from the cache");
-            }
-            Err(_) => tracing::warn!(%group, "the CMDB takes long; going on from the cache"),
-        }
+        let why = match tokio::time::timeout(PATIENCE, self.refresh(group.id, Removal::Held)).await
+        {
+            Ok(Ok(_)) => return None,
+            Ok(Err(Problem { detail, .. })) => detail,
+            Err(_) => "it takes long".to_owned(),
+        };
+        let synced_at = group.synced_at;
+        let now = self.store.now();
+        let seconds = now.since(synced_at).as_secs();
+        tracing::warn!(group = group.name, why, seconds, "going on from the cache of the CMDB");
+        let text = format!(
+            "the CMDB gave no record ({why}); the cached one of {synced_at} counts, {seconds} s old"
+        );
+        Some(Without { dependency: CMDB.to_owned(), since: now, text })
     }
 
     /// Takes every group that the CMDB gives.

@@ -5,6 +5,7 @@ mod batches;
 mod facts;
 mod phases;
 mod timeline;
+mod without;
 
 use capstan_core::Timestamp;
 use capstan_core::event::{Event, EventType};
@@ -59,6 +60,7 @@ pub fn deployment_live(chrome: &Chrome<'_>, page: &DeploymentPage<'_>) -> Markup
             p.live-state id="live-state" hidden {}
             (head(chrome, view))
             (holds(chrome, view))
+            (without::card(chrome, view))
             section.card.course id="course" data-section aria-label="Progress" {
                 (phases::bar(view))
                 (progress(view))

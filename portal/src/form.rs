@@ -56,6 +56,18 @@ pub struct PullOutForm {
     pub reason: String,
 }
 
+/// `POST /dependencies/{name}/cut-off`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct CutOffForm {
+    /// The CSRF token.
+    pub csrf: String,
+    /// Why; the form requires it.
+    pub reason: String,
+    /// After how many minutes it ends by itself; empty: it does not.
+    pub minutes: String,
+}
+
 /// `POST /deployments/{id}/{action}`.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]

@@ -82,7 +82,10 @@ pub(crate) fn shell(title: &str, chrome: Option<&Chrome<'_>>, content: &Markup) 
 
 fn person(chrome: &Chrome<'_>) -> Markup {
     html! {
-        nav.places aria-label="Main" { a href="/" { "Groups" } }
+        nav.places aria-label="Main" {
+            a href="/" { "Groups" }
+            a href="/dependencies" { "Dependencies" }
+        }
         div.person {
             span.name { span.unseen { "Signed in as " } (chrome.user) }
             form method="post" action="/logout" {

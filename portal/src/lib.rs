@@ -19,6 +19,7 @@ pub mod assets;
 pub mod form;
 
 mod audit;
+mod dependencies;
 mod deployment;
 mod error_page;
 mod frame;
@@ -34,6 +35,7 @@ mod targets;
 mod tone;
 
 pub use audit::audit;
+pub use dependencies::dependencies;
 pub use deployment::{DeploymentPage, MOST_TILES, deployment, deployment_live};
 pub use error_page::{ErrorPage, error};
 pub use frame::{Chrome, Notice};

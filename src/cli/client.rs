@@ -107,6 +107,11 @@ impl Client {
         self.write(Method::PATCH, path, Some(body)).await
     }
 
+    /// Sets something as a whole.
+    pub(crate) async fn put(&self, path: &[&str], body: Value) -> Result<Answer, Error> {
+        self.write(Method::PUT, path, Some(body)).await
+    }
+
     async fn write(
         &self,
         method: Method,

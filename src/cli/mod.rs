@@ -8,6 +8,7 @@ mod application;
 mod client;
 mod config;
 mod context;
+mod dependency;
 mod deployment;
 mod error;
 mod event_line;
@@ -67,6 +68,9 @@ pub(crate) enum Command {
     /// Targets: what ran on one server of a deployment.
     #[command(subcommand)]
     Target(target::TargetCommand),
+    /// Dependencies: whether what Capstan calls answers, and the hand switch of each.
+    #[command(subcommand)]
+    Dependency(dependency::DependencyCommand),
     /// Asks whether Capstan can do its work.
     ///
     /// Tells what is missing, such as the database, and what it does without, such as a CMDB that
@@ -106,6 +110,7 @@ async fn dispatch(context: &Context, command: Command) -> Result<u8, Error> {
         Command::Package(command) => package::run(context, command).await?,
         Command::Deployment(command) => return deployment::run(context, command).await,
         Command::Target(command) => target::run(context, command).await?,
+        Command::Dependency(command) => dependency::run(context, command).await?,
         Command::Ready => return ready::run(context).await,
         Command::Config(_) => {}
     }

@@ -74,6 +74,12 @@ pub(crate) fn lines(view: &DeploymentView, now: Timestamp) -> Vec<String> {
         let text = format!("{reason}, by {by}: {}; cleared by {}", hold.detail, hold.clears);
         lines.push(field("braked", &text));
     }
+    lines.extend(view.ran_without.iter().map(|without| field("without", &without.text)));
+    if !view.owed.is_empty() {
+        let names: Vec<&str> = view.owed.iter().map(|owed| owed.hostname.as_str()).collect();
+        let text = format!("their Markup, until the load balancer is back: {}", names.join(", "));
+        lines.push(field("owed", &text));
+    }
     // What a hold waits for stands on its own line above.
     let waits = view.waiting_for.iter().filter(|wait| !wait.is_hold());
     lines.extend(waits.map(|wait| field("waits for", &waiting(wait, now))));

@@ -192,6 +192,49 @@ fn problem(status: StatusCode, code: &str) -> Response {
 const ID: &str = "018bcfe5-687b-7000-8000-000000000001";
 
 #[tokio::test]
+async fn a_dependency_is_listed_cut_off_and_restored() {
+    let view = json!({
+        "name": "load_balancer.edge", "kind": "load_balancer", "state": "open", "groups": 2,
+        "since": "2023-11-14T22:13:20Z", "last_error": "no answer",
+        "cut_off": {"by": "ann", "reason": "ticket-17", "since": "2023-11-14T22:13:20Z",
+            "expires_at": null},
+    });
+    let fake = Fake::start(move |asked, _| {
+        if asked.path.ends_with("mars") {
+            return problem(StatusCode::NOT_FOUND, "dependency_unknown");
+        }
+        let body = match asked.method {
+            Method::GET => json!({"items": [&view], "next_cursor": null}),
+            _ => view.clone(),
+        };
+        body.to_string().into_response()
+    })
+    .await;
+    assert_eq!(fake.run("dependency list").await, 0);
+    let cut = "dependency cut-off load_balancer.edge --reason ticket-17 --minutes 120";
+    assert_eq!(fake.run(cut).await, 0);
+    assert_eq!(fake.run("dependency restore load_balancer.edge").await, 0);
+    assert_ne!(fake.run("dependency restore load_balancer.mars").await, 0);
+    let asked = fake.asked();
+    let edge = "/api/v1/dependencies/load_balancer.edge";
+    assert_eq!(
+        (asked[0].method.clone(), asked[0].path.as_str()),
+        (Method::GET, "/api/v1/dependencies")
+    );
+    assert_eq!((asked[1].method.clone(), asked[1].path.as_str()), (Method::PUT, edge));
+    let body: serde_json::Value = serde_json::from_slice(&asked[1].body).expect("JSON");
+    assert_eq!((&body["cut_off"], &body["reason"]), (&json!(true), &json!("ticket-17")));
+    let until: capstan_core::Timestamp =
+        serde_json::from_value(body["expires_at"].clone()).expect("an instant");
+    let ahead = until.since(moment::now()).as_secs();
+    assert!((7_100..=7_200).contains(&ahead), "{ahead}");
+    let body: serde_json::Value = serde_json::from_slice(&asked[2].body).expect("JSON");
+    assert_eq!(body, json!({"cut_off": false}));
+    let bare = "capstan dependency cut-off load_balancer.edge".split_whitespace();
+    assert!(Arguments::try_parse_from(bare).is_err(), "a reason is needed");
+}
+
+#[tokio::test]
 async fn a_write_whose_answer_is_lost_is_tried_again_with_the_same_key() {
     let fake = Fake::start(|_, before| match before {
         0 => broken(),

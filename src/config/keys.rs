@@ -37,7 +37,7 @@ const A_FIELD: &str = "the name of a custom field: letters, digits and _; or \"\
 const A_SLUG: &str = "the slug of a tag: letters, digits, - and _; or \"\"";
 
 /// Every setting, in the order of the default file.
-pub(super) const KEYS: [Key; 49] = [
+pub(super) const KEYS: [Key; 53] = [
     key("data_dir", Kind::Text, "the path of a folder"),
     key("roles", Kind::Texts, "a list of \"controller\", \"portal\" and \"engine\""),
     key("server.listen", Kind::Text, "an IP address and a port, like \"127.0.0.1:7070\""),
@@ -118,6 +118,10 @@ pub(super) const KEYS: [Key; 49] = [
     ),
     key("executor.local.processes", Kind::Whole, "a whole number from 1 to 1024"),
     key("load_balancer.none.timeout_ms", Kind::Whole, "whole milliseconds from 50 to 1500"),
+    key("breaker.window_seconds", Kind::Whole, "whole seconds from 1 to 600"),
+    key("breaker.threshold", Kind::Whole, "a whole number from 1 to 1000"),
+    key("breaker.open_seconds", Kind::Whole, "whole seconds from 1 to 600"),
+    key("breaker.probes", Kind::Whole, "a whole number from 1 to 100"),
     key("auth.secure_cookies", Kind::Switch, "true or false"),
     key("auth.session_hours", Kind::Whole, "whole hours from 1 to 720"),
     key("auth.admin_token_file", Kind::Text, "the path of a file, or \"\""),

@@ -59,6 +59,8 @@ pub(crate) struct Config {
     pub(crate) executor: Executors,
     /// Load balancers by the names that groups use.
     pub(crate) load_balancer: LoadBalancers,
+    /// Circuit breakers around all of them.
+    pub(crate) breaker: capstan_drivers::breaker::Settings,
     /// Tokens and sessions.
     pub(crate) auth: Auth,
     /// Logging.

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
+use capstan_drivers::breaker;
 use capstan_drivers::netbox_cmdb::Mapping;
 use clap::ValueEnum;
 use reqwest::Url;
@@ -53,6 +54,12 @@ pub(super) fn config(reader: &mut Reader<'_>) -> Config {
                     1500,
                 )),
             },
+        },
+        breaker: breaker::Settings {
+            window: Duration::from_secs(reader.whole("breaker.window_seconds", 1, 600)),
+            threshold: reader.count("breaker.threshold", 1, 1000),
+            open: Duration::from_secs(reader.whole("breaker.open_seconds", 1, 600)),
+            probes: u32::try_from(reader.whole("breaker.probes", 1, 100)).unwrap_or(u32::MAX),
         },
         auth: Auth {
             secure_cookies: reader.switch("auth.secure_cookies"),

@@ -140,6 +140,7 @@ fn settings(data: &std::path::Path, fleet: &Fleet, listen: SocketAddr) -> Settin
         max_package_bytes: 512 * 1024 * 1024,
         roots: vec![fleet.hosts_dir()],
         processes: 64,
+        breaker: capstan_drivers::breaker::Settings::default(),
         health_timeout: Duration::from_secs(1),
         engine: capstan_runner::Settings::default(),
         secure_cookies: false,

@@ -80,7 +80,7 @@ async fn killed_around_the_audit_it_says_what_was_done() {
         demo.wait_until_dead().await;
         std::fs::remove_file(&armed).unwrap();
         demo.run(&[]).await;
-        let (status, answer) = demo.post_once("deployments", point, &body).await.unwrap();
+        let (status, answer) = demo.repeat("deployments", point, &body).await;
         assert_eq!(status, StatusCode::CREATED, "{answer}");
         let id = demo.newest().await.id.to_string();
         assert_eq!(answer["id"].as_str(), Some(id.as_str()), "{point}: it was made twice");

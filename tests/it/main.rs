@@ -8,6 +8,7 @@ mod cmdb;
 mod crash;
 mod crash_writes;
 mod database;
+mod dependencies;
 mod disk;
 mod faults;
 mod harness;

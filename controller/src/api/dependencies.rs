@@ -1,38 +1,47 @@
-//! Breakers and hand switches of outside dependencies: part of the interface, not there yet.
+//! Breakers and hand switches of outside dependencies.
 
+use std::sync::Arc;
+
+use axum::extract::State;
 use capstan_core::Timestamp;
+use capstan_core::view::{DependencyView, Page};
 use serde::Deserialize;
 use utoipa::ToSchema;
 
-use crate::extract::{Body, Segments};
-use crate::problem::{Problem, ProblemDocument, Problems};
+use crate::api::cut;
+use crate::app::App;
+use crate::auth::Caller;
+use crate::extract::{Answered, Body, Paging, Params, Segments};
+use crate::problem::{Problem, Problems};
 
-/// Cuts a dependency off, or takes it back.
+/// Cuts a dependency off, or restores it.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-#[expect(dead_code, reason = "what is asked is read, so that faults are told, and not done yet")]
 pub(crate) struct DependencyRequest {
-    /// Whether no call to it is tried.
+    /// `true`: no call to it is made; `false`: it is called again.
     cut_off: bool,
-    /// Why.
-    reason: String,
-    /// When it ends by itself.
+    /// Why; needed when it is cut off.
+    #[serde(default)]
+    reason: Option<String>,
+    /// When the cut ends by itself; not given: when a person restores it.
     #[serde(default)]
     expires_at: Option<Timestamp>,
 }
 
-/// Breaker states of every outside dependency.
+/// Every outside dependency: what its breaker does, and who cut it off.
 #[utoipa::path(
     get,
     path = "/dependencies",
     tag = "dependencies",
-    responses(
-        (status = 501, body = ProblemDocument, content_type = "application/problem+json"),
-        Problems
-    )
+    params(Paging),
+    responses((status = 200, body = Page<DependencyView>), Problems)
 )]
-pub(crate) async fn list() -> Problem {
-    Problem::not_implemented("dependencies")
+pub(crate) async fn list(
+    State(app): State<Arc<App>>,
+    Params(paging): Params<Paging>,
+) -> Result<Answered<Page<DependencyView>>, Problem> {
+    let request = paging.request()?;
+    Ok(Answered(cut(app.store.dependencies().await?, &request)?))
 }
 
 /// The hand switch of one dependency.
@@ -42,14 +51,20 @@ pub(crate) async fn list() -> Problem {
     tag = "dependencies",
     params(("name" = String, Path)),
     request_body = DependencyRequest,
-    responses(
-        (status = 501, body = ProblemDocument, content_type = "application/problem+json"),
-        Problems
-    )
+    responses((status = 200, body = DependencyView), Problems)
 )]
 pub(crate) async fn change(
+    State(app): State<Arc<App>>,
+    caller: Caller,
     Segments(name): Segments<String>,
-    Body(_request): Body<DependencyRequest>,
-) -> Problem {
-    Problem::not_implemented(&format!("dependencies/{name}"))
+    Body(request): Body<DependencyRequest>,
+) -> Result<Answered<DependencyView>, Problem> {
+    let DependencyRequest { cut_off, reason, expires_at } = request;
+    if cut_off {
+        return app.cut_off(&caller, &name, reason, expires_at).await.map(Answered);
+    }
+    if let Some(at) = expires_at {
+        return Err(Problem::invalid("expires_at", at, "only together with cut_off = true"));
+    }
+    app.restore(&caller, &name, reason).await.map(Answered)
 }

@@ -123,7 +123,7 @@ impl App {
         }
         self.check_drivers(&group)?;
         let scripts = self.keep_scripts(&group.application.kind).await?;
-        self.refresh_if_possible(group.id).await;
+        let without = self.refresh_if_possible(&group).await.into_iter().collect();
         self.adopt_first(group.id).await;
         self.look(group.id, PATIENT).await?;
         let input = Input::Create(Box::new(Create {
@@ -138,6 +138,7 @@ impl App {
             actor: caller.name.clone(),
             scripts,
             stale_after: self.settings.stale_after,
+            without,
             history: self.store.history(group.id).await?,
         }));
         let answer = self.submit_for(deed.asked(caller), group.id, input).await?;
@@ -229,7 +230,8 @@ impl App {
         if !self.deployment(deployment).await?.allowed_actions.contains(&Action::Start) {
             return Ok(());
         }
-        self.refresh_if_possible(group).await;
+        let view = self.group(group).await?;
+        drop(self.refresh_if_possible(&view).await);
         self.look(group, PATIENT).await
     }
 }

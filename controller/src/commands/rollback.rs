@@ -87,6 +87,7 @@ impl App {
             actor: caller.name.clone(),
             scripts,
             stale_after: self.settings.stale_after,
+            without: Vec::new(),
             history,
         }));
         match self.submit_for(deed.asked(caller), group, input).await? {

@@ -1,6 +1,7 @@
 //! What the pages post.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -10,7 +11,8 @@ use capstan_core::view::GroupView;
 use capstan_core::{DeploymentId, GroupId, ServerId};
 use capstan_portal::PreviewPage;
 use capstan_portal::form::{
-    ActionForm, BareForm, FieldError, PullOutForm, Release, ReleaseForm, RollbackForm, SyncForm,
+    ActionForm, BareForm, CutOffForm, FieldError, PullOutForm, Release, ReleaseForm, RollbackForm,
+    SyncForm,
 };
 
 use crate::app::App;
@@ -22,6 +24,9 @@ use crate::portal::posted::Posted;
 use crate::portal::{Visitor, html, pages};
 use crate::problem::Problem;
 use crate::sync::Removal;
+
+/// The longest cut that ends by itself: thirty days.
+const MOST_MINUTES: u32 = 30 * 24 * 60;
 
 /// `POST /groups/{id}/sync`.
 pub(super) async fn sync(
@@ -151,6 +156,40 @@ async fn roll_back(
         RolledBack::Nothing(_) => format!("/groups/{group}?notice=nothing_to_roll_back"),
     };
     Ok(Redirect::to(&to).into_response())
+}
+
+/// `POST /dependencies/{name}/cut-off`.
+pub(super) async fn cut_off(
+    State(app): State<Arc<App>>,
+    visitor: Visitor,
+    Segments(name): Segments<String>,
+    Posted(form): Posted<CutOffForm>,
+) -> Result<Response, Problem> {
+    let minutes = match form.minutes.trim() {
+        "" => None,
+        text => match text.parse::<u32>() {
+            Ok(minutes) if (1..=MOST_MINUTES).contains(&minutes) => Some(minutes),
+            Ok(_) | Err(_) => {
+                let allowed = format!("whole minutes from 1 to {MOST_MINUTES}");
+                return Err(Problem::invalid("minutes", text, &allowed));
+            }
+        },
+    };
+    let wait = minutes.map(|minutes| Duration::from_secs(60 * u64::from(minutes)));
+    let expires_at = wait.map(|wait| app.store.now() + wait);
+    app.cut_off(&visitor.caller(), &name, Some(form.reason), expires_at).await?;
+    Ok(Redirect::to("/dependencies").into_response())
+}
+
+/// `POST /dependencies/{name}/restore`.
+pub(super) async fn restore(
+    State(app): State<Arc<App>>,
+    visitor: Visitor,
+    Segments(name): Segments<String>,
+    Posted(_): Posted<BareForm>,
+) -> Result<Response, Problem> {
+    app.restore(&visitor.caller(), &name, None).await?;
+    Ok(Redirect::to("/dependencies").into_response())
 }
 
 /// `POST /servers/{id}/pull-out`.

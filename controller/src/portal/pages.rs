@@ -80,6 +80,16 @@ pub(super) async fn packages(app: &App, group: &GroupView) -> Result<Vec<Package
     Ok(app.store.packages(group.application.id, request(LONG, "")).await?.items)
 }
 
+/// `GET /dependencies`.
+pub(super) async fn dependencies(
+    State(app): State<Arc<App>>,
+    visitor: Visitor,
+) -> Result<Response, Problem> {
+    let all = app.store.dependencies().await?;
+    let chrome = visitor.chrome(app.store.now());
+    Ok(html(StatusCode::OK, capstan_portal::dependencies(&chrome, &all)))
+}
+
 /// `GET /groups/{id}`.
 pub(super) async fn group(
     State(app): State<Arc<App>>,

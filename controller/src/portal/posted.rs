@@ -5,7 +5,7 @@ use axum::extract::{Form, FromRequest, FromRequestParts, Request};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
 use capstan_portal::form::{
-    ActionForm, BareForm, PullOutForm, ReleaseForm, RollbackForm, SyncForm,
+    ActionForm, BareForm, CutOffForm, PullOutForm, ReleaseForm, RollbackForm, SyncForm,
 };
 use serde::de::DeserializeOwned;
 
@@ -32,7 +32,7 @@ macro_rules! guarded {
     };
 }
 
-guarded!(ActionForm, BareForm, PullOutForm, ReleaseForm, RollbackForm, SyncForm);
+guarded!(ActionForm, BareForm, CutOffForm, PullOutForm, ReleaseForm, RollbackForm, SyncForm);
 
 impl<T: DeserializeOwned + Guarded, S: Send + Sync> FromRequest<S> for Posted<T> {
     type Rejection = Problem;

@@ -11,7 +11,7 @@ use crate::world::{World, id};
 const NOBODY: &str = "0193a5c0-0000-7000-8000-00000000dead";
 
 /// A call, and how it is refused.
-struct Case {
+pub(crate) struct Case {
     method: Method,
     path: String,
     body: Value,
@@ -20,7 +20,7 @@ struct Case {
     says: &'static str,
 }
 
-fn case(
+pub(crate) fn case(
     method: Method,
     path: impl Into<String>,
     body: Value,
@@ -31,7 +31,7 @@ fn case(
 }
 
 /// Sends every case and compares everything that is kept, before and after.
-async fn refused(world: &World, cases: Vec<Case>) {
+pub(crate) async fn refused(world: &World, cases: Vec<Case>) {
     let before = world.dump().await;
     for case in cases {
         let label = format!("{} {} {}", case.method, case.path, case.body);

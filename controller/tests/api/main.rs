@@ -3,6 +3,7 @@
 mod adoption;
 mod auth;
 mod bad_input;
+mod dependencies;
 mod deployments;
 mod dump;
 mod engine;

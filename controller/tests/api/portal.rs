@@ -197,14 +197,44 @@ async fn servers_and_groups_are_handled_by_forms() {
 }
 
 #[tokio::test]
+async fn a_dependency_is_cut_off_and_restored_by_forms() {
+    let (world, _) = World::with_group().await;
+    let browser = Browser::sign_in(&world).await;
+    assert!(browser.get("/").await.text().contains("href=\"/dependencies\""), "it is linked");
+    let edge = "/dependencies/load_balancer.edge";
+    let cut = browser.post(&format!("{edge}/cut-off"), "reason=ticket+17&minutes=120").await;
+    assert_eq!((cut.status.as_u16(), cut.header("location")), (303, "/dependencies"));
+    let page = browser.get("/dependencies").await;
+    let text = page.text();
+    for wanted in ["Cut off by", "admin", "ticket 17", "It ends by itself", "Restore"] {
+        assert!(text.contains(wanted), "{wanted}: {text}");
+    }
+    let restored = browser.post(&format!("{edge}/restore"), "").await;
+    assert_eq!(restored.status, 303);
+    assert!(!browser.get("/dependencies").await.text().contains("ticket 17"));
+    for bad in
+        ["reason=", "reason=x&minutes=soon", "reason=x&minutes=0", "reason=x&minutes=99999999"]
+    {
+        let refused = browser.post(&format!("{edge}/cut-off"), bad).await;
+        assert_eq!(refused.status, 422, "{bad}");
+        assert!(refused.text().contains("Go to the dependencies"), "{}", refused.text());
+    }
+    let unknown = browser.post("/dependencies/load_balancer.mars/cut-off", "reason=x").await;
+    assert_eq!(unknown.status, 404);
+    assert!(unknown.text().contains("load_balancer.edge"), "{}", unknown.text());
+}
+
+#[tokio::test]
 async fn a_form_without_the_sessions_csrf_token_changes_nothing() {
     let (world, ids) = World::with_group().await;
     let deployment = world.start(&ids).await;
     let mut browser = Browser::sign_in(&world).await;
     let path = format!("/deployments/{}/brake", id(&deployment));
+    let edge = "/dependencies/load_balancer.edge/cut-off";
     let before = world.dump().await;
     let csrf = std::mem::replace(&mut browser.csrf, "wrong".into());
     assert_eq!(browser.post(&path, "").await.status, 403);
+    assert_eq!(browser.post(edge, "reason=x").await.status, 403);
     let send = async |name: &str, value: &str, method: Method, path: &str| {
         let request = Request::builder()
             .method(method)

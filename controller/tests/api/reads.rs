@@ -165,27 +165,6 @@ async fn another_method_is_405_with_the_allowed_ones() {
 }
 
 #[tokio::test]
-async fn what_is_not_there_yet_is_501() {
-    let world = World::empty().await;
-    world.get("/api/v1/dependencies").await.problem(501, "not_implemented");
-    let put =
-        async |body: Value| world.write(Method::PUT, "/api/v1/dependencies/cmdb", body, &[]).await;
-    for good in [
-        json!({"cut_off": true, "reason": "x"}),
-        json!({"cut_off": true, "reason": "x", "expires_at": "2026-11-28T10:00:00Z"}),
-    ] {
-        put(good).await.problem(501, "not_implemented");
-    }
-    for (bad, field) in [
-        (json!({"cut_off": true, "reason": "x", "why": "y"}), "why"),
-        (json!({"cut_off": true}), "reason"),
-        (json!({"cut_off": true, "reason": "x", "expires_at": "soon"}), "expires_at"),
-    ] {
-        assert_eq!(put(bad).await.problem(422, "invalid")["field"], field);
-    }
-}
-
-#[tokio::test]
 async fn the_interface_describes_itself() {
     let world = World::empty().await;
     let request = Request::get("/api/openapi.json").body(Body::empty()).expect("a request");

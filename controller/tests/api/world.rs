@@ -9,6 +9,7 @@ use axum::body::{Body, to_bytes};
 use axum::http::header::{AUTHORIZATION, CONTENT_TYPE};
 use axum::http::{HeaderMap, Method, Request, StatusCode};
 use capstan_controller::{Controller, Ports, Settings};
+use capstan_core::dependency::{BreakerReport, BreakerState, DependencyKind};
 use capstan_core::ports::{Executor, LoadBalancer};
 use capstan_drivers::packages::FilePackageStore;
 use capstan_store::Store;
@@ -97,6 +98,7 @@ impl World {
         })
         .await;
         let store = store.expect("a new database opens");
+        store.dependencies_note(&dependencies()).await.expect("they are noted");
         let (cmdb, balancer, executor) = (
             Arc::<FakeCmdb>::default(),
             Arc::<FakeBalancer>::default(),
@@ -242,4 +244,20 @@ pub(crate) fn id(value: &Value) -> &str {
 pub(crate) struct Ids {
     pub(crate) group: String,
     pub(crate) application: String,
+}
+
+/// What the engine of this world would note.
+fn dependencies() -> Vec<BreakerReport> {
+    let report = |name: &str, kind| BreakerReport {
+        name: name.to_owned(),
+        kind,
+        state: BreakerState::Closed,
+        error: None,
+    };
+    vec![
+        report("cmdb", DependencyKind::Cmdb),
+        report("executor.local", DependencyKind::Executor),
+        report("load_balancer.edge", DependencyKind::LoadBalancer),
+        report("packages", DependencyKind::PackageStore),
+    ]
 }

@@ -1,7 +1,7 @@
 //! Checks the logs of deployments against the safety rules, as an outsider can: from events alone.
 //!
 //! The log must be enough to see S1–S13. What it cannot show is left out: whether the rows agree with
-//! it (S8), what a dependency did (S12), and whether a script is idempotent. Tests give this module
+//! it (S8), what a dependency really did (S12), and whether a script is idempotent. Tests give this module
 //! the events of simulated and of real releases; nothing in production calls it.
 //!
 //! Rules are named by their ids in the domain's table of safety rules; `table` stands for a change of

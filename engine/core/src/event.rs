@@ -69,12 +69,25 @@ pub enum EventType {
     /// A server that we had drained was in traffic, and is drained again (S13).
     #[serde(rename = "server.drained_again")]
     ServerDrainedAgain,
+    /// A server whose Markdown had been bypassed is in traffic, and is drained now that its load
+    /// balancer is back (S13).
+    #[serde(rename = "server.drained")]
+    ServerDrained,
     /// A server appeared in the CMDB.
     #[serde(rename = "server.appeared")]
     ServerAppeared,
     /// A server vanished from the CMDB or was retired.
     #[serde(rename = "server.left")]
     ServerLeft,
+    /// A dependency was found broken: its breaker opened.
+    #[serde(rename = "dependency.opened")]
+    DependencyOpened,
+    /// A person cut a dependency off.
+    #[serde(rename = "dependency.cut_off")]
+    DependencyCutOff,
+    /// A dependency is usable again.
+    #[serde(rename = "dependency.restored")]
+    DependencyRestored,
 }
 
 /// Details of an event; what does not apply is left out.
@@ -122,6 +135,16 @@ pub struct EventData {
     /// Why it does not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub out_because: Option<OutBecause>,
+    /// The load balancer was not asked for this stage (S12). For an event about a dependency: whether
+    /// it is not asked from here on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bypassed: Option<bool>,
+    /// Name of the dependency.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dependency: Option<String>,
+    /// For an event about a dependency: whether the deployment holds because of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub holds_for_it: Option<bool>,
     /// When a deployment begins to hold its group: how the group stands.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start: Option<StartingPoint>,
@@ -151,6 +174,15 @@ pub struct StartingPoint {
     pub new: Vec<ServerId>,
     /// Servers that a person pulled out; the members among them are out, too.
     pub pulled_out: Vec<ServerId>,
+    /// Members that are out because a target took them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ours: Vec<ServerId>,
+    /// Whether Markdown and Markup are bypassed (S12).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub bypassed: bool,
+    /// Dependencies that hold the deployment from the start.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub held_by: Vec<String>,
 }
 
 /// One thing that happened.
@@ -189,7 +221,7 @@ pub struct Event {
 
 impl EventType {
     /// All types.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 25] = [
         Self::DeploymentCreated,
         Self::DeploymentStatus,
         Self::HoldSet,
@@ -209,8 +241,12 @@ impl EventType {
         Self::ServerPulledOut,
         Self::ServerPutBack,
         Self::ServerDrainedAgain,
+        Self::ServerDrained,
         Self::ServerAppeared,
         Self::ServerLeft,
+        Self::DependencyOpened,
+        Self::DependencyCutOff,
+        Self::DependencyRestored,
     ];
 
     /// The word in the API and the database.
@@ -237,6 +273,10 @@ impl EventType {
             Self::ServerDrainedAgain => "server.drained_again",
             Self::ServerAppeared => "server.appeared",
             Self::ServerLeft => "server.left",
+            Self::ServerDrained => "server.drained",
+            Self::DependencyOpened => "dependency.opened",
+            Self::DependencyCutOff => "dependency.cut_off",
+            Self::DependencyRestored => "dependency.restored",
         }
     }
 }

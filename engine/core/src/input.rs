@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::action::Action;
 use crate::config::ConfigRequest;
+use crate::dependency::{Impaired, Without};
 use crate::order::ScriptSet;
 use crate::plan::Plan;
 use crate::ports::{CmdbGroup, Report, Sight};
@@ -111,6 +112,13 @@ pub enum Input {
         /// A person confirms that servers may be removed.
         confirmed: bool,
     },
+    /// A dependency of the group is not usable from here on, for this reason, or usable again.
+    Dependency {
+        /// Its name.
+        name: String,
+        /// What is wrong with it; none: nothing.
+        impaired: Option<Impaired>,
+    },
     /// A group that came to Capstan runs a package already.
     Adopt {
         /// The package.
@@ -149,6 +157,8 @@ pub struct Create {
     pub scripts: ScriptSet,
     /// How long the deployment may wait for a person before it is called stale.
     pub stale_after: Duration,
+    /// What is done without already: the CMDB, say, when the plan is made from its cached record.
+    pub without: Vec<Without>,
     /// The group's earlier deployments.
     pub history: History,
 }
@@ -166,6 +176,8 @@ pub struct RollBack {
     pub scripts: ScriptSet,
     /// How long the deployment may wait for a person before it is called stale.
     pub stale_after: Duration,
+    /// What is done without already: the CMDB, say, when the plan is made from its cached record.
+    pub without: Vec<Without>,
     /// The group's earlier deployments.
     pub history: History,
 }

@@ -9,6 +9,7 @@
 //!   [`batch_status`] and [`target_status`]
 //! * which servers, in which order, in which batches: [`plan`]
 //! * how many servers may be out: [`slots`]
+//! * what is broken or cut off, and what follows: [`dependency`]
 //! * what outsiders read: [`event`] and [`view`]; events as words: [`sentence`]
 //! * whether a log keeps the rules: [`checker`]
 //! * what drivers implement: [`ports`]
@@ -22,6 +23,7 @@ pub mod changes;
 pub mod checker;
 pub mod config;
 pub mod decide;
+pub mod dependency;
 pub mod deployment_status;
 pub mod effect;
 pub mod event;

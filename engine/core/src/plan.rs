@@ -8,6 +8,7 @@ use utoipa::ToSchema;
 
 use crate::ServerId;
 use crate::config::{BatchPattern, DeploymentConfig};
+use crate::dependency::{Traffic, holding, load_balancer};
 use crate::input::Refused;
 use crate::order::hex;
 use crate::record::{BastionRule, Flavor, Group, OutBecause, PackageRef, Server, Service};
@@ -107,7 +108,8 @@ pub fn plan(input: PlanInput<'_>) -> Result<Plan, Refused> {
         census,
         input.config.max_unavailable,
         input.group.binding.may_go_dark,
-    );
+    )
+    .under(Traffic::of(&input.group.dependencies, &input.group.binding));
     let seed = input.seed.map_or_else(|| default_seed(&input), str::to_owned);
     let (left_out, visited) = leave_out(&input, &members);
     if visited.is_empty() {
@@ -121,7 +123,7 @@ pub fn plan(input: PlanInput<'_>) -> Result<Plan, Refused> {
             ),
         ));
     }
-    let mut notes = Vec::new();
+    let mut notes = notes(&input, slots);
     let bastions = if has_bastion(input.group, input.flavor) {
         bastions(&visited, slots, &mut notes)
     } else {
@@ -148,6 +150,24 @@ pub fn plan(input: PlanInput<'_>) -> Result<Plan, Refused> {
     Ok(plan)
 }
 
+/// What is broken or cut off, and what follows for the release.
+fn notes(input: &PlanInput<'_>, slots: Slots) -> Vec<String> {
+    let (dependencies, binding) = (&input.group.dependencies, &input.group.binding);
+    let mut notes: Vec<String> = holding(dependencies, binding)
+        .into_iter()
+        .map(|(name, impaired)| format!("{}: the deployment holds", impaired.sentence(name)))
+        .collect();
+    let balancer = load_balancer(&binding.load_balancer);
+    if let (Some(most), Some(impaired)) = (slots.most_ours, dependencies.get(&balancer)) {
+        notes.push(format!(
+            "{}: Markdown and Markup are bypassed, at most {most} servers are out by us at a time, and \
+             each stays out by the record until the load balancer is back",
+            impaired.sentence(&balancer)
+        ));
+    }
+    notes
+}
+
 /// Whether the plan begins with a bastion batch (S4).
 pub fn has_bastion(group: &Group, flavor: Flavor) -> bool {
     flavor == Flavor::Rollout && group.application.bastion == BastionRule::One
@@ -165,6 +185,10 @@ fn named(server: &Server, why: String) -> Named {
 fn out(server: &Server) -> Named {
     let why = match (&server.pulled_out, server.out_because) {
         (Some(pulled), _) => format!("pulled out by {}: {}", pulled.by, pulled.reason),
+        (None, _) if server.markup_owed.is_some() => {
+            "released while its load balancer was bypassed, and not seen in traffic since"
+                .to_owned()
+        }
         (None, Some(OutBecause::Target)) => "taken out by a deployment".to_owned(),
         (None, Some(OutBecause::Person)) => "pulled out, and not verified again yet".to_owned(),
         (None, Some(OutBecause::Outside)) => "taken out at the load balancer".to_owned(),

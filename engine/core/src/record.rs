@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::dependency::{Dependencies, OwedMarkup};
 use crate::{ApplicationId, GroupId, OrderKey, PackageId, ServerId, Timestamp};
 
 pub use release::{Batch, Cause, Deployment, Flavor, Hold, HoldReason, Target};
@@ -137,6 +138,8 @@ pub struct Group {
     pub observed_at: Option<Timestamp>,
     /// Sequence number of the last event in the group's own log (events outside any deployment).
     pub seq: i64,
+    /// Dependencies of the group, or of its running deployment, that are not usable.
+    pub dependencies: Dependencies,
 }
 
 /// Whether a server gets traffic, as far as is known.
@@ -229,6 +232,9 @@ pub struct Server {
     pub drained: bool,
     /// It was in traffic although we had drained it, and was drained again.
     pub drained_again: bool,
+    /// Its Markup was bypassed and is owed (S12). With [`Self::drained`] our mark is to be removed;
+    /// without, it only has to be seen in traffic.
+    pub markup_owed: Option<OwedMarkup>,
     /// What it runs.
     pub running: Option<Running>,
     /// Key of the act under way on it.

@@ -71,7 +71,8 @@ pub fn sentence(event: &Event, names: &Names) -> String {
             let cause = event.cause.map(|cause| format!(" ({})", cause.word())).unwrap_or_default();
             let attempt = data.attempt.filter(|attempt| *attempt > 1);
             let attempt = attempt.map(|attempt| format!(", attempt {attempt}")).unwrap_or_default();
-            format!("{host} {}{cause}{attempt}", change(event))
+            let bypassed = if data.bypassed == Some(true) { ", bypassed" } else { "" };
+            format!("{host} {}{cause}{attempt}{bypassed}", change(event))
         }
         EventType::TargetTry => format!("{host} tries its stage again"),
         EventType::TargetUnknown => format!("{host} does not say how its stage ended"),
@@ -84,6 +85,12 @@ pub fn sentence(event: &Event, names: &Names) -> String {
         EventType::ServerDrainedAgain => format!("{host} was in traffic and is drained again"),
         EventType::ServerAppeared => format!("{host} appeared in the CMDB"),
         EventType::ServerLeft => format!("{host} left the group"),
+        EventType::ServerDrained => format!("{host} was in traffic and is drained"),
+        EventType::DependencyOpened => {
+            format!("{} does not answer{}", dependency(event), bypass(event))
+        }
+        EventType::DependencyCutOff => format!("{} is cut off{}", dependency(event), bypass(event)),
+        EventType::DependencyRestored => format!("{} is usable again", dependency(event)),
     }
 }
 
@@ -93,6 +100,14 @@ fn change(event: &Event) -> String {
         (None, Some(to)) => to.clone(),
         (_, None) => "changed".to_owned(),
     }
+}
+
+fn dependency(event: &Event) -> &str {
+    event.data.dependency.as_deref().unwrap_or("A dependency")
+}
+
+fn bypass(event: &Event) -> &'static str {
+    if event.data.bypassed == Some(true) { "; Markdown and Markup are bypassed" } else { "" }
 }
 
 fn reasons(event: &Event) -> String {
@@ -160,6 +175,16 @@ mod tests {
             (
                 json!({"type": "target.added", "target": GROUP, "batch": 4, "data": {}}),
                 "A target joins batch 4",
+            ),
+            (
+                json!({"type": "target.status", "target": TARGET,
+                    "data": {"from": "MARKUP_RUNNING", "to": "SUCCESS", "bypassed": true}}),
+                "web-1 MARKUP_RUNNING → SUCCESS, bypassed",
+            ),
+            (
+                json!({"type": "dependency.cut_off",
+                    "data": {"dependency": "load_balancer.edge", "bypassed": true}}),
+                "load_balancer.edge is cut off; Markdown and Markup are bypassed",
             ),
             (json!({"type": "server.left", "server": SERVER, "data": {}}), "web-1 left the group"),
         ] {

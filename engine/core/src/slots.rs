@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::record::Server;
+use crate::dependency::Traffic;
+use crate::record::{OutBecause, Server};
 use crate::share::Share;
 
 /// Counts over the servers of a group, retired ones left out.
@@ -19,6 +20,8 @@ pub struct Census {
     pub pulled_out: u32,
     /// Members that nobody has looked at: they count as out, and may serve.
     pub unknown: u32,
+    /// Members that are out by us: a target took them.
+    pub ours: u32,
 }
 
 impl Census {
@@ -59,7 +62,15 @@ impl Census {
         if server.service == crate::record::Service::Unknown {
             shift(&mut self.unknown);
         }
+        if is_ours(server) {
+            shift(&mut self.ours);
+        }
     }
+}
+
+/// Whether a server is out because a target took it.
+pub(crate) fn is_ours(server: &Server) -> bool {
+    server.is_out() && server.out_because == Some(OutBecause::Target)
 }
 
 /// The bounds of S1 for one deployment at one instant.
@@ -79,6 +90,10 @@ pub struct Slots {
     pub unknown: u32,
     /// Whether the last server in service may be taken.
     pub may_take_last: bool,
+    /// Servers that are out by us.
+    pub ours: u32,
+    /// While the load balancer is bypassed: how many may be out by us (S12).
+    pub most_ours: Option<u32>,
 }
 
 impl Slots {
@@ -96,21 +111,37 @@ impl Slots {
             in_service: census.in_service,
             unknown: census.unknown,
             may_take_last,
+            ours: census.ours,
+            most_ours: None,
         }
+    }
+
+    /// The same while Markdown and Markup are bypassed: a server that restarts or fails may get traffic
+    /// then, so at most half as many are taken, and at least one (S12).
+    #[must_use]
+    pub fn under(mut self, traffic: Traffic) -> Self {
+        self.most_ours = (traffic == Traffic::Bypassed).then(|| (self.b / 2).max(1));
+        self
+    }
+
+    /// How many servers more may be out by us.
+    pub fn free_ours(self) -> u32 {
+        self.most_ours.map_or(u32::MAX, |most| most.saturating_sub(self.ours))
     }
 
     /// How many servers in service may be taken now.
     pub fn free(self) -> u32 {
         let by_limit = self.l.saturating_sub(self.out);
         let spare = u32::from(!self.may_take_last);
-        by_limit.min(self.in_service.saturating_sub(spare))
+        by_limit.min(self.in_service.saturating_sub(spare)).min(self.free_ours())
     }
 
     /// How many servers that nobody has looked at may be taken now. Each may be in service, and each
     /// may be among those that count as out: so they are taken only while fewer than `L` others are
     /// known to be out.
     pub fn free_unknown(self) -> u32 {
-        self.l.saturating_sub(self.out.saturating_sub(self.unknown)).min(self.unknown)
+        let by_limit = self.l.saturating_sub(self.out.saturating_sub(self.unknown));
+        by_limit.min(self.unknown).min(self.free_ours())
     }
 }
 
@@ -119,8 +150,13 @@ mod tests {
     use super::*;
 
     fn slots(total: u32, out: u32, pulled_out: u32, percent: u8) -> Slots {
-        let census =
-            Census { members: total, out, in_service: total - out, pulled_out, unknown: 0 };
+        let census = Census {
+            members: total,
+            out,
+            in_service: total - out,
+            pulled_out,
+            ..Census::default()
+        };
         Slots::new(total, census, Share::percent(percent), false)
     }
 
@@ -141,15 +177,31 @@ mod tests {
     fn the_last_server_is_taken_only_alone_or_when_the_group_may_go_dark() {
         assert_eq!(slots(1, 0, 0, 25).free(), 1);
         assert_eq!(slots(2, 1, 1, 25).free(), 0);
-        let census = Census { members: 2, out: 1, in_service: 1, pulled_out: 1, unknown: 0 };
+        let census =
+            Census { members: 2, out: 1, in_service: 1, pulled_out: 1, ..Census::default() };
         assert_eq!(Slots::new(2, census, Share::ALL, true).free(), 1);
     }
 
     #[test]
     fn what_nobody_has_looked_at_is_taken_as_if_it_served() {
-        let census = Census { members: 8, out: 4, in_service: 4, pulled_out: 0, unknown: 3 };
+        let census = Census { members: 8, out: 4, in_service: 4, unknown: 3, ..Census::default() };
         let slots = Slots::new(8, census, Share::percent(25), false);
         assert_eq!((slots.l, slots.free(), slots.free_unknown()), (2, 0, 1));
+    }
+
+    #[test]
+    fn a_bypassed_load_balancer_halves_what_may_be_out_by_us() {
+        let census = Census { members: 100, in_service: 100, ..Census::default() };
+        let free = |census: Census, percent| {
+            let slots = Slots::new(100, census, Share::percent(percent), false);
+            (slots.free(), slots.under(Traffic::Bypassed).free())
+        };
+        assert_eq!(free(census, 25), (25, 12));
+        assert_eq!(free(census, 1), (1, 1));
+        let ours = Census { out: 10, ours: 10, in_service: 90, ..census };
+        assert_eq!(free(ours, 25), (15, 2));
+        let dead = Census { out: 20, in_service: 80, ..census };
+        assert_eq!(free(dead, 25), (5, 5), "L applies as well");
     }
 
     #[test]

@@ -7,9 +7,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::batch_status::BatchStatus;
+use crate::dependency::{Traffic, holding};
 use crate::event::StartingPoint;
-use crate::record::{Batch, Deployment, Group, Server, Service, Target};
-use crate::slots::{Census, Slots};
+use crate::record::{Batch, Binding, Deployment, Group, Server, Service, Target};
+use crate::slots::{Census, Slots, is_ours};
 use crate::tally::{Need, Tally, is_unknown};
 use crate::target_status::TargetStatus;
 use crate::{DeploymentId, GroupId, ServerId, TargetId};
@@ -158,6 +159,17 @@ impl GroupState {
             state.deployment.config.max_unavailable,
             state.deployment.frozen.may_go_dark,
         )
+        .under(self.traffic_of(&state.deployment))
+    }
+
+    /// The group's fields that count now: those that the running deployment froze, else the group's.
+    pub fn binding(&self) -> &Binding {
+        self.running().map_or(&self.group.binding, |row| &row.deployment.frozen)
+    }
+
+    /// What becomes of a deployment's Markdown and Markup now.
+    pub fn traffic_of(&self, deployment: &Deployment) -> Traffic {
+        Traffic::of(&self.group.dependencies, &deployment.frozen)
     }
 
     /// How the group stands, for the log of a deployment that begins to hold it.
@@ -175,6 +187,12 @@ impl GroupState {
             out: named(|server| server.is_out() && server.service != Service::Unknown),
             unknown: named(|server| server.service == Service::Unknown),
             new: named(|server| !server.is_out() && server.service != Service::In),
+            ours: named(is_ours),
+            bypassed: self.traffic_of(&state.deployment) == Traffic::Bypassed,
+            held_by: holding(&self.group.dependencies, &state.deployment.frozen)
+                .into_iter()
+                .map(|(name, _)| name.to_owned())
+                .collect(),
             // Who is no member now may come back, and is pulled out then.
             pulled_out: self
                 .servers

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::record::{Deployment, Server, Service, Target};
+use crate::record::{Deployment, OutBecause, Server, Service, Target};
 use crate::target_status::TargetStatus;
 
 /// Counts over a set of targets.
@@ -80,6 +80,9 @@ pub(crate) struct BatchTally {
 pub(crate) enum Need {
     /// Nothing: its server is out or new, or a Check comes first, which changes nothing there.
     Nothing,
+    /// Nothing, unless the load balancer is bypassed: its server is out or new and not by us, and from
+    /// its Markdown on it is (S12).
+    Mend,
     /// A slot: its server is in service.
     Slot,
     /// A slot as if its server were in service, or a look at it: nobody knows whether it is.
@@ -87,7 +90,7 @@ pub(crate) enum Need {
 }
 
 impl Need {
-    pub(crate) const ALL: [Self; 3] = [Self::Nothing, Self::Slot, Self::Look];
+    pub(crate) const ALL: [Self; 4] = [Self::Nothing, Self::Mend, Self::Slot, Self::Look];
 
     /// What a PENDING target of a server needs.
     pub(crate) fn of(deployment: &Deployment, target: &Target, server: Option<&Server>) -> Self {
@@ -98,7 +101,8 @@ impl Need {
         match server.service {
             Service::In => Self::Slot,
             Service::Unknown => Self::Look,
-            Service::Out => Self::Nothing,
+            Service::Out if server.out_because == Some(OutBecause::Target) => Self::Nothing,
+            Service::Out => Self::Mend,
         }
     }
 }

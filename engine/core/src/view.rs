@@ -6,12 +6,14 @@ mod tally;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::dependency::{BreakerState, DependencyKind};
 use crate::record::{Bad, BastionRule, Location, OnLbFailure, OutBecause, PulledOut, Service};
 use crate::{ApplicationId, DeploymentId, GroupId, PackageId, ServerId, Timestamp};
 
 pub(crate) use deployment::HOLD;
 pub use deployment::{
-    BatchView, DeploymentBrief, DeploymentView, HoldView, TargetView, WaitKind, WaitingFor,
+    BatchView, DeploymentBrief, DeploymentView, HoldView, OwedView, TargetView, WaitKind,
+    WaitingFor,
 };
 pub use tally::Tally;
 
@@ -151,12 +153,47 @@ pub struct ServerView {
     pub service: Service,
     /// Why it is out.
     pub out_because: Option<OutBecause>,
+    /// Since when its Markup is owed: it was released while its load balancer was bypassed.
+    #[serde(default)]
+    pub markup_owed_since: Option<Timestamp>,
     /// When its service was last seen to change.
     pub observed_at: Option<Timestamp>,
     /// The version that it runs, as far as is known.
     pub version: Option<String>,
     /// When that was last proven; null with a version: an Install began and nothing was proven since.
     pub proven_at: Option<Timestamp>,
+}
+
+/// A person cut a dependency off.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct CutOff {
+    /// Who.
+    pub by: String,
+    /// Why.
+    pub reason: String,
+    /// Since when.
+    pub since: Timestamp,
+    /// When it ends by itself; null: when a person restores it.
+    pub expires_at: Option<Timestamp>,
+}
+
+/// An outside dependency.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct DependencyView {
+    /// Its name: its section in the configuration.
+    pub name: String,
+    /// What it is.
+    pub kind: DependencyKind,
+    /// What its circuit breaker does with calls, as long as nobody cut it off.
+    pub state: BreakerState,
+    /// Since when the breaker is closed, or is not.
+    pub since: Timestamp,
+    /// The error that opened it last.
+    pub last_error: Option<String>,
+    /// Whether a person cut it off: then no call is made.
+    pub cut_off: Option<CutOff>,
+    /// How many groups are released through it now; of the CMDB and the package store, all.
+    pub groups: u32,
 }
 
 /// A package.

@@ -104,6 +104,35 @@ const SCENARIOS: &[(&str, &str)] = &[
          create 0 2
          ok 0 0",
     ),
+    (
+        "a server that was taken without a mark and left for a while did not count as out (S1, S12)",
+        "group servers=6 marked=0 pools=1 dark=true bastion=false adopted=false first=In can_drain=false
+         create 1 2
+         lb_cut 0 0
+         pull 7 0
+         revoke 0 0
+         rename 3 0
+         create 0 0
+         revoke 0 0
+         lb_open 0 0
+         rename 0 0
+         ok 0 0
+         add 7 0
+         create 25 2",
+    ),
+    (
+        "a Markup whose answer was lost is taken over to be asked for, on an old proof too (S5, S11)",
+        "group servers=1 marked=0 pools=1 dark=true bastion=true adopted=false first=In
+         create 1 0
+         ok 0 0
+         ok 0 0
+         ok 0 0
+         ok 0 0
+         bake 0 0
+         lose 0 0
+         pass 5 0
+         crash 0 0",
+    ),
 ];
 
 #[test]

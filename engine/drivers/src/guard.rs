@@ -1,18 +1,22 @@
-//! What every call to the outside gets around it: a time limit, a metric and a trace.
+//! What every call to the outside gets around it: a circuit breaker, a time limit, a metric and a trace.
 //!
 //! A call that passes its limit is dropped and answers [`DriverError::Unknown`]: nobody knows
 //! whether it acted. The metric is the histogram [`METRIC`], in seconds, with the labels `port`
 //! (`load_balancer`, `executor`, `cmdb`), `driver` (its name in the configuration), `call` (name of
-//! the method) and `outcome` (`ok`, `refused`, `busy`, `unknown`, `timeout`).
+//! the method) and `outcome` (`ok`, `refused`, `busy`, `unknown`, `timeout`). A call that the
+//! [`breaker`](crate::breaker) refuses is not made, answers [`DriverError::Busy`] and is counted there.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use capstan_core::OrderKey;
+use capstan_core::dependency::{CMDB, DependencyKind, PACKAGES, executor, load_balancer};
 use capstan_core::ports::{
     Call, Cmdb, CmdbGroup, DriverError, Endpoint, Executor, LoadBalancer, Look, Order, OrderState,
-    Report, Script, Seen,
+    PackageReader, PackageStore, PackageWriter, Report, Script, Seen,
 };
+use capstan_core::{OrderKey, ServerId};
+
+use crate::breaker::{self, Breaker, Ended};
 
 /// Name of the metric.
 pub const METRIC: &str = "capstan_driver_call_seconds";
@@ -23,6 +27,14 @@ pub const CMDB_LIMIT: Duration = Duration::from_secs(10);
 
 /// Says what the metric means. Called once, after the recorder is installed.
 pub fn describe_metrics() {
+    metrics::describe_gauge!(
+        breaker::STATE_METRIC,
+        "Whether a dependency is called: 0 it is, 1 by probes, 2 broken, 3 cut off"
+    );
+    metrics::describe_counter!(
+        breaker::REFUSED_METRIC,
+        "Calls to outside systems that were not made"
+    );
     metrics::describe_histogram!(
         METRIC,
         metrics::Unit::Seconds,
@@ -36,27 +48,44 @@ pub struct Guard<P: ?Sized> {
     port: &'static str,
     driver: Arc<str>,
     limit: Duration,
+    breaker: Arc<Breaker>,
 }
 
 impl Guard<dyn LoadBalancer> {
     /// Guards the load balancer with this name in the configuration.
     pub fn load_balancer(name: &str, inner: Arc<dyn LoadBalancer>) -> Self {
-        Self { inner, port: "load_balancer", driver: name.into(), limit: LIMIT }
+        let breaker = alone(&load_balancer(name), DependencyKind::LoadBalancer);
+        Self { inner, port: "load_balancer", driver: name.into(), limit: LIMIT, breaker }
     }
 }
 
 impl Guard<dyn Executor> {
     /// Guards the executor with this name in the configuration.
     pub fn executor(name: &str, inner: Arc<dyn Executor>) -> Self {
-        Self { inner, port: "executor", driver: name.into(), limit: LIMIT }
+        let breaker = alone(&executor(name), DependencyKind::Executor);
+        Self { inner, port: "executor", driver: name.into(), limit: LIMIT, breaker }
     }
 }
 
 impl Guard<dyn Cmdb> {
     /// Guards the CMDB driver with this name in the configuration.
     pub fn cmdb(name: &str, inner: Arc<dyn Cmdb>) -> Self {
-        Self { inner, port: "cmdb", driver: name.into(), limit: CMDB_LIMIT }
+        let breaker = alone(CMDB, DependencyKind::Cmdb);
+        Self { inner, port: "cmdb", driver: name.into(), limit: CMDB_LIMIT, breaker }
     }
+}
+
+impl Guard<dyn PackageStore> {
+    /// Guards the package store. What is read and written once it is open is not limited.
+    pub fn packages(name: &str, inner: Arc<dyn PackageStore>) -> Self {
+        let breaker = alone(PACKAGES, DependencyKind::PackageStore);
+        Self { inner, port: "packages", driver: name.into(), limit: LIMIT, breaker }
+    }
+}
+
+/// A breaker that nobody watches, until [`Guard::with_breaker`] gives another.
+fn alone(name: &str, kind: DependencyKind) -> Arc<Breaker> {
+    Arc::new(Breaker::new(name, kind, breaker::Settings::default()))
 }
 
 impl<P: ?Sized> Guard<P> {
@@ -67,7 +96,36 @@ impl<P: ?Sized> Guard<P> {
         self
     }
 
-    async fn watch<T>(&self, call: &'static str, under_way: Call<'_, T>) -> Result<T, DriverError> {
+    /// The same behind another breaker.
+    #[must_use]
+    pub fn with_breaker(mut self, breaker: Arc<Breaker>) -> Self {
+        self.breaker = breaker;
+        self
+    }
+
+    /// Makes a call, if the breaker lets it through. `server`: whom it is about, if one.
+    async fn watch<'a, T>(
+        &self,
+        call: &'static str,
+        server: Option<ServerId>,
+        under_way: impl FnOnce() -> Call<'a, T>,
+    ) -> Result<T, DriverError> {
+        let permit = self.breaker.ask()?;
+        let answer = self.measured(call, under_way()).await;
+        let ended = match &answer {
+            Ok(_) | Err(DriverError::Refused(_)) => Ended::Answered,
+            Err(DriverError::Busy(_)) => Ended::Idle,
+            Err(DriverError::Unknown(error)) => Ended::Lost(error),
+        };
+        permit.end(ended, server);
+        answer
+    }
+
+    async fn measured<T>(
+        &self,
+        call: &'static str,
+        under_way: Call<'_, T>,
+    ) -> Result<T, DriverError> {
         let began = Instant::now();
         let (outcome, answer) = match tokio::time::timeout(self.limit, under_way).await {
             Ok(answer) => (outcome(&answer), answer),
@@ -123,25 +181,27 @@ impl LoadBalancer for Guard<dyn LoadBalancer> {
     }
 
     fn drain<'a>(&'a self, server: &'a Endpoint) -> Call<'a, ()> {
-        Box::pin(self.watch("drain", self.inner.drain(server)))
+        Box::pin(self.watch("drain", None, move || self.inner.drain(server)))
     }
 
     fn admit<'a>(&'a self, server: &'a Endpoint) -> Call<'a, ()> {
-        Box::pin(self.watch("admit", self.inner.admit(server)))
+        Box::pin(self.watch("admit", None, move || self.inner.admit(server)))
     }
 
     fn observe<'a>(&'a self, servers: &'a [Endpoint]) -> Call<'a, Vec<Seen>> {
-        Box::pin(self.watch("observe", self.inner.observe(servers)))
+        Box::pin(self.watch("observe", None, move || self.inner.observe(servers)))
     }
 }
 
 impl Executor for Guard<dyn Executor> {
     fn start<'a>(&'a self, server: &'a Endpoint, order: &'a Order) -> Call<'a, OrderState> {
-        Box::pin(self.watch("start", self.inner.start(server, order)))
+        Box::pin(self.watch("start", Some(server.server), move || self.inner.start(server, order)))
     }
 
     fn look<'a>(&'a self, server: &'a Endpoint, key: OrderKey, offset: u64) -> Call<'a, Look> {
-        Box::pin(self.watch("look", self.inner.look(server, key, offset)))
+        Box::pin(
+            self.watch("look", Some(server.server), move || self.inner.look(server, key, offset)),
+        )
     }
 
     fn cancel<'a>(
@@ -150,29 +210,57 @@ impl Executor for Guard<dyn Executor> {
         key: OrderKey,
         fence: i64,
     ) -> Call<'a, OrderState> {
-        Box::pin(self.watch("cancel", self.inner.cancel(server, key, fence)))
+        Box::pin(
+            self.watch("cancel", Some(server.server), move || {
+                self.inner.cancel(server, key, fence)
+            }),
+        )
     }
 
     fn report<'a>(&'a self, server: &'a Endpoint, script: &'a Script) -> Call<'a, Option<Report>> {
-        Box::pin(self.watch("report", self.inner.report(server, script)))
+        Box::pin(
+            self.watch("report", Some(server.server), move || self.inner.report(server, script)),
+        )
     }
 }
 
 impl Cmdb for Guard<dyn Cmdb> {
     fn group<'a>(&'a self, external_id: &'a str) -> Call<'a, Option<CmdbGroup>> {
-        Box::pin(self.watch("group", self.inner.group(external_id)))
+        Box::pin(self.watch("group", None, move || self.inner.group(external_id)))
     }
 
     fn groups(&self) -> Call<'_, Vec<CmdbGroup>> {
-        Box::pin(self.watch("groups", self.inner.groups()))
+        Box::pin(self.watch("groups", None, || self.inner.groups()))
     }
 
     fn faults(&self) -> Vec<String> {
         self.inner.faults()
     }
 
-    /// Not limited and not measured: it waits on purpose.
+    /// Not limited and not measured: it waits on purpose. While the CMDB is cut off nobody asks it.
     fn changed(&self) -> Call<'_, ()> {
-        self.inner.changed()
+        Box::pin(async {
+            loop {
+                self.breaker.until_cut_off(false).await;
+                tokio::select! {
+                    changed = self.inner.changed() => return changed,
+                    () = self.breaker.until_cut_off(true) => {}
+                }
+            }
+        })
+    }
+}
+
+impl PackageStore for Guard<dyn PackageStore> {
+    fn begin(&self) -> Call<'_, Box<dyn PackageWriter>> {
+        Box::pin(self.watch("begin", None, || self.inner.begin()))
+    }
+
+    fn open<'a>(
+        &'a self,
+        sha256: &'a str,
+        offset: u64,
+    ) -> Call<'a, Option<(u64, Box<dyn PackageReader>)>> {
+        Box::pin(self.watch("open", None, move || self.inner.open(sha256, offset)))
     }
 }

@@ -13,9 +13,10 @@
 //! | package store | [`packages`] |
 //! | scripts | [`scripts`] |
 //!
-//! [`guard`] puts a time limit, metrics and tracing around any of them; [`registry`] finds them by
+//! [`guard`] puts a [`breaker`], a time limit, metrics and tracing around any of them; [`registry`] finds them by
 //! the names that groups use; [`cmdb_records`] says which records of a CMDB count.
 
+pub mod breaker;
 pub mod cmdb_records;
 pub mod fake;
 pub mod file_cmdb;
@@ -28,3 +29,4 @@ pub mod noop;
 pub mod packages;
 pub mod registry;
 pub mod scripts;
+mod switchboard;

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use capstan_core::dependency::PACKAGES;
 use capstan_core::effect::Effect;
 use capstan_core::input::Input;
 use capstan_core::ports::{DriverError, Executor, LoadBalancer, Script};
@@ -206,7 +207,8 @@ impl Context {
         let (near, far): (Vec<&Location>, Vec<&Location>) =
             locations.iter().partition(|location| location.idc == idc && !idc.is_empty());
         let mut urls: Vec<String> = near.into_iter().map(|location| location.url.clone()).collect();
-        if !own.is_empty() {
+        // The next store in the list, or what the host has kept: a store that is away is not waited for.
+        if !own.is_empty() && self.ports.breakers.is_usable(PACKAGES) {
             urls.push(format!("{own}/packages/{sha256}.tar.gz"));
         }
         urls.extend(far.into_iter().map(|location| location.url.clone()));

@@ -11,6 +11,7 @@
 //! **Arrows.** It points at `capstan-core` and `capstan-store`; drivers reach it through the ports of
 //! the core. Nothing points at it but the binary.
 
+mod dependencies;
 mod job;
 mod measure;
 mod observe;
@@ -27,6 +28,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use capstan_core::dependency::Breakers;
 use capstan_core::ports::{Executor, LoadBalancer, ScriptSource};
 use capstan_store::Store;
 use tokio::sync::watch;
@@ -44,6 +46,8 @@ pub struct Ports {
     pub executors: BTreeMap<String, Arc<dyn Executor>>,
     /// Scripts by kind of application.
     pub scripts: Arc<dyn ScriptSource>,
+    /// The circuit breakers around all of them.
+    pub breakers: Arc<dyn Breakers>,
 }
 
 /// How the engine runs.

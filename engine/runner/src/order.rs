@@ -33,9 +33,9 @@ pub(crate) async fn step(job: &mut Job, work: &Work, context: &Context) -> Step 
     match answer {
         Ok(state) => state_step(job, work, executor.as_ref(), context, state).await,
         Err(DriverError::Refused(message)) => refused(work, &message),
-        // The order is on the host, and whoever asks for it has no time just now: that says nothing of
-        // the host, and counts as no failure (S2).
-        Err(DriverError::Busy(message)) if job.is_begun => ask_later(work, context, &message),
+        // The order is on the host, and whoever asks for it has no time just now, or is not asked: that
+        // says nothing of the host, and counts as no failure (S2).
+        Err(DriverError::Busy(message)) if job.is_begun => ask_later(job, work, context, &message),
         Err(DriverError::Busy(message)) => wait_or_give_up(work, context, &message, Cause::Timeout),
         Err(DriverError::Unknown(message)) => {
             job.is_begun = true;
@@ -230,10 +230,9 @@ pub(crate) fn refused(work: &Work, message: &str) -> Step {
 }
 
 /// An order that was given is asked for again, as long as its host may still work on it.
-fn ask_later(work: &Work, context: &Context, message: &str) -> Step {
+fn ask_later(job: &mut Job, work: &Work, context: &Context, message: &str) -> Step {
     if context.store.now() > work.deadline_at + UNKNOWN_GRACE {
-        let result = StageResult::Failed { cause: Cause::Unreachable, again: Again::WillNot };
-        return ended(work, result, Some(message.to_owned()));
+        return lost(job, work, context, message);
     }
     Step::LookAgain { tell: None }
 }

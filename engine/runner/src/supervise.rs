@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use crate::job::Context;
-use crate::{queue, rescue};
+use crate::{dependencies, queue, rescue};
 
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
@@ -16,6 +16,7 @@ const HEALTHY_AFTER: Duration = Duration::from_mins(1);
 /// Runs workers one after the other until the engine stops.
 pub(crate) async fn run(context: Arc<Context>, mut stopped: watch::Receiver<bool>) {
     let rescuer = tokio::spawn(rescue::run(Arc::clone(&context), stopped.clone()));
+    let keeper = tokio::spawn(dependencies::run(Arc::clone(&context), stopped.clone()));
     let mut wait = FIRST_WAIT;
     let mut number = 0_u64;
     while !*stopped.borrow() {
@@ -37,7 +38,9 @@ pub(crate) async fn run(context: Arc<Context>, mut stopped: watch::Receiver<bool
         wait = (wait * 2).min(LONGEST_WAIT);
     }
     context.give_back_all().await;
-    if let Err(error) = rescuer.await {
-        tracing::error!(%error, "the rescuer ended badly");
+    for (part, ended) in [("rescuer", rescuer.await), ("keeper of dependencies", keeper.await)] {
+        if let Err(error) = ended {
+            tracing::error!(part, %error, "ended badly");
+        }
     }
 }

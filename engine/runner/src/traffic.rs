@@ -51,6 +51,10 @@ pub(crate) async fn step(job: &mut Job, work: &Work, context: &Context) -> Step 
             return lost(job, work, context, &message);
         }
         Err(DriverError::Refused(message)) => return refused(work, &message),
+        // A balancer that is not asked for a while says nothing of an act whose answer was lost (S11).
+        Err(DriverError::Busy(message)) if job.is_unknown => {
+            return lost(job, work, context, &message);
+        }
         Err(DriverError::Busy(message)) => {
             return wait_or_give_up(work, context, &message, Cause::Timeout);
         }

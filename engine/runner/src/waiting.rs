@@ -88,6 +88,7 @@ mod tests {
             load_balancers: BTreeMap::new(),
             executors: BTreeMap::new(),
             scripts: Arc::new(Scripts::new(None)),
+            breakers: Arc::new(capstan_drivers::breaker::Switchboard::default()),
         };
         let (_stop, stopped) = watch::channel(false);
         let context = Context::new(store, ports, Settings::default(), stopped);

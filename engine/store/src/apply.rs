@@ -93,9 +93,12 @@ impl Writer<'_> {
         let mut values = vec![self.rev.into(), group.seq.into()];
         let mut others = "";
         if self.changes.group {
+            let some = Some(&group.dependencies).filter(|it| !it.is_empty());
+            let dependencies = some.map(|it| to_json("groups", it)).transpose()?;
             steps.push(self.application(group));
             others = ", application_id = ?, name = ?, binding = ?, port = ?, idc = ?, \
-                      cmdb_revision = ?, synced_at = ?, observed_at = ?, refresh_held = ?";
+                      cmdb_revision = ?, synced_at = ?, observed_at = ?, refresh_held = ?, \
+                      dependencies = ?";
             values.extend([
                 group.application.id.0.into(),
                 group.binding.group.as_str().into(),
@@ -106,6 +109,7 @@ impl Writer<'_> {
                 micros(group.synced_at),
                 micros_opt(group.observed_at),
                 group.refresh_held.as_deref().into(),
+                dependencies.into(),
             ]);
         }
         values.extend([group.id.0.into(), (self.rev - 1).into()]);

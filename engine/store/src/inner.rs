@@ -12,7 +12,7 @@ use sea_orm::{
     AccessMode, ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend,
     IsolationLevel, SqliteTransactionMode, TransactionOptions, TransactionTrait,
 };
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use uuid::Uuid;
 
 use crate::cache::Cache;
@@ -55,6 +55,8 @@ pub(crate) struct Inner {
     debts: Mutex<Vec<(Effect, Owed)>>,
     /// When and why the committer's last write failed; none: it did not.
     write_failed: Mutex<Option<(Instant, Arc<Error>)>>,
+    /// Changes when somebody sets a hand switch of a dependency.
+    pub(crate) switched: watch::Sender<u64>,
 }
 
 impl Store {
@@ -114,6 +116,7 @@ impl Store {
             has_claimed: AtomicBool::new(false),
             debts: Mutex::default(),
             write_failed: Mutex::default(),
+            switched: watch::Sender::new(0),
         });
         let (requests, received) = mpsc::channel::<Request>(REQUESTS);
         let committer = tokio::spawn(Committer::new(Arc::clone(&inner), received).run());

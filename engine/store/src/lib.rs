@@ -32,6 +32,7 @@ mod commit;
 mod connect;
 pub mod crash;
 mod cursor;
+mod dependencies;
 mod deployments;
 mod entities;
 mod error;

@@ -174,6 +174,7 @@ pub(crate) fn named(input: &Input) -> Option<DeploymentId> {
         | Input::ServerDrained { .. }
         | Input::ServerReturned { .. }
         | Input::ServerAdmitted { .. }
+        | Input::Dependency { .. }
         | Input::Synced { .. }
         | Input::Adopt { .. } => None,
     }

@@ -62,7 +62,10 @@ impl Store {
     ) -> Result<(GroupId, Answer), SubmitError> {
         let group = self.group_put(&record).await.map_err(SubmitError::Store)?;
         let input = Input::Synced { record: Box::new(record), confirmed };
-        Ok((group, self.submit(group, input).await?))
+        let answer = self.submit(group, input).await?;
+        // It may be new, or use another load balancer or executor from here on.
+        self.dependencies_tell(Some(group)).await.map_err(SubmitError::Store)?;
+        Ok((group, answer))
     }
 
     /// The plan of a deployment; changes nothing.

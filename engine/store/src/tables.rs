@@ -22,7 +22,7 @@ pub(crate) const SERVERS: Table<12> = Table {
     fixed: &["group_id"],
 };
 
-pub(crate) const SERVER_STATES: Table<15> = Table {
+pub(crate) const SERVER_STATES: Table<16> = Table {
     name: "server_states",
     columns: [
         "server_id",
@@ -34,6 +34,7 @@ pub(crate) const SERVER_STATES: Table<15> = Table {
         "dead_since",
         "drained",
         "drained_again",
+        "markup_owed",
         "running_package",
         "running_version",
         "running_proven_at",
@@ -45,7 +46,7 @@ pub(crate) const SERVER_STATES: Table<15> = Table {
     fixed: &["group_id"],
 };
 
-pub(crate) const DEPLOYMENTS: Table<30> = Table {
+pub(crate) const DEPLOYMENTS: Table<31> = Table {
     name: "deployments",
     columns: [
         "id",
@@ -77,6 +78,7 @@ pub(crate) const DEPLOYMENTS: Table<30> = Table {
         "ended_at",
         "status_since",
         "stale",
+        "ran_without",
         "rev",
     ],
     key: &["id"],
@@ -90,7 +92,7 @@ pub(crate) const BATCHES: Table<7> = Table {
     fixed: &[],
 };
 
-pub(crate) const TARGETS: Table<26> = Table {
+pub(crate) const TARGETS: Table<27> = Table {
     name: "targets",
     columns: [
         "id",
@@ -116,6 +118,7 @@ pub(crate) const TARGETS: Table<26> = Table {
         "skipped",
         "leaving",
         "took",
+        "bypassed",
         "cause",
         "message",
         "rev",

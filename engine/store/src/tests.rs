@@ -3,6 +3,7 @@
 mod access;
 mod applying;
 mod claiming;
+mod dependencies;
 mod listing;
 mod output;
 mod packages;

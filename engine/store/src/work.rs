@@ -150,12 +150,7 @@ pub(crate) fn task_of(state: &GroupState, effect: Effect, cursors: &mut Cursors)
 /// Every member, as it is reached now.
 pub(crate) fn members(state: &GroupState) -> Vec<Endpoint> {
     let members = state.servers().iter().filter(|row| !row.retired);
-    members.map(|server| order::endpoint(binding(state), server)).collect()
-}
-
-/// The group's fields that count now: those that the running deployment froze, else the group's.
-fn binding(state: &GroupState) -> &Binding {
-    state.running().map_or(&state.group.binding, |row| &row.deployment.frozen)
+    members.map(|server| order::endpoint(state.binding(), server)).collect()
 }
 
 fn with_server(
@@ -164,13 +159,13 @@ fn with_server(
     task: impl FnOnce(&Binding, &Server) -> Task,
 ) -> Task {
     match state.server(server) {
-        Some(server) if !server.retired => task(binding(state), server),
+        Some(server) if !server.retired => task(state.binding(), server),
         Some(_) | None => Task::Nothing,
     }
 }
 
 fn observe(state: &GroupState, deployment: DeploymentId, cursors: &mut Cursors) -> Task {
-    let binding = binding(state);
+    let binding = state.binding();
     let members: Vec<&Server> = state.servers().iter().filter(|row| !row.retired).collect();
     let per_look = members.len().div_ceil(usize::try_from(LOOKS_PER_ROUND).unwrap_or(1));
     let count = if members.len() <= SMALL_GROUP { members.len() } else { per_look };

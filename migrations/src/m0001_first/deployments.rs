@@ -28,7 +28,8 @@ pub(super) fn schema(backend: DbBackend) -> Schema {
 /// `deployments`: one release of one package to one group.
 ///
 /// `running_group` is the group exactly while the status is neither PENDING nor final, and unique:
-/// that is S6. `config`, `holds`, `frozen` and `scripts` are JSON of the records of those names.
+/// that is S6. `config`, `holds`, `frozen`, `scripts` and `ran_without` are
+/// JSON of the records of those names.
 fn deployments() -> TableCreateStatement {
     Table::create()
         .table("deployments")
@@ -61,6 +62,7 @@ fn deployments() -> TableCreateStatement {
         .col(big_null("ended_at"))
         .col(big("status_since"))
         .col(flag("stale"))
+        .col(text("ran_without"))
         .col(big("rev"))
         .check(one_of("flavor", &["rollout", "rollback", "scaleout", "adopted"]))
         .check(Expr::cust(
@@ -121,6 +123,7 @@ fn targets() -> TableCreateStatement {
         .col(flag("skipped"))
         .col(flag("leaving"))
         .col(flag("took"))
+        .col(flag("bypassed"))
         .col(word_null("cause"))
         .col(text_null("message"))
         .col(big("rev"))

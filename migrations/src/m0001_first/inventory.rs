@@ -12,7 +12,7 @@ use crate::columns::{
 
 pub(super) fn schema(backend: DbBackend) -> Schema {
     (
-        vec![applications(), groups(), servers(), by_key(server_states(), backend)],
+        vec![applications(), groups(), servers(), by_key(server_states(), backend), dependencies()],
         vec![
             unique("applications", &["external_id"]),
             unique("applications", &["name"]),
@@ -44,7 +44,8 @@ fn applications() -> TableCreateStatement {
 ///
 /// `version` is raised by every transaction that changes the group, its servers or its deployments;
 /// whoever does not hit the version that it has read has lost and reads again. `seq` numbers the
-/// group's own events. `binding` is what a deployment freezes.
+/// group's own events. `binding` is what a deployment freezes; `dependencies` are those that are not
+/// usable. Both are JSON.
 fn groups() -> TableCreateStatement {
     Table::create()
         .table("groups")
@@ -61,7 +62,27 @@ fn groups() -> TableCreateStatement {
         .col(text_null("refresh_held"))
         .col(big("version"))
         .col(big("seq"))
+        .col(text_null("dependencies"))
         .foreign_key(&mut refers("groups", "application_id", "applications"))
+        .take()
+}
+
+/// `dependencies`: outside systems, by the name of their section in the configuration. `state` is what
+/// the circuit breaker does; with `cut_off_at` a person cut the dependency off.
+fn dependencies() -> TableCreateStatement {
+    Table::create()
+        .table("dependencies")
+        .col(name("name").primary_key())
+        .col(word("kind"))
+        .col(word("state"))
+        .col(big("since"))
+        .col(text_null("last_error"))
+        .col(big_null("cut_off_at"))
+        .col(name_null("cut_off_by"))
+        .col(text_null("cut_off_reason"))
+        .col(big_null("cut_off_until"))
+        .check(one_of("kind", &["load_balancer", "executor", "cmdb", "package_store"]))
+        .check(one_of("state", &["closed", "open", "half_open"]))
         .take()
 }
 
@@ -88,7 +109,7 @@ fn servers() -> TableCreateStatement {
 /// `server_states`: what Capstan knows of each server, one row per row of `servers`.
 ///
 /// It stands apart because it changes with every stage while `servers` changes with the CMDB.
-/// `fence` is the last one given out and only grows (S7).
+/// `fence` is the last one given out and only grows (S7). `markup_owed` is JSON (S12).
 fn server_states() -> TableCreateStatement {
     Table::create()
         .table("server_states")
@@ -101,6 +122,7 @@ fn server_states() -> TableCreateStatement {
         .col(big_null("dead_since"))
         .col(flag("drained"))
         .col(flag("drained_again"))
+        .col(text_null("markup_owed"))
         .col(id_null("running_package"))
         .col(name_null("running_version"))
         .col(big_null("running_proven_at"))

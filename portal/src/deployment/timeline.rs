@@ -63,8 +63,11 @@ fn tone(event: &Event) -> Tone {
         | EventType::TargetUnknown
         | EventType::TargetTakenOver
         | EventType::LateOutcome
-        | EventType::ServerDrainedAgain => Tone::Warning,
-        EventType::ServerIn => Tone::Good,
+        | EventType::ServerDrainedAgain
+        | EventType::ServerDrained
+        | EventType::DependencyOpened
+        | EventType::DependencyCutOff => Tone::Warning,
+        EventType::ServerIn | EventType::DependencyRestored => Tone::Good,
         EventType::DeploymentCreated
         | EventType::HoldCleared
         | EventType::ActionTaken

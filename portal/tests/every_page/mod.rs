@@ -1,10 +1,12 @@
 //! Every page, with one text wherever a text from outside may stand.
 
 use capstan_core::action::Action;
+use capstan_core::dependency::{BreakerState, DependencyKind};
 use capstan_core::event::Event;
 use capstan_core::plan::Plan;
 use capstan_core::view::{
-    AuditView, DeploymentView, GroupView, LogPart, PackageView, Page, ServerView, TargetView,
+    AuditView, CutOff, DependencyView, DeploymentView, GroupView, LogPart, PackageView, Page,
+    ServerView, TargetView,
 };
 use capstan_portal as portal;
 use capstan_portal::form::{FieldError, GroupsQuery, ReleaseForm, TargetsQuery};
@@ -57,6 +59,7 @@ pub(crate) fn pages(text: &str) -> Vec<(&'static str, String)> {
             ),
         ),
         ("audit", portal::audit(&chrome, &view, &audit)),
+        ("dependencies", portal::dependencies(&chrome, &dependencies(text))),
     ];
     pages.extend(group_pages(&chrome, text));
     pages.into_iter().map(|(name, page)| (name, page.into_string())).collect()
@@ -227,4 +230,28 @@ fn told(text: &str) -> (DeploymentView, Vec<TargetView>) {
         target.message = Some(text.to_owned());
     }
     (view, targets)
+}
+
+/// One that is usable, one that is broken, and one that is cut off.
+fn dependencies(text: &str) -> Vec<DependencyView> {
+    let cut = CutOff {
+        by: text.to_owned(),
+        reason: text.to_owned(),
+        since: samples::now(),
+        expires_at: Some(samples::now()),
+    };
+    let one = |name: &str, kind, state, cut_off| DependencyView {
+        name: name.to_owned(),
+        kind,
+        state,
+        since: samples::now(),
+        last_error: Some(text.to_owned()),
+        cut_off,
+        groups: 3,
+    };
+    vec![
+        one("cmdb", DependencyKind::Cmdb, BreakerState::Closed, None),
+        one("load_balancer.edge", DependencyKind::LoadBalancer, BreakerState::Open, None),
+        one("executor.salt", DependencyKind::Executor, BreakerState::HalfOpen, Some(cut)),
+    ]
 }

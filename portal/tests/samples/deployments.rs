@@ -35,6 +35,7 @@ fn target(number: usize, batch: u32, status: TargetStatus) -> TargetView {
         unknown_since: None,
         skipped: false,
         unverified: false,
+        bypassed: false,
         order_digest: Some(sha256("order")),
     }
 }
@@ -110,6 +111,9 @@ fn view(targets: &[TargetView], statuses: &[BatchStatus], allowed: &[Action]) ->
         last_seq: 118,
         allowed_actions: allowed.to_vec(),
         actions: actions(allowed, "the deployment is ROLLING_OUT and no batch waits"),
+        ran_without: Vec::new(),
+        most_ours: None,
+        owed: Vec::new(),
         waiting_for: vec![WaitingFor {
             what: WaitKind::Host,
             on: "shop-sh-09".to_owned(),

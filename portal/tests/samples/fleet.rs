@@ -163,6 +163,7 @@ fn server(
         }),
         service,
         out_because,
+        markup_owed_since: None,
         observed_at: (number != 8).then(|| before(number * 3)),
         version: version.map(str::to_owned),
         proven_at,

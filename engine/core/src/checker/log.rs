@@ -52,6 +52,8 @@ pub(super) struct Log {
     drained_again: BTreeMap<ServerId, u32>,
     /// A server was drained again twice, and no hold was set yet.
     owes_hold: bool,
+    /// Dependencies that are broken or cut off and may not be bypassed.
+    held_by: BTreeSet<String>,
 }
 
 /// What the log has said of a target.
@@ -87,6 +89,7 @@ impl Log {
             passed_over: 0,
             drained_again: BTreeMap::new(),
             owes_hold: false,
+            held_by: BTreeSet::new(),
         }
     }
 
@@ -125,9 +128,23 @@ impl Log {
                 *count += 1;
                 self.owes_hold |= *count > 1 && !self.holds.contains(&HoldReason::Dependency);
             }
+            EventType::DependencyOpened
+            | EventType::DependencyCutOff
+            | EventType::DependencyRestored => {
+                let Some(name) = &event.data.dependency else { return };
+                if event.data.holds_for_it == Some(true) {
+                    self.held_by.insert(name.clone());
+                } else {
+                    self.held_by.remove(name);
+                }
+            }
             EventType::TargetTry | EventType::TargetTakenOver => {
                 let target = event.target.and_then(|id| self.targets.get(&id).copied());
-                if let Some(target) = target {
+                // An act whose answer was lost may have happened while the proof was fresh: whoever takes
+                // it over asks for it (S11).
+                let asks = event.kind == EventType::TargetTakenOver
+                    && target.is_some_and(|target| target.was_unknown);
+                if let Some(target) = target.filter(|_| !asks) {
                     self.check_proof(event, &target, target.status);
                 }
             }
@@ -139,24 +156,26 @@ impl Log {
             | EventType::ServerIn
             | EventType::ServerPulledOut
             | EventType::ServerPutBack
+            | EventType::ServerDrained
             | EventType::ServerAppeared
             | EventType::ServerLeft => {}
         }
         self.failed = event.data.failed_count.unwrap_or(self.failed);
     }
 
-    /// S1, as long as the deployment holds its group.
+    /// S1 and S12, as long as the deployment holds its group.
     fn follow_servers(&mut self, event: &Event) {
         if self.is_final() {
             return;
         }
         if let Some(start) = &event.data.start {
             self.max_failure = Some(start.max_failure);
+            self.held_by.extend(start.held_by.iter().cloned());
             self.standing = Some(Standing::new(self.planned, start));
         }
         let wrong = self.standing.as_mut().map(|standing| standing.read(event));
-        for message in wrong.unwrap_or_default() {
-            self.say("S1", event, message);
+        for (rule, message) in wrong.unwrap_or_default() {
+            self.say(rule, event, message);
         }
     }
 

@@ -1,9 +1,10 @@
-//! S1 from the log alone: who is out is counted from the events, and the counts that they tell are
-//! compared with that.
+//! S1 and S12 from the log alone: who is out is counted from the events, and the counts that they tell
+//! are compared with that.
 
 use std::collections::BTreeSet;
 
 use crate::ServerId;
+use crate::dependency::Traffic;
 use crate::event::{Event, EventType, StartingPoint};
 use crate::record::{OutBecause, Service};
 use crate::slots::{Census, Slots};
@@ -20,6 +21,10 @@ pub(super) struct Standing {
     unknown: BTreeSet<ServerId>,
     new: BTreeSet<ServerId>,
     pulled_out: BTreeSet<ServerId>,
+    /// Servers that are out because a target took them.
+    ours: BTreeSet<ServerId>,
+    /// Markdown and Markup are bypassed.
+    bypassed: bool,
     /// Servers that are no members any more.
     gone: BTreeSet<ServerId>,
 }
@@ -43,16 +48,22 @@ impl Standing {
             unknown: set(&start.unknown),
             new: set(&start.new),
             pulled_out: set(&start.pulled_out),
+            ours: set(&start.ours),
+            bypassed: start.bypassed,
             gone: BTreeSet::new(),
             start: start.clone(),
         }
     }
 
-    /// Follows an event. Gives what is wrong with it.
-    pub(super) fn read(&mut self, event: &Event) -> Vec<String> {
+    /// Follows an event. Gives the rules that it breaks, and how.
+    pub(super) fn read(&mut self, event: &Event) -> Vec<(&'static str, String)> {
         let before = event.server.map(|server| (server, self.was(server)));
+        let was_ours = event.server.is_some_and(|server| self.ours.contains(&server));
         if let Some((server, _)) = before {
             self.follow(event, server);
+        }
+        if event.data.dependency.is_some() {
+            self.bypassed = event.data.bypassed.unwrap_or(self.bypassed);
         }
         let slots = self.slots();
         let mut wrong = told(event, slots);
@@ -61,7 +72,34 @@ impl Standing {
         if let Some((_, was)) = before.filter(|_| is_taken) {
             wrong.extend(taken(event, was, slots));
         }
+        let mut wrong: Vec<_> = wrong.into_iter().map(|message| ("S1", message)).collect();
+        let room = slots.most_ours.is_none_or(|most| was_ours || slots.ours <= most);
+        if is_taken && !room {
+            let Slots { ours, most_ours, .. } = slots;
+            wrong.push((
+                "S12",
+                format!("a server is taken: {ours} are out by us, of {most_ours:?}"),
+            ));
+        }
+        let was = before.map(|(_, was)| was);
+        wrong.extend(self.bypass(event, was).map(|message| ("S12", message)));
         wrong
+    }
+
+    /// While the load balancer is cut off it is asked for nothing, else nothing is bypassed; and what
+    /// was bypassed brings no server into service.
+    fn bypass(&self, event: &Event, was: Option<Was>) -> Option<String> {
+        let to = event.data.to.as_deref().and_then(TargetStatus::from_word)?;
+        let starts = matches!(to, TargetStatus::MarkdownRunning | TargetStatus::MarkupRunning);
+        let told = event.data.bypassed == Some(true);
+        let is_status = event.kind == EventType::TargetStatus;
+        let is_try = event.kind == EventType::TargetTry;
+        if starts && (is_status && told != self.bypassed || is_try && self.bypassed) {
+            return Some(format!("{to}, told as bypassed: {told}, is: {}", self.bypassed));
+        }
+        let serves = event.data.service == Some(Service::In) && was != Some(Was::InService);
+        (told && serves && is_status)
+            .then(|| format!("{to} was bypassed and brings a server into service"))
     }
 
     fn was(&self, server: ServerId) -> Was {
@@ -75,7 +113,7 @@ impl Standing {
 
     #[expect(clippy::wildcard_enum_match_arm, reason = "only these change who is a member")]
     fn follow(&mut self, event: &Event, server: ServerId) {
-        for set in [&mut self.out, &mut self.unknown, &mut self.new] {
+        for set in [&mut self.out, &mut self.unknown, &mut self.new, &mut self.ours] {
             set.remove(&server);
         }
         match event.kind {
@@ -101,7 +139,12 @@ impl Standing {
         let set = match (event.data.service, event.data.out_because) {
             (Some(Service::Unknown), _) => &mut self.unknown,
             (Some(Service::Out), Some(OutBecause::New)) => &mut self.new,
-            (Some(Service::Out), _) => &mut self.out,
+            (Some(Service::Out), because) => {
+                if because == Some(OutBecause::Target) {
+                    self.ours.insert(server);
+                }
+                &mut self.out
+            }
             (Some(Service::In) | None, _) => return,
         };
         set.insert(server);
@@ -117,9 +160,11 @@ impl Standing {
             in_service: self.members.saturating_sub(out + unknown + count(self.new.len())),
             pulled_out: count(self.pulled_out.intersection(&self.out).count()),
             unknown,
+            ours: count(self.ours.len()),
         };
         let StartingPoint { max_unavailable, may_go_dark, .. } = self.start;
-        Slots::new(self.planned, census, max_unavailable, may_go_dark)
+        let traffic = if self.bypassed { Traffic::Bypassed } else { Traffic::Asked };
+        Slots::new(self.planned, census, max_unavailable, may_go_dark).under(traffic)
     }
 }
 

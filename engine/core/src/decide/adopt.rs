@@ -85,6 +85,7 @@ impl Decider<'_> {
             restores: None,
             ignore_verify_reason: None,
             stale_after: super::STALE_AFTER,
+            ran_without: Vec::new(),
         };
         self.insert(draft, &made);
         self.prove_adopted(id, package);

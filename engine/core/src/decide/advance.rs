@@ -255,6 +255,7 @@ impl Decider<'_> {
         let first = |need: Need| {
             let is_met = match need {
                 Need::Nothing => true,
+                Need::Mend => slots.free_ours() > 0,
                 Need::Slot => slots.free() > 0,
                 Need::Look => slots.free_unknown() > 0,
             };

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::batch_status::BatchStatus;
 use crate::config::DeploymentConfig;
+use crate::dependency::Without;
 use crate::deployment_status::{DeploymentEvent, DeploymentStatus};
 use crate::event::{EventData, EventType};
 use crate::id::derived_in_order;
@@ -29,6 +30,7 @@ pub(super) struct Draft<'a> {
     pub(super) restores: Option<DeploymentId>,
     pub(super) ignore_verify_reason: Option<String>,
     pub(super) stale_after: Duration,
+    pub(super) ran_without: Vec<Without>,
 }
 
 impl Decider<'_> {
@@ -65,6 +67,7 @@ impl Decider<'_> {
             restores: None,
             ignore_verify_reason: create.ignore_verify_reason.clone(),
             stale_after: create.stale_after,
+            ran_without: create.without.clone(),
         };
         self.insert(draft, &made);
         if create.start {
@@ -188,6 +191,7 @@ impl Decider<'_> {
             restores: Some(choice.restores.id),
             ignore_verify_reason: None,
             stale_after: rollback.stale_after,
+            ran_without: rollback.without.clone(),
         };
         self.insert(draft, &made);
         self.begin(id);
@@ -286,6 +290,7 @@ impl Decider<'_> {
             ended_at: None,
             status_since: self.now,
             stale: false,
+            ran_without: draft.ran_without,
         }
     }
 }

@@ -11,7 +11,7 @@ use super::Decider;
 
 impl Decider<'_> {
     pub(super) fn apply_holds(&mut self, id: DeploymentId) -> bool {
-        self.hold_for_failures(id) | self.hold_for_slots(id)
+        self.hold_for_failures(id) | self.hold_for_dependencies(id) | self.hold_for_slots(id)
     }
 
     fn hold_for_failures(&mut self, id: DeploymentId) -> bool {
@@ -47,10 +47,17 @@ impl Decider<'_> {
             return false;
         }
         let slots = self.slots(id);
-        let detail = format!(
+        let mut detail = format!(
             "{} of {} servers are out and at most {} may be when another is taken, {} in service",
             slots.out, slots.total, slots.l, slots.in_service
         );
+        if let Some(most) = slots.most_ours {
+            detail = format!(
+                "{detail}; the load balancer is bypassed, so at most {most} may be out by us, and {} \
+                 are until it is back and shows them in traffic",
+                slots.ours
+            );
+        }
         self.set_hold(id, HoldReason::Slots, detail);
         true
     }
@@ -75,16 +82,20 @@ impl Decider<'_> {
     /// The first target of a batch that must have a slot.
     fn waits_for_slot(&self, id: DeploymentId, batch: u32) -> Option<usize> {
         let state = self.of(id);
-        [Need::Slot, Need::Look].into_iter().find_map(|need| state.first_waiting(batch, need))
+        let needs = [Need::Slot, Need::Look, Need::Mend];
+        needs.into_iter().find_map(|need| state.first_waiting(batch, need))
     }
 
     /// Targets that need no slot go first. Returns whether any moved.
     fn join(&mut self, id: DeploymentId, batch: u32) -> bool {
         let state = self.of(id);
+        let slots = self.slots(id);
         let unknown = state.waiting_after(batch, Need::Look);
+        let mend = state.waiting_after(batch, Need::Mend).take(slots.free_ours() as usize);
         let ready: Vec<usize> = state
             .waiting_after(batch, Need::Nothing)
-            .chain(unknown.take(self.slots(id).free_unknown() as usize))
+            .chain(mend)
+            .chain(unknown.take(slots.free_unknown() as usize))
             .collect();
         let Some(waiting) = self.waits_for_slot(id, batch) else { return false };
         if state.deployment.status == DeploymentStatus::RollingOut {

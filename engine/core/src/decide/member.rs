@@ -32,6 +32,7 @@ impl Decider<'_> {
         self.change_server(id, |server| {
             server.pulled_out = Some(pulled);
             server.drained = true;
+            server.markup_owed = None;
             server.service = Service::Out;
             server.out_because = Some(OutBecause::Person);
         });

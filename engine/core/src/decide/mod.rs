@@ -7,6 +7,7 @@
 //! * [`create`]: new deployments, rollbacks
 //! * [`adopt`]: what a group ran when it came to Capstan
 //! * [`outcome`]: how stages end
+//! * [`dependency`]: what is broken or cut off: holds, bypasses and debts
 //! * [`observe`]: what is seen of servers
 //! * [`late_mark`]: our own mark on a server that we do not keep out
 //! * [`member`]: servers that come, go and are pulled out
@@ -23,6 +24,7 @@ pub mod command;
 mod adopt;
 mod advance;
 mod create;
+mod dependency;
 mod hold;
 mod late_mark;
 mod member;
@@ -132,6 +134,9 @@ impl Decider<'_> {
                 Ok(self.server_returned(*server, report.as_ref(), *sight, current.as_ref()))
             }
             Input::ServerAdmitted { server, sight } => Ok(self.server_admitted(*server, *sight)),
+            Input::Dependency { name, impaired } => {
+                Ok(self.dependency_changed(name, impaired.as_ref()))
+            }
             Input::Synced { record, confirmed } => Ok(self.synced(record, *confirmed)),
         }
     }

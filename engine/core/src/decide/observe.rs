@@ -17,6 +17,8 @@ use super::late_mark::{came_late, has_late_mark};
 
 /// Time between two looks at the servers of a deployment under way.
 pub const LOOK_INTERVAL: Duration = Duration::from_secs(5);
+/// What the hold `dependency` says of servers that do not stay drained.
+pub(super) const DOUBT: &str = "a server that was drained is in traffic for the second time";
 
 impl Decider<'_> {
     pub(super) fn observed(
@@ -79,6 +81,12 @@ impl Decider<'_> {
     fn see_serving(&mut self, id: ServerId, can_drain: bool) {
         let Some(server) = self.state.server(id) else { return };
         match (server.service, server.out_because) {
+            (Service::Out, _) if server.markup_owed.is_some() && server.pulled_out.is_none() => {
+                self.change_server(id, |server| server.drained = false);
+                self.changes.delete(EffectKind::ReturnServer(id));
+                self.changes.delete(EffectKind::DrainServer(id));
+                self.server_in(id, "its Markup was bypassed, and it is seen in traffic");
+            }
             (Service::Unknown, _) => self.server_in(id, "it serves"),
             // Whoever put it to work: it serves, and so it is not taken without a slot.
             (Service::Out, Some(OutBecause::New)) => self.server_in(id, "it is new and serves"),
@@ -92,6 +100,9 @@ impl Decider<'_> {
             {
                 self.drain_again(id);
             }
+            (Service::Out, Some(OutBecause::Target)) if can_drain && !server.drained => {
+                self.drain_now(id);
+            }
             (Service::In | Service::Out, _) => {}
         }
     }
@@ -100,6 +111,15 @@ impl Decider<'_> {
     pub(super) fn moves_in_traffic(&self, server: ServerId) -> bool {
         has_target_in(self.state, server, TargetStatus::MarkdownRunning)
             || has_target_in(self.state, server, TargetStatus::MarkupRunning)
+    }
+
+    /// Its Markdown was bypassed, and its load balancer is back while it is still out by us.
+    fn drain_now(&mut self, id: ServerId) {
+        self.change_server(id, |server| server.drained = true);
+        let message = "its Markdown had been bypassed; it is drained now";
+        let data = EventData { message: Some(message.to_owned()), ..EventData::default() };
+        self.server_event(id, EventType::ServerDrained, data);
+        self.put_effect(EffectKind::DrainServer(id));
     }
 
     /// Out by us and in traffic: drained again and reported, the second time with a hold (S13).
@@ -112,13 +132,13 @@ impl Decider<'_> {
         self.server_event(id, EventType::ServerDrainedAgain, data);
         self.put_effect(EffectKind::DrainServer(id));
         let Some(running) = self.state.running().map(|state| state.deployment.id) else { return };
-        if self.of(running).deployment.hold(HoldReason::Dependency).is_some() {
+        let hold = self.of(running).deployment.hold(HoldReason::Dependency);
+        if hold.is_some_and(|hold| twice || !hold.doubted.is_empty()) {
             self.change_doubted(running, |doubted| {
                 doubted.insert(id);
             });
         } else if twice {
-            let detail = "a server that was drained is in traffic for the second time".to_owned();
-            self.set_hold(running, HoldReason::Dependency, detail);
+            self.set_hold(running, HoldReason::Dependency, DOUBT.to_owned());
             let doubted: Vec<ServerId> = self
                 .state
                 .servers()
@@ -131,7 +151,11 @@ impl Decider<'_> {
     }
 
     /// Changes which servers the hold `dependency` waits for.
-    fn change_doubted(&mut self, id: DeploymentId, change: impl FnOnce(&mut BTreeSet<ServerId>)) {
+    pub(super) fn change_doubted(
+        &mut self,
+        id: DeploymentId,
+        change: impl FnOnce(&mut BTreeSet<ServerId>),
+    ) {
         let Some(hold) = self.of(id).deployment.hold(HoldReason::Dependency) else { return };
         let mut doubted: BTreeSet<ServerId> = hold.doubted.iter().copied().collect();
         change(&mut doubted);
@@ -172,11 +196,8 @@ impl Decider<'_> {
             !stay_out.contains(server) && self.state.server(*server).is_some_and(is_doubtful)
         };
         let left: BTreeSet<ServerId> = hold.doubted.iter().copied().filter(is_doubted).collect();
-        if left.is_empty() {
-            self.clear_hold(id, HoldReason::Dependency);
-        } else {
-            self.change_doubted(id, |doubted| *doubted = left);
-        }
+        // Without any the hold is cleared with the others, unless a dependency holds as well.
+        self.change_doubted(id, |doubted| *doubted = left);
     }
 
     fn see_dead(&mut self, id: ServerId) {

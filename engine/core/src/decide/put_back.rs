@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::ServerId;
+use crate::dependency::Traffic;
 use crate::effect::{Effect, EffectKind};
 use crate::event::{EventData, EventType};
 use crate::input::{Answer, Refused};
@@ -16,6 +17,8 @@ use super::observe::LOOK_INTERVAL;
 
 /// How long a server that was put back is asked again when its answer is lost.
 pub const RETURN_PATIENCE: Duration = Duration::from_mins(5);
+/// Wait before who has been asked for so long and must be asked on is asked again.
+const RETURN_LATER: Duration = Duration::from_mins(1);
 
 /// What came of asking a server that was put back.
 enum Returned {
@@ -60,16 +63,18 @@ impl Decider<'_> {
             self.undo_late_admit(id);
             return Answer::Done;
         }
-        match returned(return_package(self.state, id, current), report, sight) {
+        let owed = self.state.server(id).is_some_and(|row| row.markup_owed.is_some());
+        let how = if owed { "its Markup was bypassed" } else { "it was put back" };
+        match returned(how, return_package(self.state, id, current), report, sight) {
             Returned::Serves(package) => {
                 self.proves_again(id, package);
                 self.changes.delete(EffectKind::DrainServer(id));
-                self.server_in(id, "it was put back and proved the group's package");
+                self.server_in(id, &format!("{how}, and it proved its package"));
             }
             Returned::StillOut(package) => {
                 self.proves_again(id, package);
-                let message = "it was put back, and somebody else keeps it out";
-                self.server_out(id, OutBecause::Outside, message);
+                let message = format!("{how}, and somebody else keeps it out");
+                self.server_out(id, OutBecause::Outside, &message);
             }
             Returned::Wrong(what) => self.does_not_return(id, &what),
             Returned::NotYet(what) => self.ask_again(id, &what),
@@ -94,14 +99,25 @@ impl Decider<'_> {
             server.running = Some(running);
             server.drained = false;
             server.dead_since = None;
+            server.markup_owed = None;
         });
     }
 
     /// One lost answer does not leave a server out for good. The row keeps since when it has given
     /// none; after [`RETURN_PATIENCE`] it stays out.
     fn ask_again(&mut self, id: ServerId, what: &str) {
-        let since = self.state.server(id).and_then(|server| server.dead_since);
-        if since.is_some_and(|since| self.now.since(since) >= RETURN_PATIENCE) {
+        let (since, owed) = self
+            .state
+            .server(id)
+            .map_or((None, false), |row| (row.dead_since, row.markup_owed.is_some()));
+        let asked =
+            Traffic::of(&self.state.group.dependencies, self.state.binding()) == Traffic::Asked;
+        if owed && !asked {
+            // It is asked again as soon as its load balancer is.
+            return;
+        }
+        let too_long = since.is_some_and(|since| self.now.since(since) >= RETURN_PATIENCE);
+        if too_long && asked && !owed {
             self.does_not_return(id, what);
             return;
         }
@@ -109,17 +125,26 @@ impl Decider<'_> {
             let now = self.now;
             self.change_server(id, |server| server.dead_since = Some(now));
             let minutes = RETURN_PATIENCE.as_secs() / 60;
-            let message = format!("{what}: it is asked again, for {minutes} minutes");
+            let message = if owed {
+                format!("{what}: it is asked again until it does")
+            } else {
+                format!("{what}: it is asked again, for {minutes} minutes")
+            };
             let data = EventData { message: Some(message), ..EventData::default() };
             self.server_event(id, EventType::ServerOut, data);
         }
-        let (group, due_at) = (self.state.id(), self.now + LOOK_INTERVAL);
+        // What is owed, or waits for a dependency, is asked for without end, and so less often.
+        let wait = if too_long { RETURN_LATER } else { LOOK_INTERVAL };
+        let (group, due_at) = (self.state.id(), self.now + wait);
         self.changes.put(Effect { kind: EffectKind::ReturnServer(id), group, due_at });
     }
 
     fn does_not_return(&mut self, id: ServerId, what: &str) {
         let message = format!("{what}: it stays out");
-        self.change_server(id, |server| server.dead_since = None);
+        self.change_server(id, |server| {
+            server.dead_since = None;
+            server.markup_owed = None;
+        });
         let data = EventData { message: Some(message.clone()), ..EventData::default() };
         self.server_event(id, EventType::ServerOut, data);
         let Some(state) = self.state.running() else { return };
@@ -142,42 +167,53 @@ impl Decider<'_> {
     }
 }
 
-fn returned(wanted: Option<PackageRef>, report: Option<&Report>, sight: Sight) -> Returned {
+fn returned(
+    how: &str,
+    wanted: Option<PackageRef>,
+    report: Option<&Report>,
+    sight: Sight,
+) -> Returned {
     let Some(wanted) = wanted else {
-        return Returned::Wrong("it was put back, and nothing was released to its group".into());
+        return Returned::Wrong(format!("{how}, and nothing was released to its group"));
     };
     let Some(report) = report else {
-        return Returned::NotYet("it was put back and does not say what it runs".into());
+        return Returned::NotYet(format!("{how}, and it does not say what it runs"));
     };
     let version = &report.version;
     if report.sha256 != wanted.sha256 {
-        let what = format!("it was put back and runs {version}, not the group's package");
+        let what = format!("{how}, and it runs {version}, not the package that it must");
         return Returned::Wrong(what);
     }
     match sight {
         Sight::Serving => Returned::Serves(wanted),
         Sight::TakenOut => Returned::StillOut(wanted),
         Sight::Drained | Sight::Dead | Sight::Unknown => {
-            Returned::NotYet(format!("it was put back with {version} and does not serve"))
+            Returned::NotYet(format!("{how}, and it runs {version} and does not serve"))
         }
     }
 }
 
-/// Whether a server that was put back still waits to be brought into traffic. Whoever is about to do so
+/// Whether a server that was put back, or whose Markup is owed, still waits to be brought into traffic. Whoever is about to do so
 /// asks: a person may have pulled it out again, or a target taken it.
 pub fn wants_return(state: &GroupState, server: ServerId) -> bool {
-    state
-        .server(server)
-        .is_some_and(|row| row.pulled_out.is_none() && row.out_because == Some(OutBecause::Person))
+    state.server(server).is_some_and(|row| {
+        let waits = row.out_because == Some(OutBecause::Person) || row.markup_owed.is_some();
+        row.pulled_out.is_none() && waits
+    })
 }
 
-/// The package that a server must prove to go into traffic when it is put back: that of its SUCCESS
-/// target in the running deployment, else the one that the group runs.
+/// The package that a server must prove to go into traffic when it is put back: what it proved before
+/// its Markup was bypassed, else that of its SUCCESS target in the running deployment, else the one that
+/// the group runs.
 pub fn return_package(
     state: &GroupState,
     server: ServerId,
     current: Option<&PackageRef>,
 ) -> Option<PackageRef> {
+    let owed = state.server(server).and_then(|row| row.markup_owed.as_ref());
+    if let Some(owed) = owed {
+        return Some(owed.package.clone());
+    }
     let by_target = state.running().and_then(|running| {
         let place = running.place_of_server(server)?;
         (running.targets()[place].status == TargetStatus::Success)

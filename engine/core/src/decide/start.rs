@@ -1,5 +1,6 @@
 //! One stage of one target starts: its row, its server's fence and its effect, together.
 
+use crate::dependency::Traffic;
 use crate::effect::{Effect, EffectKind};
 use crate::order;
 use crate::record::{OutBecause, Running, Service};
@@ -18,12 +19,19 @@ impl Decider<'_> {
         stage: Stage,
         event: TargetEvent,
     ) {
-        let already_out = (stage == Stage::Markdown).then(|| self.take_server(id, place));
+        let traffic = self.state.traffic_of(&self.of(id).deployment);
+        let bypassed = !stage.is_order() && traffic == Traffic::Bypassed;
+        let already_out = (stage == Stage::Markdown).then(|| self.take_server(id, place, traffic));
         if stage == Stage::Install {
             self.note_install(id, place);
         }
         if stage == Stage::Markup {
-            self.changes.delete(EffectKind::DrainServer(self.target(id, place).server));
+            let server = self.target(id, place).server;
+            self.changes.delete(EffectKind::DrainServer(server));
+            self.changes.delete(EffectKind::ReturnServer(server));
+            if self.state.server(server).is_some_and(|row| row.markup_owed.is_some()) {
+                self.change_server(server, |row| row.markup_owed = None);
+            }
         }
         let key = self.next_key(id, place);
         let limit = order::limit(&self.of(id).deployment, stage);
@@ -35,12 +43,17 @@ impl Decider<'_> {
             target.orders += 1;
             target.tries = 0;
             target.took |= took;
+            target.bypassed = bypassed;
             target.deadline_at = Some(now + limit);
             target.cause = None;
             target.message = None;
         });
         self.note_digest(id, place);
-        self.run_stage_at(id, place, now);
+        if bypassed {
+            self.bypass(id, place, stage);
+        } else {
+            self.run_stage_at(id, place, now);
+        }
     }
 
     pub(super) fn run_stage_at(&mut self, id: DeploymentId, place: usize, due_at: Timestamp) {
@@ -89,7 +102,7 @@ impl Decider<'_> {
 
     /// Counts the server as out from here on. Returns whether it was out (or new) before, so that it
     /// took no slot.
-    fn take_server(&mut self, id: DeploymentId, place: usize) -> bool {
+    fn take_server(&mut self, id: DeploymentId, place: usize, traffic: Traffic) -> bool {
         let server = self.target(id, place).server;
         // The target brings it in now, whoever put it back.
         self.changes.delete(EffectKind::ReturnServer(server));
@@ -98,8 +111,10 @@ impl Decider<'_> {
         let now = self.now;
         self.change_server(server, |server| {
             already_out = server.is_out() || server.out_because == Some(OutBecause::New);
-            server.drained = true;
+            // A mark that is on it already stays; without a call none comes onto it.
+            server.drained |= traffic != Traffic::Bypassed;
             server.drained_again = false;
+            server.markup_owed = None;
             if !already_out || server.out_because == Some(OutBecause::New) {
                 server.observed_at = Some(now);
             }

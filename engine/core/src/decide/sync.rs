@@ -29,8 +29,12 @@ impl Decider<'_> {
             return Answer::RefreshHeld(text);
         }
         let is_first = self.state.servers().is_empty();
+        let balancer = self.state.binding().load_balancer.clone();
         self.state.group.take_record(record, self.now);
         self.changes.group = true;
+        if self.state.binding().load_balancer != balancer {
+            self.pay_debts();
+        }
         for id in gone {
             self.retire(id);
         }
@@ -96,7 +100,8 @@ impl Decider<'_> {
             }
         });
         if was_retired {
-            if !self.appear(id) {
+            let is_owed = self.state.server(id).is_some_and(|row| row.markup_owed.is_some());
+            if !self.appear(id) || is_owed {
                 self.return_if_put_back(id);
             }
             self.look_soon();
@@ -205,6 +210,7 @@ impl Server {
             dead_since: None,
             drained: false,
             drained_again: false,
+            markup_owed: None,
             running: None,
             order: None,
             fence: 0,
@@ -222,8 +228,9 @@ impl Server {
         if self.pulled_out.is_some() {
             self.service = Service::Out;
             self.out_because = Some(OutBecause::Person);
-        } else if self.drained {
-            // Our own mark is still on it: what took it out must bring it back.
+        } else if self.drained || self.out_because == Some(OutBecause::Target) {
+            // Our own mark is still on it, or it was taken without one: what took it out must bring it
+            // back.
             self.service = Service::Out;
             let by_person = self.out_because == Some(OutBecause::Person);
             let because = if by_person { OutBecause::Person } else { OutBecause::Target };

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use crate::DeploymentId;
 use crate::action::{Action, ActionState};
+use crate::plan::label;
 use crate::state::{Counts, GroupState};
 use crate::target_status::TargetStatus;
-use crate::view::{BatchView, DeploymentView, HoldView, PackageBrief};
+use crate::view::{BatchView, DeploymentView, HoldView, OwedView, PackageBrief};
 use crate::waiting::waiting_for;
 
 use super::command::{allowed, refusal};
@@ -74,7 +75,23 @@ pub fn view(group: &GroupState, id: DeploymentId) -> Option<DeploymentView> {
         allowed_actions: allowed(group, id),
         actions,
         waiting_for: waiting_for(group, state),
+        ran_without: row.ran_without.clone(),
+        most_ours: slots.most_ours.filter(|_| !row.status.is_final()),
+        owed: owed(group, id),
     })
+}
+
+fn owed(group: &GroupState, id: DeploymentId) -> Vec<OwedView> {
+    let owed = group.servers().iter().filter_map(|server| {
+        let owed = server.markup_owed.as_ref().filter(|owed| owed.deployment == id)?;
+        Some(OwedView {
+            server: server.id,
+            hostname: label(&server.hostname, &server.instance),
+            is_drained: server.drained,
+            since: owed.since,
+        })
+    });
+    owed.collect()
 }
 
 fn named(counts: &Counts) -> BTreeMap<String, u32> {

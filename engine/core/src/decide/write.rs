@@ -74,11 +74,22 @@ impl Decider<'_> {
 
     /// Appends an event about a server: to the running deployment's log, else to the group's.
     pub(super) fn server_event(&mut self, server: ServerId, kind: EventType, data: EventData) {
+        self.group_event(Some(server), kind, data);
+    }
+
+    /// Appends an event about the group or a server of it: to the running deployment's log, else to the
+    /// group's.
+    pub(super) fn group_event(
+        &mut self,
+        server: Option<ServerId>,
+        kind: EventType,
+        data: EventData,
+    ) {
         let running = self.state.running().map(|state| state.deployment.id);
         if let Some(id) = running {
             let slots = self.slots(id);
-            let place = self.of(id).place_of_server(server);
-            let about = About { place, server: Some(server), ..About::default() };
+            let place = server.and_then(|server| self.of(id).place_of_server(server));
+            let about = About { place, server, ..About::default() };
             let data = EventData {
                 out_count: Some(slots.out),
                 limit: Some(slots.l),
@@ -98,7 +109,7 @@ impl Decider<'_> {
             deployment: None,
             batch: None,
             target: None,
-            server: Some(server),
+            server,
             actor: self.actor.clone(),
             cause: None,
             data: EventData { out_count: Some(self.state.census().out), ..data },
@@ -233,7 +244,7 @@ impl Decider<'_> {
         });
         let target = self.target(id, place);
         let fence = self.state.server(target.server).map(|server| server.fence);
-        let is_running = to.running().is_some();
+        let (ran, is_running) = (from.running().is_some(), to.running().is_some());
         let cause = target.cause.filter(|_| to.is_failure());
         let data = EventData {
             from: Some(from.word().to_owned()),
@@ -243,6 +254,7 @@ impl Decider<'_> {
             key: target.order.filter(|_| is_running),
             fence: fence.filter(|_| is_running),
             already_out,
+            bypassed: target.bypassed.then_some(true).filter(|_| is_running || ran),
             message: target.message.clone(),
             ..self.figures(id)
         };
@@ -277,6 +289,7 @@ impl Decider<'_> {
             server.out_because = None;
             server.dead_since = None;
             server.observed_at = Some(now);
+            server.markup_owed = None;
         });
         let data = EventData { message: Some(message.to_owned()), ..EventData::default() };
         self.server_event(id, EventType::ServerIn, data);
@@ -357,6 +370,8 @@ impl Decider<'_> {
         }
         self.changes.delete(EffectKind::WakeDeployment(id));
         self.changes.delete(EffectKind::ObserveServers(id));
+        // The group's own load balancer counts from here on, and may be another one.
+        self.pay_debts();
     }
 
     /// A server that was in service and whose Markdown failed counts as in service again (S1).

@@ -6,6 +6,7 @@ use utoipa::ToSchema;
 use super::{Binding, PackageRef, Server};
 use crate::batch_status::BatchStatus;
 use crate::config::DeploymentConfig;
+use crate::dependency::Without;
 use crate::deployment_status::DeploymentStatus;
 use crate::order::ScriptSet;
 use crate::target_status::TargetStatus;
@@ -81,7 +82,10 @@ impl HoldReason {
                 "itself, when a slot is free: put a pulled-out server back, retire it in the \
                  CMDB, or allow the group to go dark"
             }
-            Self::Dependency => "itself, when the dependency answers again or is cut off",
+            Self::Dependency => {
+                "itself, when the dependency answers again or is restored; a load balancer also \
+                 when it is cut off"
+            }
         }
     }
 }
@@ -159,6 +163,8 @@ pub struct Deployment {
     pub status_since: Timestamp,
     /// It has waited for a person for longer than [`Binding::stale_after`], and that was said.
     pub stale: bool,
+    /// What it did without, at most one entry per dependency.
+    pub ran_without: Vec<Without>,
 }
 
 impl Deployment {
@@ -276,6 +282,8 @@ pub struct Target {
     pub took: bool,
     /// Its server left while a stage was under way; it is set aside when that ends.
     pub leaving: bool,
+    /// The stage under way or last done was recorded as bypassed: the load balancer was not asked.
+    pub bypassed: bool,
     /// Why its last stage failed.
     pub cause: Option<Cause>,
     /// What happened, for people.
@@ -316,6 +324,7 @@ impl Target {
             skipped: false,
             took: false,
             leaving: false,
+            bypassed: false,
             cause: None,
             message: None,
         }

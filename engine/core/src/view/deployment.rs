@@ -9,6 +9,7 @@ use super::PackageBrief;
 use crate::action::{Action, ActionState};
 use crate::batch_status::BatchStatus;
 use crate::config::DeploymentConfig;
+use crate::dependency::Without;
 use crate::deployment_status::DeploymentStatus;
 use crate::record::{Cause, Flavor, HoldReason};
 use crate::target_status::TargetStatus;
@@ -162,6 +163,29 @@ pub struct DeploymentView {
     pub actions: Vec<ActionState>,
     /// What it waits for.
     pub waiting_for: Vec<WaitingFor>,
+    /// What it does or did without.
+    #[serde(default)]
+    pub ran_without: Vec<Without>,
+    /// While its load balancer is bypassed: how many servers may be out by us (S12).
+    #[serde(default)]
+    pub most_ours: Option<u32>,
+    /// Servers that it released and whose Markup is owed.
+    #[serde(default)]
+    pub owed: Vec<OwedView>,
+}
+
+/// A server that was released while its load balancer was bypassed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct OwedView {
+    /// The server.
+    pub server: ServerId,
+    /// Its host name (and instance).
+    pub hostname: String,
+    /// Whether it was drained before: then it gets no traffic. Else it gets traffic as far as the load
+    /// balancer gives it, and has not been seen to.
+    pub is_drained: bool,
+    /// Since when.
+    pub since: Timestamp,
 }
 
 /// A deployment in a list.
@@ -224,6 +248,9 @@ pub struct TargetView {
     pub skipped: bool,
     /// A failed health answer was forgiven.
     pub unverified: bool,
+    /// The load balancer was not asked for its last stage (S12).
+    #[serde(default)]
+    pub bypassed: bool,
     /// Digest of script and environment of its last order.
     pub order_digest: Option<String>,
 }

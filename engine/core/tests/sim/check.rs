@@ -2,10 +2,11 @@
 
 use capstan_core::batch_status::BatchStatus;
 use capstan_core::checker;
+use capstan_core::dependency::{Traffic, holding};
 use capstan_core::deployment_status::DeploymentStatus;
 use capstan_core::effect::EffectKind;
 use capstan_core::order;
-use capstan_core::record::{OutBecause, Service};
+use capstan_core::record::{HoldReason, OutBecause, Server, Service};
 use capstan_core::state::{DeploymentState, GroupState};
 use capstan_core::target_status::TargetStatus;
 use capstan_core::view::WaitKind;
@@ -43,6 +44,33 @@ pub fn after_input(world: &World) {
     }
     for state in world.state.deployments() {
         check_deployment(world, state);
+        check_bypass(world, state);
+    }
+    let asked = Traffic::of(&world.state.group.dependencies, world.state.binding());
+    for server in world.state.servers().iter().filter(|server| !server.retired) {
+        if server.markup_owed.is_none() {
+            continue;
+        }
+        assert!(server.is_out() && server.pulled_out.is_none(), "S12: owed is out: {server:?}");
+        let paid = has_effect(world, EffectKind::ReturnServer(server.id));
+        assert!(paid || asked != Traffic::Asked, "S12: nobody pays: {server:?}");
+    }
+}
+
+/// S12: what is bypassed is asked for nothing, and what may not be bypassed holds.
+fn check_bypass(world: &World, state: &DeploymentState) {
+    let row = &state.deployment;
+    let asks = |target: &&capstan_core::record::Target| {
+        target.status.running().is_some_and(|stage| !stage.is_order())
+    };
+    if world.state.traffic_of(row) == Traffic::Bypassed {
+        assert_eq!(state.targets().iter().find(asks), None, "S12: a call to what is cut off");
+    }
+    if row.status.is_running() {
+        let trouble = holding(&world.state.group.dependencies, &row.frozen);
+        let hold = row.hold(HoldReason::Dependency);
+        let doubted = hold.is_some_and(|hold| !hold.doubted.is_empty());
+        assert_eq!(hold.is_some(), !trouble.is_empty() || doubted, "S12: {hold:?}, {trouble:?}");
     }
 }
 
@@ -57,24 +85,43 @@ pub fn took(world: &World, events: &[event::Event]) {
     }
 }
 
+/// S12: while the load balancer is bypassed, at most half of B are out by us.
+pub fn took_from(world: &World, before: &GroupState, events: &[event::Event]) {
+    for event in events.iter().filter(|event| event.data.already_out.is_some()) {
+        let state = world.state.deployment(event.deployment.unwrap()).unwrap();
+        let slots = world.state.slots(state);
+        let ours = before
+            .server(event.server.unwrap())
+            .is_some_and(|row| row.is_out() && row.out_because == Some(OutBecause::Target));
+        let most = slots.most_ours.unwrap_or(u32::MAX);
+        assert!(ours || slots.ours <= most, "S12: {slots:?}");
+    }
+}
+
 /// S1 as it is on the hosts: where a decision takes one that serves, and could be known to, those
 /// that serve but for Capstan are no more than L.
 pub fn took_in_truth(world: &World, before: &GroupState, events: &[event::Event]) {
     for event in events.iter().filter(|event| event.data.already_out.is_some()) {
         let server = event.server.unwrap();
         let Some(host) = world.hosts.get(&server) else { continue };
-        let was_ours = before.server(server).is_some_and(|row| row.drained);
+        let was_ours = before.server(server).is_some_and(is_taken);
         if was_ours || !host.would_serve() || host.fresh {
             continue;
         }
         let state = world.state.deployment(event.deployment.unwrap()).unwrap();
         let taken = world.state.servers().iter().filter(|row| {
             let would_serve = world.hosts.get(&row.id).is_some_and(Host::would_serve);
-            row.drained && !row.retired && would_serve
+            is_taken(row) && !row.retired && would_serve
         });
         let (taken, slots) = (taken.count(), world.state.slots(state));
         assert!(taken <= slots.l as usize, "S1: {taken} serve but for us, {slots:?}");
     }
+}
+
+/// Whether a server gets no traffic, or would get none, because of us: drained, or taken while the load
+/// balancer was bypassed.
+fn is_taken(row: &Server) -> bool {
+    row.drained || row.out_because == Some(OutBecause::Target)
 }
 
 fn has_effect(world: &World, kind: EffectKind) -> bool {

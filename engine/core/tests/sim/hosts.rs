@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use capstan_core::decide::return_package;
+use capstan_core::dependency::{Condition, Impaired};
 use capstan_core::effect::EffectKind;
 use capstan_core::input::{Again, Answer, Input, Refused, StageEnded, StageResult};
 use capstan_core::order::{self};
@@ -13,6 +14,10 @@ use capstan_core::{DeploymentId, PackageId, ServerId};
 
 use super::setup::{Setup, cmdb_server, package};
 use super::{Running, World};
+
+/// The group's load balancer and executor.
+pub const EDGE: &str = "load_balancer.edge";
+pub const HOSTS: &str = "executor.local";
 
 /// A host as it is, whatever Capstan thinks.
 #[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
@@ -111,8 +116,16 @@ impl World {
         }
     }
 
+    fn is_out_of_reach(&self, stage: &Running) -> bool {
+        !stage.stage.is_order() && !self.balancer_answers
+    }
+
     /// Ends a stage well, as far as the host can.
     pub fn succeed(&mut self, stage: &Running) {
+        if self.is_out_of_reach(stage) {
+            self.lose(stage);
+            return;
+        }
         let result = self.truth(stage);
         self.end(stage, result);
     }
@@ -124,8 +137,45 @@ impl World {
 
     /// The act is done on the host, and its outcome is lost with the engine that did it.
     pub fn act_and_crash(&mut self, stage: &Running) {
-        self.truth(stage);
+        if !self.is_out_of_reach(stage) {
+            self.truth(stage);
+        }
         self.crash();
+    }
+
+    /// A dependency is not usable from here on.
+    pub fn impair(&mut self, name: &str, condition: Condition) {
+        let by = if condition == Condition::CutOff { "ann" } else { "capstan" };
+        let impaired = Impaired {
+            condition,
+            since: self.now,
+            by: by.to_owned(),
+            reason: "no answer".to_owned(),
+            until: None,
+        };
+        self.give(Input::Dependency { name: name.to_owned(), impaired: Some(impaired) }).unwrap();
+    }
+
+    pub fn restore(&mut self, name: &str) {
+        self.give(Input::Dependency { name: name.to_owned(), impaired: None }).unwrap();
+    }
+
+    pub fn balancer_is_back(&mut self) {
+        self.balancer_answers = true;
+        self.restore(EDGE);
+    }
+
+    /// Some of the acts that are under way at the load balancer happen, and their answers are lost.
+    pub fn some_acts_happen(&mut self, number: u32) {
+        let acts = self.stages().into_iter().zip(0..);
+        for (stage, place) in acts.filter(|(stage, _)| !stage.stage.is_order()) {
+            if self.balancer_answers
+                && stage.due_at <= self.now
+                && (place + number).is_multiple_of(2)
+            {
+                self.truth(&stage);
+            }
+        }
     }
 
     /// A stage ends: not before its order was given out.
@@ -170,7 +220,7 @@ impl World {
             }
             let host = self.hosts.entry(server.id).or_default();
             let sight = match host.sight() {
-                _ if hidden(place) => Sight::Unknown,
+                _ if hidden(place) || !self.balancer_answers => Sight::Unknown,
                 Sight::Drained | Sight::TakenOut if !self.can_drain => Sight::Serving,
                 Sight::Serving
                 | Sight::Drained
@@ -178,7 +228,7 @@ impl World {
                 | Sight::Dead
                 | Sight::Unknown => host.sight(),
             };
-            host.fresh &= hidden(place);
+            host.fresh &= hidden(place) || !self.balancer_answers;
             seen.push((server.id, sight));
         }
         let deployment = self.running();
@@ -202,6 +252,9 @@ impl World {
 
     /// Drains what a person pulled out.
     pub fn drain(&mut self) {
+        if !self.balancer_answers {
+            return self.fail_drains();
+        }
         for server in self.servers_to(4) {
             self.hosts.entry(server).or_default().mark = true;
             self.give(Input::ServerDrained { server, problem: None }).unwrap();
@@ -243,10 +296,10 @@ impl World {
             let host = self.hosts.entry(server).or_default();
             let runs = host.package;
             let right = wanted.filter(|wanted| Some(wanted.id) == runs && host.answers());
-            if right.is_some() {
+            if right.is_some() && self.balancer_answers {
                 host.mark = false;
             }
-            let sight = host.sight();
+            let sight = if self.balancer_answers { host.sight() } else { Sight::Unknown };
             let report = host
                 .answers()
                 .then(|| (0..10).map(package).find(|package| Some(package.id) == runs))

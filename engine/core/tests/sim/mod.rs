@@ -63,6 +63,8 @@ pub struct World {
     pub can_drain: bool,
     /// Drains that were given up on and may land yet.
     pub late_drains: Vec<ServerId>,
+    /// Whether calls to the load balancer are made and answered.
+    pub balancer_answers: bool,
     /// Deployments with more to start than one decision may.
     more: BTreeSet<DeploymentId>,
     next_server: u32,
@@ -96,6 +98,7 @@ impl World {
             careful,
             can_drain: setup.can_drain,
             late_drains: Vec::new(),
+            balancer_answers: true,
             more: BTreeSet::new(),
             next_server: setup.servers,
         };
@@ -177,7 +180,8 @@ impl World {
             self.more.insert(*id);
         }
         check::took(self, &decision.changes.events);
-        if self.careful {
+        if let Some(before) = &before {
+            check::took_from(self, before, &decision.changes.events);
             check::after_input(self);
         }
         Ok(decision.answer)
@@ -222,6 +226,7 @@ impl World {
             actor: "ann".into(),
             scripts: scripts(),
             stale_after: self.stale_after,
+            without: Vec::new(),
             history: self.history(),
         }
     }
@@ -248,6 +253,7 @@ impl World {
             actor: "bob".into(),
             scripts: scripts(),
             stale_after: self.stale_after,
+            without: Vec::new(),
             history: self.history(),
         };
         self.give(Input::Rollback(Box::new(rollback)))

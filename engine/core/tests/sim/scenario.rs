@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use capstan_core::DeploymentId;
 use capstan_core::action::Action;
+use capstan_core::dependency::Condition;
 use capstan_core::deployment_status::DeploymentStatus;
 use capstan_core::input::{Again, StageResult};
 use capstan_core::record::{Cause, Flavor, HoldReason};
 use capstan_core::stage::Stage;
 
+use super::hosts::{EDGE, HOSTS};
 use super::{First, Host, Running, Setup, World, check, config};
 
 /// One step: a word and two numbers, whose meaning depends on the word.
@@ -21,7 +23,7 @@ pub struct Step {
 }
 
 /// The words, each with its weight in random scenarios.
-pub const WORDS: [(&str, u32); 47] = [
+pub const WORDS: [(&str, u32); 53] = [
     ("ok", 40),
     ("ok_all", 8),
     ("may", 4),
@@ -69,6 +71,12 @@ pub const WORDS: [(&str, u32); 47] = [
     ("bad", 1),
     ("lands", 4),
     ("admits", 2),
+    ("lb_dies", 1),
+    ("lb_open", 2),
+    ("lb_cut", 3),
+    ("lb_back", 3),
+    ("hosts_open", 1),
+    ("hosts_back", 2),
 ];
 
 impl Step {
@@ -79,10 +87,10 @@ impl Step {
 
 /// The text of a scenario, which [`parse`] reads.
 pub fn text(setup: &Setup, steps: &[Step]) -> String {
-    let Setup { servers, marked, pools, dark, bastion, adopted, first, can_drain } = setup;
+    let Setup { servers, marked, pools, dark, bastion, adopted, first, can_drain, bypass } = setup;
     let mut text = format!(
         "group servers={servers} marked={marked} pools={pools} dark={dark} bastion={bastion} \
-         adopted={adopted} first={first:?} can_drain={can_drain}\n"
+         adopted={adopted} first={first:?} can_drain={can_drain} bypass={bypass}\n"
     );
     for Step { word, a, b } in steps {
         writeln!(text, "{word} {a} {b}").unwrap();
@@ -102,6 +110,7 @@ pub fn parse(text: &str) -> (Setup, Vec<Step>) {
             "dark" => setup.dark = value.parse().unwrap(),
             "bastion" => setup.bastion = value.parse().unwrap(),
             "can_drain" => setup.can_drain = value.parse().unwrap(),
+            "bypass" => setup.bypass = value.parse().unwrap(),
             "adopted" => setup.adopted = value.parse().unwrap(),
             "first" => {
                 let all = [First::In, First::Unknown, First::Out, First::New];
@@ -212,6 +221,19 @@ pub fn apply(world: &mut World, step: &Step) {
         "returns" => world.return_servers(),
         "lands" => world.land(a),
         "admits" => world.admit_servers(),
+        "lb_dies" | "lb_open" | "lb_cut" => {
+            world.some_acts_happen(b);
+            world.balancer_answers = false;
+            match word {
+                "lb_open" => world.impair(EDGE, Condition::Open),
+                "lb_cut" => world.impair(EDGE, Condition::CutOff),
+                _ => {}
+            }
+        }
+        "lb_back" => world.balancer_is_back(),
+        "hosts_open" => world
+            .impair(HOSTS, if a.is_multiple_of(2) { Condition::Open } else { Condition::CutOff }),
+        "hosts_back" => world.restore(HOSTS),
         "bad" => drop(world.bad.insert(super::package(a % 4).id)),
         _ => match Action::from_word(word) {
             Some(action) => click(world, world.current(), action),
@@ -283,6 +305,8 @@ fn on_server(sim: &mut World, word: &str, number: u32) {
 
 /// The world stops failing and a person clicks what is allowed: every deployment must end.
 pub fn be_kind(world: &mut World) {
+    world.balancer_is_back();
+    world.restore(HOSTS);
     for host in world.hosts.values_mut() {
         host.changes(|host| (host.dead, host.outside) = (false, false));
     }
@@ -302,6 +326,7 @@ pub fn be_kind(world: &mut World) {
         }
         let Some(id) = world.running() else {
             world.admit_servers();
+            pay_all(world);
             return check::marks(world);
         };
         if !help(world, id) {
@@ -311,6 +336,19 @@ pub fn be_kind(world: &mut World) {
     let id = world.running().expect("it runs");
     let view = capstan_core::decide::view(&world.state, id).unwrap();
     panic!("it does not end: {} {:?} {:#?}", view.shown_status, view.counts, view.waiting_for);
+}
+
+/// Debts are paid once the load balancer is back (S12).
+fn pay_all(world: &mut World) {
+    for _ in 0..5 {
+        world.drain();
+        world.return_servers();
+        world.pass(Duration::from_secs(61));
+    }
+    let is_debtor =
+        |server: &&capstan_core::record::Server| server.markup_owed.is_some() && !server.retired;
+    let owed = world.state.servers().iter().find(is_debtor);
+    assert_eq!(owed, None, "S12: a Markup is owed for ever");
 }
 
 /// One click that is allowed. Returns whether there was one.

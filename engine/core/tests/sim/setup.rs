@@ -20,6 +20,8 @@ pub struct Setup {
     pub first: First,
     /// The load balancer can take traffic away; else only health is seen.
     pub can_drain: bool,
+    /// The group bypasses a load balancer that is found broken.
+    pub bypass: bool,
 }
 
 /// What is known of the servers at first.
@@ -42,6 +44,7 @@ impl Default for Setup {
             adopted: true,
             first: First::In,
             can_drain: true,
+            bypass: false,
         }
     }
 }
@@ -103,7 +106,7 @@ pub fn cmdb_group(setup: &Setup) -> CmdbGroup {
         load_balancer: "edge".into(),
         executor: "local".into(),
         may_go_dark: setup.dark,
-        on_lb_failure: OnLbFailure::Brake,
+        on_lb_failure: if setup.bypass { OnLbFailure::Bypass } else { OnLbFailure::Brake },
         settle_seconds: 5,
         keep_releases: 5,
         servers: (0..setup.servers).map(|number| cmdb_server(number, setup)).collect(),
@@ -132,6 +135,7 @@ pub fn empty_group(record: &CmdbGroup, now: Timestamp) -> Group {
         version: 1,
         observed_at: None,
         seq: 0,
+        dependencies: std::collections::BTreeMap::new(),
     }
 }
 

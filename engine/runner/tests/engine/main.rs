@@ -1,6 +1,7 @@
 //! The engine over a real store, scripted hosts and a scripted load balancer.
 #![allow(clippy::unwrap_used, missing_docs, reason = "a test says what is wrong by failing")]
 
+mod dependencies;
 mod traffic;
 mod traps;
 mod world;

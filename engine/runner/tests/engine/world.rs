@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use capstan_core::action::Action;
 use capstan_core::checker;
 use capstan_core::config::ConfigRequest;
+use capstan_core::dependency::Breakers;
 use capstan_core::deployment_status::DeploymentStatus;
 use capstan_core::event::EventType;
 use capstan_core::input::{Act, Answer, Create, Input};
@@ -17,6 +18,7 @@ use capstan_core::record::{Flavor, PackageRef};
 use capstan_core::rollback::History;
 use capstan_core::view::DeploymentView;
 use capstan_core::{DeploymentId, GroupId, Timestamp};
+use capstan_drivers::breaker::{self, Switchboard};
 use capstan_drivers::fake::{Asked, FakeExecutor, FakeLoadBalancer, Outcome};
 use capstan_drivers::scripts::Scripts;
 use capstan_runner::{Engine, Ports, Settings};
@@ -76,6 +78,7 @@ pub(crate) struct World {
     queue: Arc<OneQueue>,
     pub(crate) hosts: Arc<FakeExecutor>,
     pub(crate) balancer: Arc<FakeLoadBalancer>,
+    pub(crate) switches: Arc<Switchboard>,
 }
 
 impl World {
@@ -108,6 +111,11 @@ impl World {
             queue,
             hosts: Arc::new(FakeExecutor::with_rule(rule)),
             balancer: Arc::new(FakeLoadBalancer::new()),
+            switches: Arc::new(Switchboard::new(breaker::Settings {
+                threshold: 3,
+                open: Duration::from_millis(200),
+                ..breaker::Settings::default()
+            })),
         }
     }
 
@@ -129,6 +137,7 @@ impl World {
             load_balancers: BTreeMap::from([("fake".to_owned(), balancer)]),
             executors: BTreeMap::from([("fake".to_owned(), hosts)]),
             scripts: Arc::new(Scripts::new(None)),
+            breakers: Arc::clone(&self.switches) as Arc<dyn Breakers>,
         };
         Engine::start(self.store.clone(), ports, settings)
     }
@@ -247,6 +256,7 @@ pub(crate) async fn draft(
         actor: "test".into(),
         scripts: set,
         stale_after: capstan_core::decide::STALE_AFTER,
+        without: Vec::new(),
         history: History::default(),
     };
     match store.submit(group, Input::Create(Box::new(create))).await.unwrap() {

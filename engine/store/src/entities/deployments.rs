@@ -35,6 +35,7 @@ pub struct Model {
     pub ended_at: Option<i64>,
     pub status_since: i64,
     pub stale: bool,
+    pub ran_without: String,
     pub rev: i64,
 }
 

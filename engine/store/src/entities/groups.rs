@@ -19,6 +19,7 @@ pub struct Model {
     pub refresh_held: Option<String>,
     pub version: i64,
     pub seq: i64,
+    pub dependencies: Option<String>,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]

@@ -8,6 +8,7 @@
 pub(crate) mod actions;
 pub(crate) mod applications;
 pub(crate) mod batches;
+pub(crate) mod dependencies;
 pub(crate) mod deployments;
 pub(crate) mod events;
 pub(crate) mod groups;

@@ -15,6 +15,7 @@ pub struct Model {
     pub dead_since: Option<i64>,
     pub drained: bool,
     pub drained_again: bool,
+    pub markup_owed: Option<String>,
     pub running_package: Option<Uuid>,
     pub running_version: Option<String>,
     pub running_proven_at: Option<i64>,

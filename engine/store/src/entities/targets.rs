@@ -29,6 +29,7 @@ pub struct Model {
     pub skipped: bool,
     pub leaving: bool,
     pub took: bool,
+    pub bypassed: bool,
     pub cause: Option<String>,
     pub message: Option<String>,
     pub rev: i64,

@@ -22,6 +22,7 @@ pub(crate) fn deployment(row: deployments::Model) -> Result<Deployment, Error> {
     let total = reader.number("total", row.total)?;
     let frozen = reader.json("frozen", &row.frozen)?;
     let scripts = reader.json("scripts", &row.scripts)?;
+    let ran_without = reader.json("ran_without", &row.ran_without)?;
     Ok(Deployment {
         id: DeploymentId(row.id),
         group: GroupId(row.group_id),
@@ -53,11 +54,12 @@ pub(crate) fn deployment(row: deployments::Model) -> Result<Deployment, Error> {
         ended_at: at_opt(row.ended_at),
         status_since: Timestamp::from_micros(row.status_since),
         stale: row.stale,
+        ran_without,
     })
 }
 
 /// The columns of `deployments`. `running_group` follows from the status (S6).
-pub(crate) fn deployment_values(it: &Deployment, rev: i64) -> Result<[Value; 30], Error> {
+pub(crate) fn deployment_values(it: &Deployment, rev: i64) -> Result<[Value; 31], Error> {
     const TABLE: &str = "deployments";
     Ok([
         it.id.0.into(),
@@ -89,6 +91,7 @@ pub(crate) fn deployment_values(it: &Deployment, rev: i64) -> Result<[Value; 30]
         micros_opt(it.ended_at),
         micros(it.status_since),
         it.stale.into(),
+        to_json(TABLE, &it.ran_without)?.into(),
         rev.into(),
     ])
 }
@@ -153,13 +156,14 @@ pub(crate) fn target(row: targets::Model) -> Result<Target, Error> {
         skipped: row.skipped,
         leaving: row.leaving,
         took: row.took,
+        bypassed: row.bypassed,
         cause,
         message: row.message,
     })
 }
 
 /// The columns of `targets`.
-pub(crate) fn target_values(target: &Target, rev: i64) -> [Value; 26] {
+pub(crate) fn target_values(target: &Target, rev: i64) -> [Value; 27] {
     [
         target.id.0.into(),
         target.deployment.0.into(),
@@ -184,6 +188,7 @@ pub(crate) fn target_values(target: &Target, rev: i64) -> [Value; 26] {
         target.skipped.into(),
         target.leaving.into(),
         target.took.into(),
+        target.bypassed.into(),
         target.cause.map(Cause::word).into(),
         target.message.as_deref().into(),
         rev.into(),
@@ -209,6 +214,7 @@ pub(crate) fn target_view(row: targets::Model) -> Result<TargetView, Error> {
         unknown_since: target.unknown_since,
         skipped: target.skipped,
         unverified: target.unverified,
+        bypassed: target.bypassed,
         order_digest: target.order_digest,
     })
 }

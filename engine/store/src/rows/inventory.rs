@@ -95,6 +95,8 @@ pub(crate) fn group(row: groups::Model, application: Application) -> Result<Grou
     let reader = Reader::new("groups", &row.id);
     let binding: Binding = reader.json("binding", &row.binding)?;
     let port = reader.number("port", row.port)?;
+    let dependencies = reader.json_opt("dependencies", row.dependencies.as_deref())?;
+    let dependencies = dependencies.unwrap_or_default();
     Ok(Group {
         id: GroupId(row.id),
         external_id: row.external_id,
@@ -108,6 +110,7 @@ pub(crate) fn group(row: groups::Model, application: Application) -> Result<Grou
         version: row.version,
         observed_at: at_opt(row.observed_at),
         seq: row.seq,
+        dependencies,
     })
 }
 
@@ -116,6 +119,7 @@ pub(crate) fn server(row: servers::Model, state: server_states::Model) -> Result
     let reader = Reader::new("server_states", &row.id);
     let port = reader.number("port", row.port)?;
     let pulled_out = reader.json_opt("pulled_out", state.pulled_out.as_deref())?;
+    let markup_owed = reader.json_opt("markup_owed", state.markup_owed.as_deref())?;
     let service = reader.word("service", &state.service, service)?;
     let because = state.out_because.as_deref();
     let out_because =
@@ -139,6 +143,7 @@ pub(crate) fn server(row: servers::Model, state: server_states::Model) -> Result
         dead_since: at_opt(state.dead_since),
         drained: state.drained,
         drained_again: state.drained_again,
+        markup_owed,
         running: state.running_package.map(|package| Running {
             package: PackageId(package),
             version: state.running_version.unwrap_or_default(),
@@ -169,6 +174,7 @@ pub(crate) fn server_view(group: GroupId, server: Server, fresh: Freshness) -> S
         pulled_out: server.pulled_out,
         service: server.service,
         out_because: server.out_because,
+        markup_owed_since: server.markup_owed.map(|owed| owed.since),
         observed_at: server.observed_at,
         version,
         proven_at,
@@ -198,9 +204,11 @@ pub(crate) fn server_state_values(
     group: GroupId,
     server: &Server,
     rev: i64,
-) -> Result<[Value; 15], Error> {
+) -> Result<[Value; 16], Error> {
     let pulled_out =
         server.pulled_out.as_ref().map(|it| to_json("server_states", it)).transpose()?;
+    let markup_owed =
+        server.markup_owed.as_ref().map(|it| to_json("server_states", it)).transpose()?;
     let running = server.running.as_ref();
     Ok([
         server.id.0.into(),
@@ -212,6 +220,7 @@ pub(crate) fn server_state_values(
         micros_opt(server.dead_since),
         server.drained.into(),
         server.drained_again.into(),
+        markup_owed.into(),
         running.map(|running| running.package.0).into(),
         running.map(|running| running.version.as_str()).into(),
         micros_opt(running.and_then(|running| running.proven_at)),

@@ -6,6 +6,7 @@ use std::time::Duration;
 use capstan_core::batch_status::BatchStatus;
 use capstan_core::changes::{Changes, DeploymentChanges};
 use capstan_core::config::{ConfigRequest, DeploymentConfig};
+use capstan_core::dependency::{OwedMarkup, Without};
 use capstan_core::deployment_status::DeploymentStatus;
 use capstan_core::event::{Event, EventData, EventType};
 use capstan_core::order::ScriptSet;
@@ -106,6 +107,7 @@ fn group(application: &Application, name: &str) -> Group {
         version: 0,
         observed_at: None,
         seq: 0,
+        dependencies: BTreeMap::new(),
     }
 }
 
@@ -129,6 +131,7 @@ pub(super) fn server(number: u32) -> Server {
         dead_since: None,
         drained: false,
         drained_again: false,
+        markup_owed: None,
         running: None,
         order: None,
         fence: 0,
@@ -149,6 +152,11 @@ pub(super) fn known_server(number: u32, package: &PackageRef) -> Server {
         dead_since: Some(at(3)),
         drained: true,
         drained_again: true,
+        markup_owed: Some(OwedMarkup {
+            deployment: DeploymentId(Uuid::now_v7()),
+            package: package.clone(),
+            since: at(16),
+        }),
         running: Some(Running {
             package: package.id,
             version: package.version.clone(),
@@ -223,6 +231,11 @@ pub(super) fn deployment(state: &GroupState, package: &PackageRef) -> Deployment
         ended_at: Some(at(8)),
         status_since: at(9),
         stale: true,
+        ran_without: vec![Without {
+            dependency: "cmdb".to_owned(),
+            since: at(17),
+            text: "the \"cache\" counts — käse".to_owned(),
+        }],
     }
 }
 
@@ -262,6 +275,7 @@ pub(super) fn target(deployment: &Deployment, server: &Server, place: u32) -> Ta
         skipped: true,
         took: true,
         leaving: true,
+        bypassed: true,
         cause: Some(Cause::Relapsed),
         message: Some("it died".to_owned()),
     }

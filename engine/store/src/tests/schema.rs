@@ -65,6 +65,8 @@ async fn wrong_words_and_a_wrong_holder_of_a_group_are_refused() {
         "UPDATE server_states SET out_because = 'fun'",
         "DELETE FROM servers",
         "DELETE FROM deployments",
+        "INSERT INTO dependencies (name, kind, state, since) VALUES ('x', 'moon', 'closed', 0)",
+        "INSERT INTO dependencies (name, kind, state, since) VALUES ('x', 'cmdb', 'ajar', 0)",
         "UPDATE packages SET version = '2.0'",
         "UPDATE packages SET sha256 = 'other'",
         "UPDATE packages SET application_id = id",

@@ -2,6 +2,7 @@
 
 use crate::deployment_status::DeploymentStatus;
 use crate::event::Event;
+use crate::record::HoldReason;
 use crate::stage::VERIFY_FRESH;
 use crate::target_status::TargetStatus;
 
@@ -19,6 +20,9 @@ impl Log {
         if self.owes_hold {
             let message = "a server was drained again twice, and nothing holds".to_owned();
             self.say("S13", event, message);
+        }
+        if !self.held_by.is_empty() && !self.holds.contains(&HoldReason::Dependency) {
+            self.say("S12", event, format!("{to} without {:?}, and nothing holds", self.held_by));
         }
         if target.status == TargetStatus::Pending {
             self.check_bastions_first(event, event.batch.unwrap_or(0));

@@ -1,0 +1,207 @@
+//! Dependencies that break, are cut off and come back: what holds, what is bypassed, and how debts
+//! are paid (S12).
+
+use crate::dependency::{Condition, Impaired, OwedMarkup, Traffic, Without, load_balancer};
+use crate::effect::EffectKind;
+use crate::event::{EventData, EventType};
+use crate::input::Answer;
+use crate::record::{HoldReason, Service};
+use crate::stage::Stage;
+use crate::state::GroupState;
+use crate::target_status::TargetEvent;
+use crate::{DeploymentId, ServerId};
+
+use super::Decider;
+
+impl Decider<'_> {
+    pub(super) fn dependency_changed(&mut self, name: &str, impaired: Option<&Impaired>) -> Answer {
+        if self.state.group.dependencies.get(name) == impaired {
+            return Answer::Done;
+        }
+        match impaired {
+            Some(impaired) => {
+                self.actor.clone_from(&impaired.by);
+                self.state.group.dependencies.insert(name.to_owned(), impaired.clone());
+            }
+            None => drop(self.state.group.dependencies.remove(name)),
+        }
+        self.changes.group = true;
+        self.dependency_event(name, impaired);
+        let balancers = self.state.deployments().map(|row| &row.deployment.frozen.load_balancer);
+        let own = &self.state.group.binding.load_balancer;
+        if balancers.chain([own]).any(|balancer| load_balancer(balancer) == name) {
+            self.bypass_under_way();
+            self.forget_doubts();
+            self.pay_debts();
+        }
+        Answer::Done
+    }
+
+    fn dependency_event(&mut self, name: &str, impaired: Option<&Impaired>) {
+        let kind = match impaired.map(|impaired| impaired.condition) {
+            Some(Condition::Open) => EventType::DependencyOpened,
+            Some(Condition::CutOff) => EventType::DependencyCutOff,
+            None => EventType::DependencyRestored,
+        };
+        let binding = self.state.binding();
+        let dependencies = &self.state.group.dependencies;
+        let bypassed = (load_balancer(&binding.load_balancer) == name)
+            .then(|| Traffic::of(dependencies, binding) == Traffic::Bypassed);
+        let holds_for_it = crate::dependency::holding(dependencies, binding)
+            .iter()
+            .any(|(holding, _)| *holding == name);
+        let data = EventData {
+            dependency: Some(name.to_owned()),
+            bypassed,
+            holds_for_it: Some(holds_for_it),
+            message: impaired.map(|impaired| impaired.reason.clone()),
+            ..EventData::default()
+        };
+        self.group_event(None, kind, data);
+    }
+
+    /// Markdown or Markup of a target is recorded without a call. What was really drained before keeps
+    /// its mark; what was not gets none.
+    pub(super) fn bypass(&mut self, id: DeploymentId, place: usize, stage: Stage) {
+        let target = self.target(id, place);
+        let (target_id, server, order) = (target.id, target.server, target.order);
+        self.changes.delete(EffectKind::RunStage(id, target_id));
+        let package = self.of(id).deployment.package.clone();
+        let owed = OwedMarkup { deployment: id, package, since: self.now };
+        let pulled = self.state.server(server).is_some_and(|row| row.pulled_out.is_some());
+        self.change_server(server, |row| {
+            if row.order == order {
+                row.order = None;
+            }
+            row.dead_since = None;
+            // Who was seen in traffic meanwhile is in service, whatever was to be done.
+            if stage == Stage::Markup && !pulled && row.service != Service::In {
+                row.markup_owed = Some(owed);
+            }
+        });
+        if stage == Stage::Markup && pulled {
+            self.put_effect(EffectKind::DrainServer(server));
+        }
+        let message = self.note_without(id);
+        self.change_target(id, place, |target| {
+            target.took = false;
+            target.bypassed = true;
+        });
+        if self.of(id).deployment.status.is_final() {
+            self.move_target(id, place, TargetEvent::Ended, None, |target| {
+                target.message = Some(message);
+            });
+        } else if self.target(id, place).leaving {
+            self.set_aside(id, place);
+        } else {
+            self.move_target(id, place, TargetEvent::StageSucceeded, None, |target| {
+                target.message = Some(message);
+            });
+        }
+    }
+
+    /// Notes what the deployment goes on without. Gives the sentence.
+    fn note_without(&mut self, id: DeploymentId) -> String {
+        let row = &self.of(id).deployment;
+        let dependency = load_balancer(&row.frozen.load_balancer);
+        let impaired = self.state.group.dependencies.get(&dependency);
+        let why = impaired.map_or_else(|| dependency.clone(), |it| it.sentence(&dependency));
+        let text = format!("bypassed: {why}");
+        if row.ran_without.iter().all(|without| without.dependency != dependency) {
+            let without = Without { dependency, since: self.now, text: text.clone() };
+            self.change_deployment(id, |deployment| deployment.ran_without.push(without));
+        }
+        text
+    }
+
+    /// Acts at a load balancer that is not asked any more end here. Whether they happened is not
+    /// known, so a server that was to be drained counts as drained.
+    fn bypass_under_way(&mut self) {
+        let acts: Vec<(DeploymentId, usize, Stage)> = self
+            .state
+            .deployments()
+            .filter(|row| self.state.traffic_of(&row.deployment) == Traffic::Bypassed)
+            .flat_map(|row| {
+                let targets = row.targets().iter().enumerate();
+                targets.filter_map(|(place, target)| {
+                    let stage = target.status.running().filter(|stage| !stage.is_order())?;
+                    Some((row.deployment.id, place, stage))
+                })
+            })
+            .collect();
+        for (id, place, stage) in acts {
+            self.bypass(id, place, stage);
+        }
+    }
+
+    /// Nobody looks whether servers that were drained again stay out, so nothing waits for it.
+    fn forget_doubts(&mut self) {
+        let Some(state) = self.state.running() else { return };
+        let id = state.deployment.id;
+        if self.state.traffic_of(&state.deployment) == Traffic::Bypassed {
+            self.change_doubted(id, std::collections::BTreeSet::clear);
+        }
+    }
+
+    /// Servers whose Markup is owed are asked what they run and brought into traffic, now that their
+    /// load balancer is asked again.
+    pub(super) fn pay_debts(&mut self) {
+        if Traffic::of(&self.state.group.dependencies, self.state.binding()) != Traffic::Asked {
+            return;
+        }
+        let owed: Vec<ServerId> = self
+            .state
+            .servers()
+            .iter()
+            .filter(|server| server.markup_owed.is_some() && !server.retired)
+            .map(|server| server.id)
+            .collect();
+        for server in owed {
+            self.change_server(server, |row| row.dead_since = None);
+            self.put_effect(EffectKind::ReturnServer(server));
+        }
+    }
+
+    /// The hold `dependency`: as long as something that the deployment needs is not usable, or servers
+    /// that were drained again were not seen to stay out since.
+    pub(super) fn hold_for_dependencies(&mut self, id: DeploymentId) -> bool {
+        let wanted = trouble(self.state, id);
+        let hold = self.of(id).deployment.hold(HoldReason::Dependency);
+        match (wanted, hold) {
+            (Some(detail), None) => {
+                self.set_hold(id, HoldReason::Dependency, detail);
+                true
+            }
+            (Some(detail), Some(hold)) if hold.detail != detail => {
+                self.change_hold_detail(id, &detail);
+                false
+            }
+            (None, Some(hold)) if hold.doubted.is_empty() => {
+                self.clear_hold(id, HoldReason::Dependency)
+            }
+            (None, Some(hold)) if hold.detail != super::observe::DOUBT => {
+                self.change_hold_detail(id, super::observe::DOUBT);
+                false
+            }
+            (Some(_) | None, Some(_)) | (None, None) => false,
+        }
+    }
+
+    fn change_hold_detail(&mut self, id: DeploymentId, detail: &str) {
+        self.change_deployment(id, |deployment| {
+            let holds = deployment.holds.iter_mut();
+            for hold in holds.filter(|hold| hold.reason == HoldReason::Dependency) {
+                detail.clone_into(&mut hold.detail);
+            }
+        });
+    }
+}
+
+/// What is wrong with the dependencies that a deployment cannot do without.
+fn trouble(state: &GroupState, id: DeploymentId) -> Option<String> {
+    let frozen = &state.deployment(id)?.deployment.frozen;
+    let holding = crate::dependency::holding(&state.group.dependencies, frozen);
+    let sentences: Vec<String> =
+        holding.into_iter().map(|(name, impaired)| impaired.sentence(name)).collect();
+    (!sentences.is_empty()).then(|| sentences.join("; "))
+}

@@ -1,0 +1,159 @@
+//! A load balancer that dies in the middle of a rollout, is cut off, and comes back (S12).
+
+use std::sync::Arc;
+
+use capstan_core::action::Action;
+use capstan_core::config::{ConfigRequest, Mode};
+use capstan_core::dependency::{BreakerState, DependencyKind};
+use capstan_core::deployment_status::DeploymentStatus;
+use capstan_core::ports::LoadBalancer;
+use capstan_core::record::{HoldReason, Service};
+use capstan_core::target_status::TargetStatus;
+use capstan_core::view::{CutOff, DeploymentView};
+use capstan_drivers::fake::{Act, Fault, Outcome};
+use capstan_drivers::guard::Guard;
+use capstan_runner::{Engine, Settings};
+
+use crate::world::{PATIENCE, World, success};
+
+const EDGE: &str = "load_balancer.fake";
+
+fn guarded(world: &World) -> Engine {
+    let balancer = Arc::clone(&world.balancer) as Arc<dyn LoadBalancer>;
+    let breaker = world.switches.breaker(EDGE, DependencyKind::LoadBalancer);
+    let guard = Guard::load_balancer("fake", balancer).with_breaker(breaker);
+    world.engine_over(Arc::new(guard), Settings { slots: 8, ..Settings::default() })
+}
+
+fn succeeded(view: &DeploymentView) -> u32 {
+    view.counts.get(TargetStatus::Success.word()).copied().unwrap_or_default()
+}
+
+fn is_held(view: &DeploymentView) -> bool {
+    view.holds.iter().any(|hold| hold.reason == HoldReason::Dependency)
+}
+
+fn dies(world: &World, fault: &Fault) {
+    for act in [Act::Drain, Act::Admit, Act::Observe] {
+        world.balancer.fail_all(act, fault.clone());
+    }
+}
+
+async fn cut_off(world: &World) {
+    let cut = CutOff {
+        by: "ann".into(),
+        reason: "its control plane is down, ticket 17".into(),
+        since: world.store.now(),
+        expires_at: None,
+    };
+    world.store.dependency_switch(EDGE, Some(cut)).await.unwrap().expect("it is known");
+}
+
+/// Waits until the store shows what is wanted; every commit is a reason to look again.
+async fn until(world: &World, what: &str, wanted: impl AsyncFn() -> bool) {
+    let mut commits = world.store.watch_all();
+    let reached = tokio::time::timeout(PATIENCE, async {
+        while !wanted().await {
+            commits.changed().await.unwrap();
+        }
+    });
+    reached.await.unwrap_or_else(|_| panic!("{what}"));
+}
+
+async fn in_service(world: &World) -> usize {
+    let servers = world.store.servers(world.group).await.unwrap();
+    servers.iter().filter(|server| server.service == Service::In).count()
+}
+
+/// Eight servers, one per batch and click; B is four, so two may be out by us while it is bypassed.
+async fn six_of_eight_released() -> (World, Engine) {
+    let config = ConfigRequest {
+        max_unavailable: Some(50),
+        batch_pattern: Some("12%".into()),
+        max_failure: Some(100),
+        mode: Some(Mode::Manual),
+        ..ConfigRequest::default()
+    };
+    let world = World::new(8, config, |_| Outcome::exit(0)).await;
+    let engine = guarded(&world);
+    world.act(Action::Start).await;
+    for number in 1..=6 {
+        let clicked = |view: &DeploymentView| {
+            succeeded(view) == number && view.allowed_actions.contains(&Action::Rollout)
+        };
+        world.wait(clicked).await;
+        if number < 6 {
+            world.act(Action::Rollout).await;
+        }
+    }
+    (world, engine)
+}
+
+#[tokio::test]
+async fn a_release_goes_on_without_its_balancer_and_the_debts_are_paid_when_it_is_back() {
+    let (world, engine) = six_of_eight_released().await;
+    dies(&world, &Fault::LoseQuestion);
+    world.act(Action::Rollout).await;
+    let view = world.wait(is_held).await;
+    let hold = view.holds.iter().find(|hold| hold.reason == HoldReason::Dependency).unwrap();
+    assert!(hold.detail.contains(EDGE), "{}", hold.detail);
+    let all = world.store.dependencies().await.unwrap();
+    assert!(all.iter().any(|it| it.name == EDGE && it.state != BreakerState::Closed), "{all:?}");
+
+    cut_off(&world).await;
+    let view = world.wait(|view| !is_held(view) && succeeded(view) == 7).await;
+    assert_eq!((view.out, view.most_ours), (1, Some(2)));
+    world.act(Action::Rollout).await;
+    let view = world.wait(success).await;
+    assert_eq!(view.out, 2, "at most max(1, B / 2)");
+    assert_eq!(view.owed.len(), 2, "{:?}", view.owed);
+    assert!(view.ran_without[0].text.contains("ticket 17"), "{:?}", view.ran_without);
+    assert_eq!(in_service(&world).await, 6);
+
+    dies(&world, &Fault::None);
+    world.store.dependency_switch(EDGE, None).await.unwrap();
+    until(&world, "every server is in", async || in_service(&world).await == 8).await;
+    assert!(world.view().await.owed.is_empty());
+    world.assert_right().await;
+    engine.stop().await;
+}
+
+#[tokio::test]
+async fn a_balancer_that_answers_again_lets_the_release_go_on_by_itself() {
+    let (world, engine) = six_of_eight_released().await;
+    dies(&world, &Fault::LoseQuestion);
+    world.act(Action::Rollout).await;
+    world.wait(is_held).await;
+    dies(&world, &Fault::None);
+    world.wait(|view| !is_held(view) && succeeded(view) == 7).await;
+    world.act(Action::Rollout).await;
+    let view = world.wait(success).await;
+    assert!(view.ran_without.is_empty() && view.owed.is_empty());
+    assert_eq!(in_service(&world).await, 8);
+    world.assert_right().await;
+    engine.stop().await;
+}
+
+#[tokio::test]
+async fn a_cut_ends_by_itself_and_a_new_process_knows_of_it() {
+    let (world, engine) = six_of_eight_released().await;
+    let cut = CutOff {
+        by: "ann".into(),
+        reason: "maintenance".into(),
+        since: world.store.now(),
+        expires_at: Some(world.store.now() + std::time::Duration::from_mins(10)),
+    };
+    world.store.dependency_switch(EDGE, Some(cut)).await.unwrap();
+    engine.stop().await;
+    let engine = guarded(&world);
+    world.act(Action::Rollout).await;
+    let view = world.wait(|view| succeeded(view) == 7).await;
+    assert_eq!(view.owed.len(), 1, "nobody called the balancer");
+    assert_eq!(view.status, DeploymentStatus::RollingOut);
+    world.clock.pass(std::time::Duration::from_secs(601));
+    until(&world, "the debt is paid", async || in_service(&world).await == 7).await;
+    world.act(Action::Rollout).await;
+    world.wait(success).await;
+    world.assert_right().await;
+    engine.stop().await;
+}

@@ -1,0 +1,382 @@
+//! Outside dependencies: one row each, and what groups are told of them.
+//!
+//! The row is the truth about a breaker and its hand switch. What concerns a group is written into the
+//! group's own row by an input, so that decisions are made from the group alone. The two are compared,
+//! so whatever was not told is told by the next comparison.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use capstan_core::dependency::{
+    BreakerReport, BreakerState, Condition, Dependencies, DependencyKind, Impaired, executor,
+    load_balancer,
+};
+use capstan_core::input::Input;
+use capstan_core::ports::Endpoint;
+use capstan_core::record::Binding;
+use capstan_core::view::{CutOff, DependencyView};
+use capstan_core::{GroupId, Timestamp};
+use sea_orm::sea_query::{Expr, SimpleExpr};
+use sea_orm::{
+    ActiveModelTrait, ColumnTrait, EntityTrait, IntoActiveModel, QueryFilter, QueryOrder,
+    QuerySelect,
+};
+use uuid::Uuid;
+
+use crate::entities::dependencies::{Column, Entity, Model};
+use crate::entities::{deployments, groups};
+use crate::operation::{Operation, timed};
+use crate::rows::{Reader, at_opt};
+use crate::store::commit;
+use crate::{Error, Store, SubmitError, chain};
+
+/// The name under which breakers act.
+const BREAKER: &str = capstan_core::decide::CAPSTAN;
+
+/// What a group uses, and what its row says of that.
+struct Uses {
+    group: GroupId,
+    names: BTreeSet<String>,
+    told: Dependencies,
+}
+
+impl Store {
+    /// Every dependency, by name.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn dependencies(&self) -> Result<Vec<DependencyView>, Error> {
+        timed(Operation::Dependencies, async {
+            let groups = self.uses(None).await?;
+            let rows = self.dependency_rows().await?;
+            rows.into_iter()
+                .map(|row| {
+                    let users =
+                        groups.iter().filter(|group| group.names.contains(&row.name)).count();
+                    view(row, users, groups.len())
+                })
+                .collect()
+        })
+        .await
+    }
+
+    /// Notes what the breakers of this process say; dependencies that are new get a row. Returns whether
+    /// anything changed.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn dependencies_note(&self, reports: &[BreakerReport]) -> Result<bool, Error> {
+        timed(Operation::DependenciesNote, async {
+            let now = self.now().as_micros();
+            let known = self.dependency_rows().await?;
+            let known: BTreeMap<&str, &Model> =
+                known.iter().map(|row| (row.name.as_str(), row)).collect();
+            let closed = BreakerState::Closed.word();
+            let mut changed = Vec::new();
+            for report in reports {
+                let state = report.state.word().to_owned();
+                let mut row = match known.get(report.name.as_str()) {
+                    Some(row) if row.state == state && row.kind == report.kind.word() => continue,
+                    Some(row) => (*row).clone(),
+                    None => fresh(&report.name, report.kind, now),
+                };
+                // From open to probed and back it is broken all the while.
+                if (row.state == closed) != (state == closed) {
+                    row.since = now;
+                    row.last_error = report.error.clone().or(row.last_error);
+                }
+                row.state = state;
+                report.kind.word().clone_into(&mut row.kind);
+                changed.push((known.contains_key(report.name.as_str()), row));
+            }
+            let any = !changed.is_empty();
+            if any {
+                let txn = self.begin().await?;
+                for (is_known, row) in changed {
+                    write(&txn, row, is_known).await?;
+                }
+                commit(txn).await?;
+            }
+            Ok(any)
+        })
+        .await
+    }
+
+    /// Cuts a dependency off, or restores it, and tells its groups. `None`: no dependency has this name.
+    ///
+    /// # Errors
+    /// When the database does not answer, or a group could not be told yet; the engine tells it later.
+    pub async fn dependency_switch(
+        &self,
+        name: &str,
+        cut_off: Option<CutOff>,
+    ) -> Result<Option<DependencyView>, Error> {
+        let known = timed(Operation::DependencySwitch, async {
+            let txn = self.begin().await?;
+            let one = Column::Name.eq(name);
+            let written = switch(&txn, one, cut_off).await?;
+            commit(txn).await?;
+            // MySQL counts no row that had these values already.
+            let known =
+                written > 0 || self.dependency_rows().await?.iter().any(|row| row.name == name);
+            Ok(known)
+        })
+        .await?;
+        if !known {
+            return Ok(None);
+        }
+        self.inner.switched.send_modify(|count| *count += 1);
+        self.dependencies_tell(None).await?;
+        let all = self.dependencies().await?;
+        Ok(all.into_iter().find(|view| view.name == name))
+    }
+
+    /// Ends the cuts whose time is over. Returns whether there was one.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn dependencies_expire(&self) -> Result<bool, Error> {
+        timed(Operation::DependenciesExpire, async {
+            let over = Column::CutOffUntil.lte(self.now().as_micros());
+            let rows = Entity::find()
+                .filter(over.clone())
+                .all(self.reader())
+                .await
+                .map_err(Error::database("find cuts that are over"))?;
+            if rows.is_empty() {
+                return Ok(false);
+            }
+            let txn = self.begin().await?;
+            switch(&txn, over, None).await?;
+            commit(txn).await?;
+            for row in rows {
+                tracing::info!(dependency = row.name, "its cut is over; it is called again");
+            }
+            Ok(true)
+        })
+        .await
+    }
+
+    /// The names of what a person cut off.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn dependencies_cut_off(&self) -> Result<BTreeSet<String>, Error> {
+        timed(Operation::DependenciesCutOff, async {
+            let names: Vec<String> = Entity::find()
+                .select_only()
+                .column(Column::Name)
+                .filter(Column::CutOffAt.is_not_null())
+                .into_tuple()
+                .all(self.reader())
+                .await
+                .map_err(Error::database("read what is cut off"))?;
+            Ok(names.into_iter().collect())
+        })
+        .await
+    }
+
+    /// Servers that are reached through a load balancer or an executor: of the first group that uses it.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn dependency_servers(&self, name: &str) -> Result<Vec<Endpoint>, Error> {
+        let uses = self.uses(None).await?;
+        let Some(group) = uses.iter().find(|uses| uses.names.contains(name)) else {
+            return Ok(Vec::new());
+        };
+        Ok(self.endpoints(group.group).await?.map(|(_, servers)| servers).unwrap_or_default())
+    }
+
+    /// Changes when somebody sets a hand switch in this process.
+    pub fn watch_switches(&self) -> tokio::sync::watch::Receiver<u64> {
+        self.inner.switched.subscribe()
+    }
+
+    /// Tells groups, or one, what their rows do not say yet of the dependencies that they use.
+    ///
+    /// # Errors
+    /// When the database does not answer, or a group could not be told; the others were.
+    pub async fn dependencies_tell(&self, only: Option<GroupId>) -> Result<(), Error> {
+        let rows = self.dependency_rows().await?;
+        let mut impaired = Dependencies::new();
+        for row in rows {
+            let name = row.name.clone();
+            if let Some(why) = why(&view(row, 0, 0)?) {
+                impaired.insert(name, why);
+            }
+        }
+        let mut failed = None;
+        for Uses { group, names, told } in self.uses(only).await? {
+            let wanted: Dependencies = impaired
+                .iter()
+                .filter(|(name, _)| names.contains(*name))
+                .map(|(name, why)| (name.clone(), why.clone()))
+                .collect();
+            let changed: BTreeSet<&String> = told.keys().chain(wanted.keys()).collect();
+            for name in changed.into_iter().filter(|name| told.get(*name) != wanted.get(*name)) {
+                let impaired = wanted.get(name).cloned();
+                let input = Input::Dependency { name: name.clone(), impaired };
+                match self.submit(group, input).await {
+                    Ok(_) | Err(SubmitError::Refused(_) | SubmitError::GroupUnknown) => {}
+                    Err(SubmitError::Store(error)) => {
+                        tracing::warn!(%group, name, error = %chain(&error), "a group is told later");
+                        failed = Some(error);
+                    }
+                }
+            }
+        }
+        failed.map_or(Ok(()), Err)
+    }
+
+    async fn dependency_rows(&self) -> Result<Vec<Model>, Error> {
+        Entity::find()
+            .order_by_asc(Column::Name)
+            .all(self.reader())
+            .await
+            .map_err(Error::database("read dependencies"))
+    }
+
+    /// What groups use: by their own fields, and by those that their running deployment froze.
+    async fn uses(&self, only: Option<GroupId>) -> Result<Vec<Uses>, Error> {
+        let mut query = groups::Entity::find().select_only().columns([
+            groups::Column::Id,
+            groups::Column::Binding,
+            groups::Column::Dependencies,
+        ]);
+        let mut running = deployments::Entity::find()
+            .select_only()
+            .columns([deployments::Column::GroupId, deployments::Column::Frozen])
+            .filter(deployments::Column::RunningGroup.is_not_null());
+        if let Some(group) = only {
+            query = query.filter(groups::Column::Id.eq(group.0));
+            running = running.filter(deployments::Column::RunningGroup.eq(group.0));
+        }
+        let frozen: Vec<(Uuid, String)> = running
+            .into_tuple()
+            .all(self.reader())
+            .await
+            .map_err(Error::database("read what running deployments use"))?;
+        let frozen: BTreeMap<Uuid, String> = frozen.into_iter().collect();
+        let rows: Vec<(Uuid, String, Option<String>)> = query
+            .into_tuple()
+            .all(self.reader())
+            .await
+            .map_err(Error::database("read what groups use"))?;
+        rows.into_iter()
+            .map(|(id, binding, told)| {
+                let reader = Reader::new("groups", &id);
+                let mut names = used(&reader.json("binding", &binding)?);
+                if let Some(frozen) = frozen.get(&id) {
+                    names.extend(used(&reader.json("frozen", frozen)?));
+                }
+                let told = reader.json_opt("dependencies", told.as_deref())?.unwrap_or_default();
+                Ok(Uses { group: GroupId(id), names, told })
+            })
+            .collect()
+    }
+}
+
+fn used(binding: &Binding) -> BTreeSet<String> {
+    BTreeSet::from([load_balancer(&binding.load_balancer), executor(&binding.executor)])
+}
+
+fn fresh(name: &str, kind: DependencyKind, now: i64) -> Model {
+    Model {
+        name: name.to_owned(),
+        kind: kind.word().to_owned(),
+        state: BreakerState::Closed.word().to_owned(),
+        since: now,
+        last_error: None,
+        cut_off_at: None,
+        cut_off_by: None,
+        cut_off_reason: None,
+        cut_off_until: None,
+    }
+}
+
+/// Sets the hand switch, and nothing else, of those for which `which` holds.
+async fn switch(
+    txn: &sea_orm::DatabaseTransaction,
+    which: SimpleExpr,
+    cut_off: Option<CutOff>,
+) -> Result<u64, Error> {
+    let micros = |at: Option<Timestamp>| Expr::value(at.map(Timestamp::as_micros));
+    let (by, reason) =
+        (cut_off.as_ref().map(|it| it.by.clone()), cut_off.as_ref().map(|it| it.reason.clone()));
+    let done = Entity::update_many()
+        .col_expr(Column::CutOffAt, micros(cut_off.as_ref().map(|it| it.since)))
+        .col_expr(Column::CutOffBy, Expr::value(by))
+        .col_expr(Column::CutOffReason, Expr::value(reason))
+        .col_expr(Column::CutOffUntil, micros(cut_off.and_then(|it| it.expires_at)))
+        .filter(which)
+        .exec(txn)
+        .await
+        .map_err(Error::database("switch a dependency"))?;
+    Ok(done.rows_affected)
+}
+
+/// Writes what a breaker said. The hand switch of a row that is known stays as it is.
+async fn write(
+    txn: &sea_orm::DatabaseTransaction,
+    row: Model,
+    is_known: bool,
+) -> Result<(), Error> {
+    let failed = Error::database("write a dependency");
+    if !is_known {
+        let row = row.into_active_model().reset_all();
+        return Entity::insert(row).exec_without_returning(txn).await.map(drop).map_err(failed);
+    }
+    let done = Entity::update_many()
+        .col_expr(Column::Kind, Expr::value(row.kind))
+        .col_expr(Column::State, Expr::value(row.state))
+        .col_expr(Column::Since, Expr::value(row.since))
+        .col_expr(Column::LastError, Expr::value(row.last_error))
+        .filter(Column::Name.eq(row.name))
+        .exec(txn)
+        .await;
+    done.map(drop).map_err(failed)
+}
+
+fn view(row: Model, users: usize, all: usize) -> Result<DependencyView, Error> {
+    let reader = Reader::new("dependencies", &row.name);
+    let kind = reader.word("kind", &row.kind, DependencyKind::from_word)?;
+    let state = reader.word("state", &row.state, BreakerState::from_word)?;
+    let cut_off = row.cut_off_at.map(|at| CutOff {
+        by: row.cut_off_by.clone().unwrap_or_default(),
+        reason: row.cut_off_reason.clone().unwrap_or_default(),
+        since: Timestamp::from_micros(at),
+        expires_at: at_opt(row.cut_off_until),
+    });
+    let of_all = matches!(kind, DependencyKind::Cmdb | DependencyKind::PackageStore);
+    let groups = u32::try_from(if of_all { all } else { users }).unwrap_or(u32::MAX);
+    let since = Timestamp::from_micros(row.since);
+    Ok(DependencyView {
+        kind,
+        state,
+        since,
+        cut_off,
+        groups,
+        last_error: row.last_error,
+        name: row.name,
+    })
+}
+
+/// What a group must know of a dependency; a hand switch comes before a breaker.
+fn why(view: &DependencyView) -> Option<Impaired> {
+    if let Some(cut) = &view.cut_off {
+        return Some(Impaired {
+            condition: Condition::CutOff,
+            since: cut.since,
+            by: cut.by.clone(),
+            reason: cut.reason.clone(),
+            until: cut.expires_at,
+        });
+    }
+    (view.state != BreakerState::Closed).then(|| Impaired {
+        condition: Condition::Open,
+        since: view.since,
+        by: BREAKER.to_owned(),
+        reason: view.last_error.clone().unwrap_or_else(|| "it does not answer".to_owned()),
+        until: None,
+    })
+}

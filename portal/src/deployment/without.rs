@@ -1,0 +1,54 @@
+//! What a deployment does or did without, and which servers are owed their Markup because of it.
+
+use capstan_core::view::DeploymentView;
+use maud::{Markup, html};
+
+use crate::frame::Chrome;
+use crate::moment;
+
+/// Empty, and hidden, for a deployment that had everything.
+pub(super) fn card(chrome: &Chrome<'_>, view: &DeploymentView) -> Markup {
+    let without = &view.ran_without;
+    html! {
+        section.card id="without" data-section hidden[without.is_empty() && view.owed.is_empty()]
+            aria-labelledby="without-title" {
+            h2 id="without-title" {
+                @if view.status.is_final() { "Ran without" } @else { "Runs without" }
+            }
+            ul.waits {
+                @for it in without {
+                    li {
+                        div {
+                            p { (it.text) }
+                            p.fine { (it.dependency) ", since " (moment::date(it.since)) " UTC" }
+                        }
+                    }
+                }
+            }
+            @if let Some(most) = view.most_ours {
+                p {
+                    "The load balancer is not asked: at most " (most) " servers are out by us at a time. "
+                    "A server that restarts or fails may get traffic."
+                }
+            }
+            @if !view.owed.is_empty() {
+                h3 { "Owed their Markup" }
+                p.fine {
+                    "They run " span.version { (view.package.version) }
+                    " and are out by the record until the load balancer is back and shows them in traffic."
+                }
+                ul {
+                    @for owed in &view.owed {
+                        li {
+                            (owed.hostname) " "
+                            @if owed.is_drained { "was drained and gets no traffic" }
+                            @else { "was never drained and may get traffic" }
+                            span.fine { ", for " (moment::lasting(chrome.now, owed.since)) }
+                        }
+                    }
+                }
+            }
+            p { a href="/dependencies" { "Dependencies" } }
+        }
+    }
+}
