@@ -95,6 +95,10 @@ fn text(view: &ServerView) -> String {
         field("service", &service),
         field("version", &clean(&format!("{version}{}", proven.unwrap_or_default()))),
     ];
+    if let Some(since) = view.markup_owed_since {
+        let text = format!("its Markup, since {}", moment::instant(since));
+        lines.push(field("owed", &text));
+    }
     if let Some(pulled) = &view.pulled_out {
         let since = moment::instant(pulled.since);
         let text = format!("by {}, since {since}: {}", pulled.by, pulled.reason);

@@ -1,6 +1,8 @@
 //! What a deployment waits for: every state that waits has an owner.
 
+use crate::Timestamp;
 use crate::batch_status::BatchStatus;
+use crate::dependency::holding;
 use crate::deployment_status::DeploymentStatus;
 use crate::record::HoldReason;
 use crate::state::{DeploymentState, GroupState};
@@ -15,7 +17,7 @@ pub(crate) fn waiting_for(group: &GroupState, state: &DeploymentState) -> Vec<Wa
     if row.status.is_final() {
         return Vec::new();
     }
-    let mut waits: Vec<WaitingFor> = holds(state);
+    let mut waits: Vec<WaitingFor> = holds(group, state);
     if let Some(click) = click(group, state) {
         waits.push(click);
     }
@@ -34,7 +36,7 @@ pub(crate) fn waiting_for(group: &GroupState, state: &DeploymentState) -> Vec<Wa
     waits
 }
 
-fn holds(state: &DeploymentState) -> Vec<WaitingFor> {
+fn holds(group: &GroupState, state: &DeploymentState) -> Vec<WaitingFor> {
     let wait = |hold: &crate::record::Hold| {
         let (what, who) = match hold.reason {
             HoldReason::User | HoldReason::Failures => (WaitKind::Click, "a person"),
@@ -46,11 +48,21 @@ fn holds(state: &DeploymentState) -> Vec<WaitingFor> {
             on: format!("{HOLD}{}", hold.reason.word()),
             since: hold.since,
             who: who.to_owned(),
-            until: None,
+            until: (hold.reason == HoldReason::Dependency)
+                .then(|| usable_at(group, state))
+                .flatten(),
             text: format!("Braked: {}. Cleared by {}.", hold.detail, hold.reason.clears()),
         }
     };
     state.deployment.holds.iter().map(wait).collect()
+}
+
+/// When everything that holds the deployment will be called again by itself, as far as is known.
+fn usable_at(group: &GroupState, state: &DeploymentState) -> Option<Timestamp> {
+    let holding = holding(&group.group.dependencies, &state.deployment.frozen);
+    let ends: Option<Vec<Timestamp>> =
+        holding.into_iter().map(|(_, impaired)| impaired.until).collect();
+    ends?.into_iter().max()
 }
 
 fn click(group: &GroupState, state: &DeploymentState) -> Option<WaitingFor> {

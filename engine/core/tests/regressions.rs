@@ -121,6 +121,17 @@ const SCENARIOS: &[(&str, &str)] = &[
          create 25 2",
     ),
     (
+        "a server that was put back is asked on while a target brings it in",
+        "group servers=2 marked=0 pools=1 dark=true bastion=false adopted=true first=In can_drain=false
+         create 1 0
+         revoke 0 0
+         pull 14 0
+         lb_dies 0 0
+         back 14 0
+         create 4 0
+         ok 0 0",
+    ),
+    (
         "a Markup whose answer was lost is taken over to be asked for, on an old proof too (S5, S11)",
         "group servers=1 marked=0 pools=1 dark=true bastion=true adopted=false first=In
          create 1 0

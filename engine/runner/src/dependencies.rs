@@ -4,6 +4,7 @@
 //! It compares and never counts on having been told: whatever was missed or failed is done by the next
 //! round.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,9 +25,10 @@ const COMPARE: Duration = Duration::from_mins(1);
 pub(crate) async fn run(context: Arc<Context>, mut stopped: watch::Receiver<bool>) {
     let mut switches = context.store.watch_switches();
     let mut compared_at: Option<Instant> = None;
+    let mut cut_off = BTreeSet::new();
     while !*stopped.borrow() {
         let is_due = compared_at.is_none_or(|at| at.elapsed() >= COMPARE);
-        match keep(&context, is_due).await {
+        match keep(&context, &mut cut_off, is_due).await {
             Ok(true) => compared_at = Some(Instant::now()),
             Ok(false) => {}
             Err(error) => {
@@ -44,12 +46,19 @@ pub(crate) async fn run(context: Arc<Context>, mut stopped: watch::Receiver<bool
 }
 
 /// Returns whether groups were compared with the table.
-async fn keep(context: &Context, is_due: bool) -> Result<bool, Error> {
+async fn keep(
+    context: &Context,
+    cut_off: &mut BTreeSet<String>,
+    is_due: bool,
+) -> Result<bool, Error> {
     let (store, breakers) = (&context.store, &context.ports.breakers);
     let noted = store.dependencies_note(&breakers.reports()).await?;
     let over = store.dependencies_expire().await?;
-    breakers.cut_off(&store.dependencies_cut_off().await?);
-    let compares = noted || over || is_due;
+    let cut_off_now = store.dependencies_cut_off().await?;
+    breakers.cut_off(&cut_off_now);
+    // Whoever set a switch tells the groups, unless it died meanwhile.
+    let switched = std::mem::replace(cut_off, cut_off_now) != *cut_off;
+    let compares = noted || over || switched || is_due;
     if compares {
         store.dependencies_tell(None).await?;
     }
@@ -62,7 +71,7 @@ async fn keep(context: &Context, is_due: bool) -> Result<bool, Error> {
 async fn probe(context: &Context) -> Result<(), Error> {
     for BreakerReport { name, state, kind, .. } in context.ports.breakers.reports() {
         let probed = matches!(kind, DependencyKind::LoadBalancer | DependencyKind::Executor);
-        if state == BreakerState::Closed || !probed {
+        if state == BreakerState::Closed || !probed || !context.ports.breakers.is_usable(&name) {
             continue;
         }
         let servers = context.store.dependency_servers(&name).await?;

@@ -65,7 +65,9 @@ fn service(chrome: &Chrome<'_>, server: &ServerView) -> Markup {
     html! {
         (badge(tone, word))
         span.fine {
-            @if let Some(because) = server.out_because { (why(because)) ", " }
+            @if let Some(since) = server.markup_owed_since {
+                "Markup owed for " (moment::lasting(chrome.now, since)) ", "
+            } @else if let Some(because) = server.out_because { (why(because)) ", " }
             @match server.observed_at {
                 Some(at) => (moment::ago(chrome.now, at)),
                 None => "never looked at",

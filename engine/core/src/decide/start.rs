@@ -28,8 +28,9 @@ impl Decider<'_> {
         if stage == Stage::Markup {
             let server = self.target(id, place).server;
             self.changes.delete(EffectKind::DrainServer(server));
-            self.changes.delete(EffectKind::ReturnServer(server));
+            // This Markup pays what an earlier one owes.
             if self.state.server(server).is_some_and(|row| row.markup_owed.is_some()) {
+                self.changes.delete(EffectKind::ReturnServer(server));
                 self.change_server(server, |row| row.markup_owed = None);
             }
         }
