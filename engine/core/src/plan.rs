@@ -192,6 +192,7 @@ fn out(server: &Server) -> Named {
         (None, Some(OutBecause::Target)) => "taken out by a deployment".to_owned(),
         (None, Some(OutBecause::Person)) => "pulled out, and not verified again yet".to_owned(),
         (None, Some(OutBecause::Outside)) => "taken out at the load balancer".to_owned(),
+        (None, Some(OutBecause::LateMark)) => "its drain came late and is being undone".to_owned(),
         (None, Some(OutBecause::Dead)) => "does not answer".to_owned(),
         (None, Some(OutBecause::New)) => "new".to_owned(),
         (None, None) => "never looked at".to_owned(),

@@ -166,6 +166,8 @@ pub enum OutBecause {
     Outside,
     /// It does not answer.
     Dead,
+    /// It carries our own mark, which nothing asks for: a drain that was given up on came late.
+    LateMark,
     /// It is new in the group and nothing was released to it yet.
     New,
 }

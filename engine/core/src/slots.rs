@@ -68,9 +68,9 @@ impl Census {
     }
 }
 
-/// Whether a server is out because a target took it.
+/// Whether a server is out because of what Capstan did for a release.
 pub(crate) fn is_ours(server: &Server) -> bool {
-    server.is_out() && server.out_because == Some(OutBecause::Target)
+    server.is_out() && matches!(server.out_because, Some(OutBecause::Target | OutBecause::LateMark))
 }
 
 /// The bounds of S1 for one deployment at one instant.

@@ -3,7 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::record::{Deployment, OutBecause, Server, Service, Target};
+use crate::record::{Deployment, Server, Service, Target};
+use crate::slots::is_ours;
 use crate::target_status::TargetStatus;
 
 /// Counts over a set of targets.
@@ -101,7 +102,7 @@ impl Need {
         match server.service {
             Service::In => Self::Slot,
             Service::Unknown => Self::Look,
-            Service::Out if server.out_because == Some(OutBecause::Target) => Self::Nothing,
+            Service::Out if is_ours(server) => Self::Nothing,
             Service::Out => Self::Mend,
         }
     }

@@ -203,7 +203,7 @@ fn a_drain_that_lands_late_is_put_right() {
     case.world.look();
     assert_eq!(
         (row(&case).service, row(&case).out_because),
-        (Service::Out, Some(OutBecause::Target))
+        (Service::Out, Some(OutBecause::LateMark))
     );
     let told = case.world.shadow.events.last().unwrap().data.message.clone().unwrap();
     assert!(told.contains("a drain came late"), "{told}");

@@ -81,6 +81,7 @@ fn why(because: OutBecause) -> &'static str {
         OutBecause::Target => "by a deployment",
         OutBecause::Person => "by a person",
         OutBecause::Outside => "at the load balancer",
+        OutBecause::LateMark => "by a drain that came late",
         OutBecause::Dead => "does not answer",
         OutBecause::New => "new",
     }

@@ -140,7 +140,7 @@ impl Standing {
             (Some(Service::Unknown), _) => &mut self.unknown,
             (Some(Service::Out), Some(OutBecause::New)) => &mut self.new,
             (Some(Service::Out), because) => {
-                if because == Some(OutBecause::Target) {
+                if matches!(because, Some(OutBecause::Target | OutBecause::LateMark)) {
                     self.ours.insert(server);
                 }
                 &mut self.out

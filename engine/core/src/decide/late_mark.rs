@@ -15,7 +15,7 @@ impl Decider<'_> {
     pub(super) fn remove_late_mark(&mut self, id: ServerId) {
         let message =
             "it carries our own mark and should not: a drain came late, the mark is removed";
-        self.server_out(id, OutBecause::Target, message);
+        self.server_out(id, OutBecause::LateMark, message);
         self.put_effect(EffectKind::AdmitServer(id));
     }
 
@@ -67,9 +67,9 @@ pub(super) fn came_late(server: &Server) -> bool {
     ours && !server.drained && server.pulled_out.is_none() && !has_late_mark(server)
 }
 
-/// Whether it is out because of a mark that came late: out by us, and no mark of ours is wanted.
+/// Whether it is out because of a mark that came late.
 pub(super) fn has_late_mark(server: &Server) -> bool {
-    !server.drained && server.out_because == Some(OutBecause::Target)
+    server.out_because == Some(OutBecause::LateMark)
 }
 
 /// Whether a mark that came late is still to be removed. Whoever is about to do so asks: a target may

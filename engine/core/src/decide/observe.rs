@@ -57,11 +57,20 @@ impl Decider<'_> {
     fn see(&mut self, id: ServerId, sight: Sight, can_drain: bool) {
         let Some(server) = self.state.server(id).filter(|server| !server.retired) else { return };
         let is_out = server.service == Service::Out;
-        let is_ours = matches!(server.out_because, Some(OutBecause::Target | OutBecause::Person));
+        let is_ours = matches!(
+            server.out_because,
+            Some(OutBecause::Target | OutBecause::Person | OutBecause::LateMark)
+        );
         let was_dead = server.dead_since.is_some() && !is_ours;
         match sight {
             Sight::Serving => self.see_serving(id, can_drain),
             Sight::Dead => self.see_dead(id),
+            // Its Markdown was bypassed, and the call that was given up on came through: it is drained.
+            Sight::Drained if server.out_because == Some(OutBecause::Target) => {
+                if !server.drained {
+                    self.change_server(id, |server| server.drained = true);
+                }
+            }
             Sight::Drained if came_late(server) => self.remove_late_mark(id),
             Sight::Drained | Sight::TakenOut if !is_out => {
                 self.server_out(id, OutBecause::Outside, "the load balancer does not send traffic");

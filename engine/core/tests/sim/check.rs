@@ -33,7 +33,7 @@ pub fn after_input(world: &World) {
         assert!(server.drained, "pulled out carries our mark");
     }
     for server in world.state.servers().iter().filter(|server| !server.retired) {
-        let late_mark = server.out_because == Some(OutBecause::Target) && !server.drained;
+        let late_mark = server.out_because == Some(OutBecause::LateMark);
         let admits = has_effect(world, EffectKind::AdmitServer(server.id));
         assert_eq!(late_mark, admits, "S13: a mark that came late is removed: {server:?}");
         let put_back = server.pulled_out.is_none()

@@ -42,15 +42,23 @@ pub(crate) fn out_because_word(because: OutBecause) -> &'static str {
         OutBecause::Target => "target",
         OutBecause::Person => "person",
         OutBecause::Outside => "outside",
+        OutBecause::LateMark => "late_mark",
         OutBecause::Dead => "dead",
         OutBecause::New => "new",
     }
 }
 
 fn out_because(word: &str) -> Option<OutBecause> {
-    [OutBecause::Target, OutBecause::Person, OutBecause::Outside, OutBecause::Dead, OutBecause::New]
-        .into_iter()
-        .find(|because| out_because_word(*because) == word)
+    [
+        OutBecause::Target,
+        OutBecause::Person,
+        OutBecause::Outside,
+        OutBecause::LateMark,
+        OutBecause::Dead,
+        OutBecause::New,
+    ]
+    .into_iter()
+    .find(|because| out_because_word(*because) == word)
 }
 
 pub(crate) fn application(row: applications::Model) -> Result<Application, Error> {
