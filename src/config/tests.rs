@@ -124,7 +124,7 @@ max_bytes = 99999999999999999999999
          4096",
         "capstan.toml:8: engine.stages_under_way: it is a number with a fraction",
         "capstan.toml:9: sever: there is no such setting; did you mean server?\n    allowed: \
-         data_dir, [server], [database]",
+         data_dir, roles, [server], [database]",
         "capstan.toml:12: log.level = \"inof\": \"inof\" is no level",
         "capstan.toml:13: log.format = \"xml\": there is no such format\n    allowed: \"text\" or \
          \"json\"",
@@ -300,7 +300,31 @@ fn secrets_come_from_files_and_the_higher_layer_counts() {
     std::fs::write(folder.path().join("url"), "postgres://ann:hunter2@db\n").expect("a file");
     write("[database]\nurl_file = \"url\"\n");
     let error = load_in(folder.path(), &[]).expect_err("a fault").to_string();
-    assert!(error.contains("it holds \"postgres://***@db\": PostgreSQL is not"), "{error}");
+    assert!(error.contains("it holds \"postgres://***@db\": it names no database"), "{error}");
+}
+
+#[test]
+fn a_process_over_a_server_has_the_roles_that_it_is_given() {
+    let server = "[database]\nurl = \"postgres://ann:hunter2@db/capstan\"\nlease_seconds = 5\n";
+    let text = format!("roles = [\"engine\"]\n{server}");
+    let mut config = load(&text, &[]).expect("it is good").config;
+    assert_eq!(config.roles, Roles { controller: false, portal: false, engine: true });
+    assert_eq!(config.database.lease, Duration::from_secs(5));
+    config.take_roles(&[Role::Controller, Role::Portal]).expect("a server has room for all");
+    assert_eq!(config.roles, Roles { controller: true, portal: true, engine: false });
+
+    let mut config = load("", &[]).expect("it is good").config;
+    assert_eq!(config.roles, Roles::ALL);
+    let refused = config.take_roles(&[Role::Engine]).expect_err("a file has one process");
+    assert!(refused.to_string().contains("--roles: database.url is a file"), "{refused}");
+    for (roles, problem) in [
+        ("[\"engine\"]", "database.url is a file"),
+        ("[\"engin\"]", "there is no role \"engin\""),
+        ("[]", "a process needs one at least"),
+    ] {
+        let error = load(&format!("roles = {roles}\n"), &[]).expect_err("a fault").to_string();
+        assert!(error.contains(problem), "{error}");
+    }
 }
 
 #[test]
