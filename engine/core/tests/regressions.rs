@@ -8,6 +8,61 @@ use sim::scenario::{parse, replay, text};
 /// What went wrong, and the scenario that showed it.
 const SCENARIOS: &[(&str, &str)] = &[
     (
+        "a server whose late mark was off came in, and the effect that removes the mark stayed",
+        "group servers=38 marked=0 pools=1 dark=true bastion=false adopted=true first=In can_drain=true bypass=false
+         create 1 0
+         lb_open 0 0
+         ok 0 0
+         unhealthy 0 0
+         may 9 0
+         ok 0 0
+         rollback 0 0
+         ok 0 0
+         ok 0 0
+         lb_back 0 0
+         look 0 0
+         ok 0 0
+         lb_cut 0 0
+         ok 0 0
+         ok 0 0
+         ok 0 0
+         ok 0 0
+         ok 0 0
+         ok 0 0
+         ok 0 0
+         ok 0 0
+         draft 0 0
+         ok 0 0
+         rollback 0 0
+         ok 0 0
+         ok 0 0
+         ok 0 0
+         ok 0 0
+         ok 4 13
+         ok 3 8
+         ok 9 15
+         ok 11 1
+         start 36 1
+         ok 16 7
+         rollout 0 6
+         blind 38 12
+         late 27 7
+         ok 24 7
+         acted 36 0
+         take_over 2 13
+         bake 11 14
+         revive 15 13
+         drain 10 3
+         ok 24 4
+         resume 34 4
+         ok 5 9
+         retry 25 0
+         start 3 13
+         lb_back 25 8
+         lb_open 24 0
+         look 16 7",
+    ),
+    (
         "a Markup removed a mark that had come late, and the effect that should do so stayed",
         "group servers=9 marked=0 pools=1 dark=true bastion=true adopted=true first=In can_drain=true
          create 1 6

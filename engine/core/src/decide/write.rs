@@ -272,6 +272,7 @@ impl Decider<'_> {
     /// A server is out from here on, for another reason than a target's Markdown.
     pub(super) fn server_out(&mut self, id: ServerId, because: OutBecause, message: &str) {
         let now = self.now;
+        self.forget_late_mark(id);
         self.change_server(id, |server| {
             server.service = Service::Out;
             server.out_because = Some(because);
@@ -284,6 +285,7 @@ impl Decider<'_> {
     /// A server is in service from here on, for another reason than a target's Markup.
     pub(super) fn server_in(&mut self, id: ServerId, message: &str) {
         let now = self.now;
+        self.forget_late_mark(id);
         self.change_server(id, |server| {
             server.service = Service::In;
             server.out_because = None;
@@ -293,6 +295,14 @@ impl Decider<'_> {
         });
         let data = EventData { message: Some(message.to_owned()), ..EventData::default() };
         self.server_event(id, EventType::ServerIn, data);
+    }
+
+    /// What it is out for is another thing from here on, or nothing: no mark that came late is removed.
+    fn forget_late_mark(&mut self, id: ServerId) {
+        let row = self.state.server(id);
+        if row.is_some_and(|row| row.out_because == Some(OutBecause::LateMark)) {
+            self.changes.delete(EffectKind::AdmitServer(id));
+        }
     }
 
     /// Sets a hold, if none with its reason is there.

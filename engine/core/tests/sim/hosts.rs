@@ -299,7 +299,12 @@ impl World {
             if right.is_some() && self.balancer_answers {
                 host.mark = false;
             }
-            let sight = if self.balancer_answers { host.sight() } else { Sight::Unknown };
+            let sight = match host.sight() {
+                _ if !self.balancer_answers => Sight::Unknown,
+                // A driver that cannot drain sees health alone.
+                Sight::Drained | Sight::TakenOut if !self.can_drain => Sight::Serving,
+                sight => sight,
+            };
             let report = host
                 .answers()
                 .then(|| (0..10).map(package).find(|package| Some(package.id) == runs))

@@ -335,7 +335,12 @@ pub fn be_kind(world: &mut World) {
     }
     let id = world.running().expect("it runs");
     let view = capstan_core::decide::view(&world.state, id).unwrap();
-    panic!("it does not end: {} {:?} {:#?}", view.shown_status, view.counts, view.waiting_for);
+    let out: Vec<_> =
+        world.state.servers().iter().filter(|row| !row.retired && row.is_out()).collect();
+    panic!(
+        "it does not end: {} {:?} {:#?}\nout: {out:#?}",
+        view.shown_status, view.counts, view.waiting_for
+    );
 }
 
 /// Debts are paid once the load balancer is back (S12).
