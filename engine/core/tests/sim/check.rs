@@ -90,9 +90,8 @@ pub fn took_from(world: &World, before: &GroupState, events: &[event::Event]) {
     for event in events.iter().filter(|event| event.data.already_out.is_some()) {
         let state = world.state.deployment(event.deployment.unwrap()).unwrap();
         let slots = world.state.slots(state);
-        let ours = before
-            .server(event.server.unwrap())
-            .is_some_and(|row| row.is_out() && row.out_because == Some(OutBecause::Target));
+        let ours =
+            before.server(event.server.unwrap()).is_some_and(|row| row.is_out() && is_by_us(row));
         let most = slots.most_ours.unwrap_or(u32::MAX);
         assert!(ours || slots.ours <= most, "S12: {slots:?}");
     }
@@ -118,10 +117,14 @@ pub fn took_in_truth(world: &World, before: &GroupState, events: &[event::Event]
     }
 }
 
-/// Whether a server gets no traffic, or would get none, because of us: drained, or taken while the load
-/// balancer was bypassed.
+/// Whether a server gets no traffic, or would get none, because of us: drained, taken while the load
+/// balancer was bypassed, or with a mark that came late.
 fn is_taken(row: &Server) -> bool {
-    row.drained || row.out_because == Some(OutBecause::Target)
+    row.drained || is_by_us(row)
+}
+
+fn is_by_us(row: &Server) -> bool {
+    matches!(row.out_because, Some(OutBecause::Target | OutBecause::LateMark))
 }
 
 fn has_effect(world: &World, kind: EffectKind) -> bool {
