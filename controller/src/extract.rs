@@ -314,7 +314,7 @@ pub(crate) fn sentence(field: &str, text: Option<String>) -> Result<String, Prob
     let allowed = "a sentence of 1 to 500 characters";
     let Some(text) = text else { return Err(Problem::missing(field, allowed)) };
     let trimmed = text.trim();
-    if trimmed.is_empty() || trimmed.chars().count() > 500 {
+    if trimmed.is_empty() || trimmed.chars().count() > 500 || trimmed.contains('\0') {
         return Err(Problem::invalid(field, text, allowed));
     }
     Ok(trimmed.to_owned())

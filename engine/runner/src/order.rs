@@ -215,6 +215,8 @@ fn message(job: &Job, code: i32) -> Option<String> {
 }
 
 pub(crate) fn ended(work: &Work, result: StageResult, message: Option<String>) -> Step {
+    // What a script prints may hold zero bytes, which PostgreSQL keeps in no text.
+    let message = message.map(|text| text.replace('\0', "\u{fffd}"));
     Step::Done(Input::StageEnded(Box::new(StageEnded {
         deployment: work.deployment,
         target: work.target,

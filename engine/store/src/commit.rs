@@ -27,6 +27,7 @@ use capstan_core::{DeploymentId, GroupId, Timestamp};
 use tokio::sync::{OwnedMutexGuard, mpsc, oneshot};
 
 use crate::cache::{Copy, fill, forget_ended, freshen, is_wanted};
+use crate::claims::Owed;
 use crate::hand_out::Taker;
 use crate::part::{Part, Parts, Submit, inputs, named, refuse_all};
 use crate::round::{Round, Writing, Written, written};
@@ -382,6 +383,10 @@ impl Committer {
             metrics::counter!("capstan_commits_lost_total").increment(1);
             return Err(left);
         };
+        // If only the answer to the commit was lost, these are claimed, and were not handed out.
+        for (effect, _) in round.claimed {
+            self.inner.owe(effect, Owed::Release);
+        }
         // One input that cannot be written must not fail its neighbours.
         if left.len() > 1 && !error.is_unavailable() {
             tracing::warn!(error = %crate::chain(&error), "inputs are written one by one");

@@ -17,11 +17,12 @@ use capstan_core::view::{CutOff, DependencyView};
 use capstan_core::{GroupId, Timestamp};
 use sea_orm::sea_query::{Expr, SimpleExpr};
 use sea_orm::{
-    ActiveModelTrait, ColumnTrait, EntityTrait, IntoActiveModel, QueryFilter, QueryOrder,
-    QuerySelect,
+    ActiveModelTrait, ColumnTrait, ConnectionTrait, EntityTrait, IntoActiveModel, QueryFilter,
+    QueryOrder, QuerySelect,
 };
 use uuid::Uuid;
 
+use crate::bulk::sql;
 use crate::entities::dependencies::{Column, Entity, Model};
 use crate::entities::{deployments, groups};
 use crate::operation::{Operation, timed};
@@ -71,11 +72,19 @@ impl Store {
             let known: BTreeMap<&str, &Model> =
                 known.iter().map(|row| (row.name.as_str(), row)).collect();
             let closed = BreakerState::Closed.word();
+            let me = self.inner.member.id();
+            // What another process has found broken is for that process to find well again, as long as it
+            // lives: a breaker that nobody asked anything says nothing.
+            let others = self.other_processes().await?;
+            let is_others = |row: &Model| {
+                row.found_by.as_ref().is_some_and(|found_by| others.contains(found_by))
+            };
             let mut changed = Vec::new();
             for report in reports {
                 let state = report.state.word().to_owned();
                 let mut row = match known.get(report.name.as_str()) {
                     Some(row) if row.state == state && row.kind == report.kind.word() => continue,
+                    Some(row) if row.state != closed && is_others(row) => continue,
                     Some(row) => (*row).clone(),
                     None => fresh(&report.name, report.kind, now),
                 };
@@ -84,6 +93,7 @@ impl Store {
                     row.since = now;
                     row.last_error = report.error.clone().or(row.last_error);
                 }
+                row.found_by = (state != closed).then(|| me.to_owned());
                 row.state = state;
                 report.kind.word().clone_into(&mut row.kind);
                 changed.push((known.contains_key(report.name.as_str()), row));
@@ -99,6 +109,21 @@ impl Store {
             Ok(any)
         })
         .await
+    }
+
+    /// The processes that live, but for this one.
+    async fn other_processes(&self) -> Result<BTreeSet<String>, Error> {
+        if !self.inner.member.has_others() {
+            return Ok(BTreeSet::new());
+        }
+        let what = "read the processes";
+        let statement = sql(
+            self.reader(),
+            "SELECT id FROM processes WHERE id <> ?",
+            [self.inner.member.id().into()],
+        );
+        let rows = self.reader().query_all_raw(statement).await.map_err(Error::database(what))?;
+        rows.iter().map(|row| row.try_get("", "id").map_err(Error::database(what))).collect()
     }
 
     /// Cuts a dependency off, or restores it, and tells its groups. `None`: no dependency has this name.
@@ -285,6 +310,7 @@ fn fresh(name: &str, kind: DependencyKind, now: i64) -> Model {
         name: name.to_owned(),
         kind: kind.word().to_owned(),
         state: BreakerState::Closed.word().to_owned(),
+        found_by: None,
         since: now,
         last_error: None,
         cut_off_at: None,
@@ -329,6 +355,7 @@ async fn write(
     let done = Entity::update_many()
         .col_expr(Column::Kind, Expr::value(row.kind))
         .col_expr(Column::State, Expr::value(row.state))
+        .col_expr(Column::FoundBy, Expr::value(row.found_by))
         .col_expr(Column::Since, Expr::value(row.since))
         .col_expr(Column::LastError, Expr::value(row.last_error))
         .filter(Column::Name.eq(row.name))

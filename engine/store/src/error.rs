@@ -261,9 +261,10 @@ fn is_passing(error: &dyn DatabaseError) -> bool {
     {
         return true;
     }
-    // SQLSTATE: connection, resources, intervention (a shutdown), the system; a read-only server.
+    // SQLSTATE: connection, resources, intervention (a shutdown), the system; a read-only server, a
+    // transaction that stood still for too long.
     matches!(code.get(..2), Some("08" | "53" | "57" | "58"))
-        || code == "25006"
+        || matches!(&*code, "25006" | "25P03")
         || is_collision(error)
 }
 
@@ -271,6 +272,8 @@ fn is_passing(error: &dyn DatabaseError) -> bool {
 fn is_collision(error: &dyn DatabaseError) -> bool {
     let waited_too_long =
         error.try_downcast_ref::<MySqlDatabaseError>().is_some_and(|error| error.number() == 1205);
-    // SQLSTATE: not serialisable (MySQL: a deadlock), a deadlock of PostgreSQL.
-    waited_too_long || error.code().is_some_and(|code| code == "40001" || code == "40P01")
+    // SQLSTATE: not serialisable (MySQL: a deadlock); of PostgreSQL a deadlock, and a lock that did not
+    // come in time.
+    waited_too_long
+        || error.code().is_some_and(|code| matches!(&*code, "40001" | "40P01" | "55P03"))
 }

@@ -90,6 +90,7 @@ impl Store {
                 .col_expr(Column::ContentType, Expr::value(content_type))
                 .col_expr(Column::Body, Expr::value(body.to_vec()))
                 .filter(is(token, path, key))
+                .filter(Column::Process.eq(self.inner.member.id()))
                 .exec(self.writer())
                 .await
                 .map(|_| ())

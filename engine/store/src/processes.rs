@@ -12,6 +12,7 @@
 //! all rows stood still. A file has one process, which may always act.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -42,6 +43,7 @@ pub(crate) enum Ended<'a> {
 pub(crate) struct Member {
     id: String,
     lease: Lease,
+    has_left: AtomicBool,
 }
 
 /// Until when the process may act.
@@ -66,12 +68,13 @@ fn since_boot() -> Duration {
 impl Member {
     /// The only process of its database.
     pub(crate) const fn alone(id: String) -> Self {
-        Self { id, lease: Lease::Whole }
+        Self { id, lease: Lease::Whole, has_left: AtomicBool::new(false) }
     }
 
     /// One of many.
     pub(crate) const fn among_others(id: String, length: Duration) -> Self {
-        Self { id, lease: Lease::Beats { length, until: Mutex::new(Duration::ZERO) } }
+        let until = Mutex::new(Duration::ZERO);
+        Self { id, lease: Lease::Beats { length, until }, has_left: AtomicBool::new(false) }
     }
 
     /// Names this run; claims are made under it.
@@ -88,10 +91,20 @@ impl Member {
     pub(crate) fn may_act(&self) -> bool {
         match &self.lease {
             Lease::Whole => true,
+            Lease::Beats { .. } if self.has_left() => false,
             Lease::Beats { until, .. } => {
                 since_boot() < *until.lock().unwrap_or_else(PoisonError::into_inner)
             }
         }
+    }
+
+    /// It leaves: from here on others do what it has not done.
+    fn acts_no_more(&self) {
+        self.has_left.store(true, Ordering::Relaxed);
+    }
+
+    fn has_left(&self) -> bool {
+        self.has_left.load(Ordering::Relaxed)
     }
 
     /// A beat was written that was sent at `sent`. The last sixth of the lease is left for an act that is
@@ -151,6 +164,7 @@ pub(crate) async fn leave(inner: &Inner) -> Result<(), Error> {
     if !inner.member.has_others() {
         return Ok(());
     }
+    inner.member.acts_no_more();
     let txn = inner.begin().await?;
     let id = inner.member.id();
     let text = "DELETE FROM processes WHERE id = ?";
@@ -221,6 +235,9 @@ impl Pulse {
         if done.rows_affected() > 0 {
             inner.member.has_beaten(sent);
             return self.read_clock().await;
+        }
+        if inner.member.has_left() {
+            return Ok(());
         }
         if inner.has_claimed() {
             tracing::error!(

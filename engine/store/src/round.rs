@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 
 use crate::apply::{EffectKey, run};
 use crate::bulk::{Applied, Step};
-use crate::claims::claim;
+use crate::claims::{Owed, claim};
 use crate::commit::Committer;
 use crate::hand_out::{Taker, due_now, is_overdue, key};
 use crate::idempotency::note_made;
@@ -51,7 +51,9 @@ pub(crate) enum Written {
 impl Round {
     /// Makes ready what writes the parts, whose copies are held, and the work that follows from them.
     pub(crate) fn new(committer: &mut Committer, parts: Parts, now: Timestamp) -> Self {
-        let slots = committer.taker.as_ref().and_then(Taker::free_slots);
+        // Whoever may not act leaves the work to others.
+        let may_act = committer.inner.member.may_act();
+        let slots = committer.taker.as_ref().filter(|_| may_act).and_then(Taker::free_slots);
         let capacity = slots.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
         // What is due already goes first: then all is claimed from the table, in its order.
         let looks = capacity > 0 && committer.next_due.is_some_and(|due| due <= now);
@@ -166,7 +168,7 @@ async fn write(
 }
 
 async fn write_all(
-    inner: &Inner,
+    inner: &Arc<Inner>,
     steps: Vec<Step>,
     noted: Noted,
     look: Option<(Timestamp, usize)>,
@@ -187,7 +189,13 @@ async fn write_all(
         None => Vec::new(),
     };
     crash::point("commit.written");
-    txn.commit().await.map_err(Error::database("commit a transaction"))?;
+    if let Err(error) = txn.commit().await {
+        // It may have been done: then what it claimed is nobody's work, for it was not handed out.
+        for (effect, _) in found {
+            inner.owe(effect, Owed::Release);
+        }
+        return Err(Error::database("commit a transaction")(error));
+    }
     crash::point("commit.done");
     if is_audited {
         crash::point("audit.done");

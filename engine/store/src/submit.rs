@@ -171,10 +171,11 @@ impl Store {
     /// When the database does not answer, or has not heard of this process for so long that others may
     /// be at it.
     pub async fn is_wanted(&self, effect: Effect) -> Result<bool, Error> {
+        let copy = self.copy(effect.group, []).await?;
+        // Last, since the wait for the copy may have been long.
         if !self.may_act() {
             return Err(Error::Silent);
         }
-        let copy = self.copy(effect.group, []).await?;
         let Some(state) = copy.as_ref() else { return Ok(false) };
         Ok(match effect.kind {
             EffectKind::DrainServer(server) => decide::wants_drain(state, server),

@@ -75,6 +75,7 @@ fn dependencies() -> TableCreateStatement {
         .col(name("name").primary_key())
         .col(word("kind"))
         .col(word("state"))
+        .col(word_null("found_by"))
         .col(big("since"))
         .col(text_null("last_error"))
         .col(big_null("cut_off_at"))

@@ -303,7 +303,11 @@ impl World {
                 _ if !self.balancer_answers => Sight::Unknown,
                 // A driver that cannot drain sees health alone.
                 Sight::Drained | Sight::TakenOut if !self.can_drain => Sight::Serving,
-                sight => sight,
+                Sight::Serving
+                | Sight::Drained
+                | Sight::TakenOut
+                | Sight::Dead
+                | Sight::Unknown => host.sight(),
             };
             let report = host
                 .answers()

@@ -24,6 +24,17 @@ const CONNECTIONS: u32 = 8;
 const IDLE: Duration = Duration::from_secs(5);
 /// How long a server may take to let a connection in.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// A process that is frozen, or gone without a word, in the middle of a transaction must not keep others
+/// from its rows: the server ends its transaction, and nobody waits for long. What is dead at the other
+/// end of the line is noticed in seconds and not in hours.
+const POSTGRES_BOUNDS: [(&str, &str); 6] = [
+    ("idle_in_transaction_session_timeout", "2s"),
+    ("lock_timeout", "2s"),
+    ("tcp_keepalives_idle", "5"),
+    ("tcp_keepalives_interval", "2"),
+    ("tcp_keepalives_count", "3"),
+    ("tcp_user_timeout", "10s"),
+];
 /// Statements kept ready per connection. The number of rows is part of a statement's text.
 const STATEMENTS: usize = 256;
 
@@ -34,7 +45,10 @@ pub(super) async fn open_postgres(url: &str) -> Result<Opened, Error> {
     let database = format!("{database} at {}:{}", parsed.get_host(), parsed.get_port());
     let mut options = options(url);
     options.map_sqlx_postgres_opts(|options| {
-        options.application_name("capstan").statement_cache_capacity(STATEMENTS)
+        options
+            .application_name("capstan")
+            .statement_cache_capacity(STATEMENTS)
+            .options(POSTGRES_BOUNDS)
     });
     opened(options, database).await
 }
@@ -51,7 +65,15 @@ pub(super) async fn open_mysql(url: &str) -> Result<Opened, Error> {
             options.after_connect(|connection, _| {
                 Box::pin(async move {
                     let level = "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED";
-                    connection.execute(level).await.map(drop)
+                    connection.execute(level).await?;
+                    let wait = "SET SESSION innodb_lock_wait_timeout = 2";
+                    connection.execute(wait).await?;
+                    // MariaDB has it, MySQL does not: there a frozen process can keep its locks.
+                    let idle = "SET SESSION idle_transaction_timeout = 2";
+                    if let Err(error) = connection.execute(idle).await {
+                        tracing::debug!(%error, "the server ends no idle transactions");
+                    }
+                    Ok(())
                 })
             })
         });
@@ -75,10 +97,11 @@ fn options(url: &str) -> ConnectOptions {
 
 async fn opened(options: ConnectOptions, database: String) -> Result<Opened, Error> {
     let failed = |source| Error::Connect { database: database.clone(), source };
-    let mut single = options.clone();
-    single.max_connections(1);
+    // One that hangs is given up, and another takes its place.
+    let mut few = options.clone();
+    few.max_connections(4);
     let writer = Database::connect(options).await.map_err(failed)?;
-    let beats = Database::connect(single).await.map_err(failed)?;
+    let beats = Database::connect(few).await.map_err(failed)?;
     // Processes that start at the same time bring the schema up to date one after the other. The lock
     // belongs to the one connection, and goes with it.
     let (lock, unlock) = match beats.get_database_backend() {

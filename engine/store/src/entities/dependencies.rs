@@ -9,6 +9,7 @@ pub struct Model {
     pub name: String,
     pub kind: String,
     pub state: String,
+    pub found_by: Option<String>,
     pub since: i64,
     pub last_error: Option<String>,
     pub cut_off_at: Option<i64>,

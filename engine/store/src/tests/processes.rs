@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use capstan_core::dependency::{BreakerReport, BreakerState, DependencyKind};
 use capstan_core::input::{Answer, Input};
 use capstan_core::{GroupId, ServerId};
 use capstan_services::Database;
@@ -146,6 +147,34 @@ async fn nothing_is_refused_or_shown_from_an_old_copy() {
     assert_eq!(answer, Answer::Done);
     let refused = one.submit(group, put_back()).await;
     assert!(matches!(refused, Err(SubmitError::Refused(_))), "{refused:?}");
+}
+
+/// Only one of several engines calls a broken balancer; the breakers of the others are closed all the
+/// while, and say nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_one_process_found_broken_another_does_not_call_well() {
+    let database = Database::shared();
+    let (one, two) = (open(&database).await, open(&database).await);
+    let report = |state| BreakerReport {
+        name: "load_balancer.edge".to_owned(),
+        kind: DependencyKind::LoadBalancer,
+        state,
+        error: None,
+    };
+    let state = async || {
+        let all = one.dependencies().await.expect("read");
+        all.first().map(|row| row.state)
+    };
+    assert!(one.dependencies_note(&[report(BreakerState::Open)]).await.expect("noted"));
+    assert!(!two.dependencies_note(&[report(BreakerState::Closed)]).await.expect("noted"));
+    assert_eq!(state().await, Some(BreakerState::Open));
+    assert!(one.dependencies_note(&[report(BreakerState::Closed)]).await.expect("noted"));
+    assert_eq!(state().await, Some(BreakerState::Closed));
+    // Who is gone finds nothing well any more.
+    assert!(two.dependencies_note(&[report(BreakerState::Open)]).await.expect("noted"));
+    two.leave().await.expect("it goes");
+    assert!(one.dependencies_note(&[report(BreakerState::Closed)]).await.expect("noted"));
+    assert_eq!(state().await, Some(BreakerState::Closed));
 }
 
 #[tokio::test(flavor = "multi_thread")]
