@@ -13,10 +13,11 @@ use std::time::Duration;
 use sea_orm::sqlx::Executor;
 use sea_orm::sqlx::mysql::MySqlConnectOptions;
 use sea_orm::sqlx::postgres::PgConnectOptions;
-use sea_orm::{ConnectOptions, ConnectionTrait, Database, DbBackend};
+use sea_orm::{ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DbBackend};
 
 use super::{ACQUIRE_TIMEOUT, Opened, migrate};
 use crate::Error;
+use crate::bulk::sql;
 
 /// Connections of one process. The committer needs one; the others are for requests.
 const CONNECTIONS: u32 = 8;
@@ -100,21 +101,33 @@ async fn opened(options: ConnectOptions, database: String) -> Result<Opened, Err
     // One that hangs is given up, and another takes its place.
     let mut few = options.clone();
     few.max_connections(4);
+    let mut single = options.clone();
+    single.max_connections(1);
     let writer = Database::connect(options).await.map_err(failed)?;
     let beats = Database::connect(few).await.map_err(failed)?;
-    // Processes that start at the same time bring the schema up to date one after the other. The lock
-    // belongs to the one connection, and goes with it.
-    let (lock, unlock) = match beats.get_database_backend() {
-        DbBackend::MySql => ("SELECT GET_LOCK('capstan', 300)", "SELECT RELEASE_LOCK('capstan')"),
-        DbBackend::Postgres | DbBackend::Sqlite | _ => (
-            "SELECT pg_advisory_lock(27973158295593326)",
-            "SELECT pg_advisory_unlock(27973158295593326)",
-        ),
-    };
-    let waited = Error::database("wait until the schema is up to date");
-    beats.execute_unprepared(lock).await.map_err(waited)?;
+    let turn = Database::connect(single).await.map_err(failed)?;
+    wait_for_turn(&turn).await?;
     migrate(&writer, &database).await?;
-    let done = Error::database("say that the schema is up to date");
-    beats.execute_unprepared(unlock).await.map_err(done)?;
+    turn.close().await.map_err(Error::database("say that the schema is up to date"))?;
     Ok(Opened { reader: writer.clone(), writer, beats: Some(beats), lock: None })
+}
+
+/// Processes that start at the same time bring the schema up to date one after the other. The turn belongs to
+/// the connection, and ends with it.
+async fn wait_for_turn(turn: &DatabaseConnection) -> Result<(), Error> {
+    let waited = || Error::database("wait until the schema is up to date");
+    if turn.get_database_backend() == DbBackend::Postgres {
+        // The number is "capstan" in bytes.
+        for statement in ["SET lock_timeout = '300s'", "SELECT pg_advisory_lock(27973158295593326)"]
+        {
+            turn.execute_unprepared(statement).await.map_err(waited())?;
+        }
+        return Ok(());
+    }
+    // Such locks are the server's: other databases on it have their own.
+    let text = "SELECT GET_LOCK(LEFT(CONCAT('capstan.', DATABASE()), 64), 300) AS taken";
+    let row = turn.query_one_raw(sql(turn, text, [])).await.map_err(waited())?;
+    let taken: Option<i64> =
+        row.map(|row| row.try_get("", "taken")).transpose().map_err(waited())?.flatten();
+    if taken == Some(1) { Ok(()) } else { Err(Error::Contended) }
 }

@@ -117,6 +117,15 @@ async fn who_leaves_hands_its_work_over_at_once() {
     assert_eq!(numbers(&store, claimed).await, [0]);
 }
 
+/// On an empty database each wants to make the tables.
+#[tokio::test(flavor = "multi_thread")]
+async fn processes_that_start_at_the_same_time_all_start() {
+    let database = Database::shared();
+    let stores = join_all((0..4).map(|_| open(&database))).await;
+    let known = "SELECT COUNT(*) AS number FROM processes";
+    assert_eq!(numbers(&stores[0], known).await, [4]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn inputs_of_one_group_through_two_processes_are_all_decided_one_after_the_other() {
     let database = Database::shared();
