@@ -8,6 +8,31 @@ use sim::scenario::{parse, replay, text};
 /// What went wrong, and the scenario that showed it.
 const SCENARIOS: &[(&str, &str)] = &[
     (
+        "one look found a mark that had come late and gave its server to a target: the check counted that as a server taken out of traffic",
+        "group servers=9 marked=0 pools=1 dark=true bastion=false adopted=false first=In can_drain=true bypass=true
+         create 1 2
+         lose 6 0
+         may 2 0
+         brake 0 0
+         lb_open 0 0
+         revoke 0 0
+         create 0 3
+         ok 0 0
+         ok 0 0
+         lands 0 0
+         ok 0 0
+         ok 0 0
+         lb_back 0 0
+         add 0 0
+         ok 0 0
+         ok 0 0
+         ok 0 0
+         lose 0 0
+         retry 0 0
+         wont 0 0
+         ok 0 0",
+    ),
+    (
         "a server whose late mark was off came in, and the effect that removes the mark stayed",
         "group servers=38 marked=0 pools=1 dark=true bastion=false adopted=true first=In can_drain=true bypass=false
          create 1 0

@@ -104,7 +104,8 @@ pub fn took_in_truth(world: &World, before: &GroupState, events: &[event::Event]
         let server = event.server.unwrap();
         let Some(host) = world.hosts.get(&server) else { continue };
         let was_ours = before.server(server).is_some_and(is_taken);
-        if was_ours || !host.would_serve() || host.fresh {
+        // One that carries our mark already gets no traffic: a drain that came late took it, not this.
+        if was_ours || host.mark || !host.would_serve() || host.fresh {
             continue;
         }
         let state = world.state.deployment(event.deployment.unwrap()).unwrap();
