@@ -93,7 +93,7 @@ pub(crate) fn rows<const N: usize>(
         let rest = if values.len() > most { values.split_off(most) } else { Vec::new() };
         let count = values.len() / N;
         let text = insert(backend, table, existing, count);
-        // MySQL counts an updated row twice and an unchanged one not at all.
+        // MySQL counts an updated row twice.
         let counts = existing != Existing::Keep && backend != DbBackend::MySql;
         steps.push(Step {
             statement: Statement::from_sql_and_values(backend, text, values),

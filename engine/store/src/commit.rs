@@ -10,7 +10,8 @@
 //! round is seen or handed out before it is written. Whoever waits for a copy gets it between two
 //! rounds.
 //!
-//! Claims of due effects are part of the same loop, see [`crate::hand_out`].
+//! Claims of due effects are part of the same loop, see [`crate::hand_out`]. So is keeping in step with
+//! other processes, see [`crate::in_step`].
 //!
 //! If a comparison of versions fails, or the transaction does, the copies are thrown away, and what
 //! was decided on them meanwhile with them; after a lost comparison the inputs are decided again one
@@ -26,14 +27,13 @@ use capstan_core::input::Input;
 use capstan_core::{DeploymentId, GroupId, Timestamp};
 use tokio::sync::{OwnedMutexGuard, mpsc, oneshot};
 
-use crate::cache::{Copy, fill, forget_ended, freshen, is_wanted};
-use crate::claims::Owed;
+use crate::cache::{Copy, fill, forget_ended, is_wanted};
 use crate::hand_out::Taker;
 use crate::part::{Part, Parts, Submit, inputs, named, refuse_all};
 use crate::round::{Round, Writing, Written, written};
 use crate::told::tell;
 use crate::work::Cursors;
-use crate::{Error, Inner, SubmitError, claims, load};
+use crate::{Error, Inner, SubmitError};
 
 /// Inputs in one transaction at most.
 pub(crate) const GROUP_COMMIT: usize = 128;
@@ -41,8 +41,6 @@ pub(crate) const GROUP_COMMIT: usize = 128;
 const BUSY_GROUP: usize = GROUP_COMMIT / 8;
 /// The wait after a commit that failed since the database does not answer.
 const PAUSE: Duration = Duration::from_millis(500);
-/// How often a process looks for work that another one has written, if nobody tells it.
-const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// How often an input is decided again after lost comparisons of versions.
 const LOST_AT_MOST: u32 = 20;
 
@@ -66,12 +64,12 @@ pub(crate) struct Committer {
     /// The earliest unclaimed effect, as far as this process knows.
     pub(crate) next_due: Option<Timestamp>,
     /// When it was last looked for work of others.
-    looked_at: Option<Instant>,
+    pub(crate) looked_at: Option<Instant>,
     pub(crate) cursors: Cursors,
     /// The copies that a round has changed which is not written yet.
     pub(crate) held: BTreeMap<GroupId, OwnedMutexGuard<Copy>>,
     /// The round that is being written.
-    writing: Option<Writing>,
+    pub(crate) writing: Option<Writing>,
 }
 
 impl Committer {
@@ -145,18 +143,6 @@ impl Committer {
         true
     }
 
-    /// How long until an effect is due; `None`: none is known.
-    fn nap(&self) -> Option<Duration> {
-        let now = self.inner.now();
-        let due = self.next_due.map(|due| due.since(now));
-        if !self.inner.member.has_others() {
-            return due;
-        }
-        let passed = self.looked_at.map_or(LOOK_EVERY, |at| at.elapsed());
-        let look = LOOK_EVERY.saturating_sub(passed);
-        Some(due.map_or(look, |due| due.min(look)))
-    }
-
     /// The inputs of the next transaction. What hosts have answered comes before what is still to
     /// be started: a group whose outcomes alone fill transactions starts nothing new until they are
     /// written, so an outcome never waits behind hundreds of beginnings. Other groups start at once.
@@ -226,67 +212,6 @@ impl Committer {
             }
         }
         Round::new(self, parts, now)
-    }
-
-    /// Brings copies in step with what other processes have written. A change that is decided on an old
-    /// copy would be found out by its version; a refusal would not.
-    async fn freshen(&mut self, by_group: &BTreeMap<GroupId, Vec<Submit>>) {
-        if !self.inner.member.has_others() {
-            return;
-        }
-        let mut known = BTreeMap::new();
-        for group in by_group.keys() {
-            // What is being written is right when it is written, and thrown away if it is not.
-            let is_ahead =
-                self.writing.as_ref().is_some_and(|it| it.round.parts.contains_key(group));
-            if is_ahead {
-                continue;
-            }
-            if let Some(state) = &**hold(&mut self.held, &self.inner, *group).await {
-                known.insert(*group, state.group.version);
-            }
-        }
-        if known.is_empty() {
-            return;
-        }
-        let versions = load::group_versions(&self.inner.reader, known.keys().copied().collect());
-        let versions = versions.await.unwrap_or_else(|error| {
-            tracing::warn!(error = %crate::chain(&error), "it is not known which copies are right");
-            BTreeMap::new()
-        });
-        for (group, version) in known {
-            if versions.get(&group) == Some(&version) {
-                continue;
-            }
-            let copy = hold(&mut self.held, &self.inner, group).await;
-            if let Err(error) = freshen(copy, &self.inner).await {
-                tracing::warn!(error = %crate::chain(&error), "a copy could not be brought up to date");
-                **copy = None;
-            }
-        }
-    }
-
-    /// Finds out when the next effect is due that another process has written.
-    async fn look_for_work(&mut self) {
-        if !self.inner.member.has_others() || self.taker.is_none() {
-            return;
-        }
-        let is_time = self.looked_at.is_none_or(|at| at.elapsed() >= LOOK_EVERY);
-        if !is_time {
-            return;
-        }
-        self.looked_at = Some(Instant::now());
-        self.next_due = self.ask_next_due().await.unwrap_or(self.next_due);
-    }
-
-    /// When the next effect is due; `None`: it could not be found out.
-    async fn ask_next_due(&self) -> Option<Option<Timestamp>> {
-        let inner = &self.inner;
-        let due = claims::next_due(&inner.reader, &inner.member, inner.now()).await;
-        due.inspect_err(|error| {
-            tracing::warn!(error = %crate::chain(error), "the next effect is not known");
-        })
-        .ok()
     }
 
     /// Decides the inputs of one group. `None`: they were refused, or have to wait for a fresh copy.
@@ -383,10 +308,6 @@ impl Committer {
             metrics::counter!("capstan_commits_lost_total").increment(1);
             return Err(left);
         };
-        // If only the answer to the commit was lost, these are claimed, and were not handed out.
-        for (effect, _) in round.claimed {
-            self.inner.owe(effect, Owed::Release);
-        }
         // One input that cannot be written must not fail its neighbours.
         if left.len() > 1 && !error.is_unavailable() {
             tracing::warn!(error = %crate::chain(&error), "inputs are written one by one");
@@ -428,7 +349,13 @@ impl Committer {
             // Nothing may fail after the commit: what is not known is looked for soon. What is due and
             // was not taken is somebody else's just now.
             self.next_due = due.map_or(Some(round.now + PAUSE), |due| {
-                due.map(|due| if all && due <= round.now { round.now + LOOK_EVERY } else { due })
+                due.map(|due| {
+                    if all && due <= round.now {
+                        round.now + crate::in_step::LOOK_EVERY
+                    } else {
+                        due
+                    }
+                })
             });
         }
         let parts = std::mem::take(&mut round.parts);

@@ -140,10 +140,7 @@ impl Store {
             let one = Column::Name.eq(name);
             let written = switch(&txn, one, cut_off).await?;
             commit(txn).await?;
-            // MySQL counts no row that had these values already.
-            let known =
-                written > 0 || self.dependency_rows().await?.iter().any(|row| row.name == name);
-            Ok(known)
+            Ok(written > 0)
         })
         .await?;
         if !known {

@@ -17,7 +17,8 @@
 //! * decide and write, many inputs at once: `commit`, `part`; the write itself, the hot path: `apply`,
 //!   `bulk`
 //! * the copies of groups that are decided on: `cache`, filled by `load`
-//! * who may do what is due: `claims`; how it gets it: `hand_out`, `work`; who lives: `processes`
+//! * other processes over the same database: `processes`, `in_step`, `watches`
+//! * who may do what is due: `claims`; how it gets it: `hand_out`, `work`
 //! * everything else lies in files by what it is about
 
 mod access;
@@ -41,6 +42,7 @@ mod group_put;
 mod groups;
 mod hand_out;
 mod idempotency;
+mod in_step;
 mod inner;
 mod load;
 mod operation;

@@ -54,7 +54,7 @@ enum Lease {
     /// For a while after each beat.
     Beats {
         length: Duration,
-        /// On the clock of [`since_boot`]. None: nothing was ever claimed under another's eyes.
+        /// On the clock of [`since_boot`].
         until: Mutex<Duration>,
     },
 }
@@ -159,6 +159,21 @@ pub(crate) async fn join(
     Ok(())
 }
 
+/// Fails if others have taken over from this process: what it would write was decided on what it had
+/// before. On PostgreSQL nobody takes over until the transaction has ended; elsewhere that would keep the
+/// process from its own row.
+pub(crate) async fn assert_known(txn: &impl ConnectionTrait, member: &Member) -> Result<(), Error> {
+    if !member.has_others() {
+        return Ok(());
+    }
+    let is_postgres = txn.get_database_backend() == DbBackend::Postgres;
+    let lock = if is_postgres { " FOR KEY SHARE" } else { "" };
+    let text = format!("SELECT id FROM processes WHERE id = ?{lock}");
+    let row = txn.query_one_raw(sql(txn, &text, [member.id().into()])).await;
+    let row = row.map_err(Error::database("find this process"))?;
+    if row.is_some() { Ok(()) } else { Err(Error::Silent) }
+}
+
 /// Takes this process out, and frees what it had claimed, so that others go on at once.
 pub(crate) async fn leave(inner: &Inner) -> Result<(), Error> {
     if !inner.member.has_others() {
@@ -177,7 +192,7 @@ pub(crate) async fn leave(inner: &Inner) -> Result<(), Error> {
 
 /// The beats of this process, and what it sees of others'.
 struct Pulse {
-    /// A connection of its own: requests that wait for one must not make it look dead.
+    /// Connections of its own: requests that wait for one must not make the process look dead.
     conn: DatabaseConnection,
     clock: Option<Arc<WallClock>>,
     length: Duration,
@@ -192,7 +207,8 @@ impl Pulse {
     async fn tick(&mut self, inner: &Arc<Inner>) -> Result<(), Error> {
         let slow = |_| Error::Stuck;
         tokio::time::timeout(self.length / 2, self.beat(inner)).await.map_err(slow)??;
-        tokio::time::timeout(self.length, self.look(inner)).await.map_err(slow)?
+        // Whoever is taken over from may still hold its rows: the next beat must not wait for that.
+        tokio::time::timeout(self.length / 3, self.look(inner)).await.map_err(slow)?
     }
 
     async fn enter(&self, inner: &Inner) -> Result<(), Error> {

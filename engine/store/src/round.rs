@@ -19,7 +19,7 @@ use crate::hand_out::{Taker, due_now, is_overdue, key};
 use crate::idempotency::note_made;
 use crate::part::{Part, Parts};
 use crate::work::{Claim, claim_of};
-use crate::{Error, Inner, NewAudit, RequestKey, audit, crash};
+use crate::{Error, Inner, NewAudit, RequestKey, audit, crash, processes};
 
 /// What was decided, with everything that its transaction and what follows need.
 pub(crate) struct Round {
@@ -107,7 +107,8 @@ impl Round {
         let made = made.map(|(request, id)| (request.clone(), id)).collect();
         let noted = Noted { made, audits: self.parts.values().flat_map(Part::audits).collect() };
         let look = self.looks.then(|| (self.now, self.capacity()));
-        let task = tokio::spawn(write(Arc::clone(inner), steps, noted, look));
+        let claimed = self.claimed.iter().map(|(effect, _)| *effect).collect();
+        let task = tokio::spawn(write(Arc::clone(inner), steps, noted, claimed, look));
         Writing { round: self, task }
     }
 }
@@ -161,9 +162,10 @@ async fn write(
     inner: Arc<Inner>,
     steps: Result<Vec<Step>, Error>,
     noted: Noted,
+    claimed: Vec<Effect>,
     look: Option<(Timestamp, usize)>,
 ) -> Result<Written, Error> {
-    let written = write_all(&inner, steps?, noted, look).await;
+    let written = write_all(&inner, steps?, noted, claimed, look).await;
     written.or_else(|error| if error.is_collision() { Ok(Written::Lost) } else { Err(error) })
 }
 
@@ -171,6 +173,7 @@ async fn write_all(
     inner: &Arc<Inner>,
     steps: Vec<Step>,
     noted: Noted,
+    claimed: Vec<Effect>,
     look: Option<(Timestamp, usize)>,
 ) -> Result<Written, Error> {
     if steps.is_empty() && noted.is_empty() && look.is_none() {
@@ -179,6 +182,7 @@ async fn write_all(
     crash::point("commit.begin");
     let started = Instant::now();
     let txn = inner.begin().await?;
+    processes::assert_known(&txn, &inner.member).await?;
     if run(&txn, steps).await? == Applied::Lost {
         return Ok(Written::Lost);
     }
@@ -190,8 +194,8 @@ async fn write_all(
     };
     crash::point("commit.written");
     if let Err(error) = txn.commit().await {
-        // It may have been done: then what it claimed is nobody's work, for it was not handed out.
-        for (effect, _) in found {
+        // It may have been done: then what it claimed is nobody's work, for it is not handed out.
+        for effect in claimed.into_iter().chain(found.into_iter().map(|(effect, _)| effect)) {
             inner.owe(effect, Owed::Release);
         }
         return Err(Error::database("commit a transaction")(error));

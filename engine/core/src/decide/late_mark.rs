@@ -54,6 +54,14 @@ impl Decider<'_> {
         self.server_in(id, "our own mark is off again");
     }
 
+    /// What it is out for is another thing from here on, or nothing: no mark that came late is removed.
+    pub(super) fn forget_late_mark(&mut self, id: ServerId) {
+        let row = self.state.server(id);
+        if row.is_some_and(has_late_mark) {
+            self.changes.delete(EffectKind::AdmitServer(id));
+        }
+    }
+
     fn admit_at(&mut self, id: ServerId, due_at: Timestamp) {
         let group = self.state.id();
         self.changes.put(Effect { kind: EffectKind::AdmitServer(id), group, due_at });

@@ -297,14 +297,6 @@ impl Decider<'_> {
         self.server_event(id, EventType::ServerIn, data);
     }
 
-    /// What it is out for is another thing from here on, or nothing: no mark that came late is removed.
-    fn forget_late_mark(&mut self, id: ServerId) {
-        let row = self.state.server(id);
-        if row.is_some_and(|row| row.out_because == Some(OutBecause::LateMark)) {
-            self.changes.delete(EffectKind::AdmitServer(id));
-        }
-    }
-
     /// Sets a hold, if none with its reason is there.
     pub(super) fn set_hold(&mut self, id: DeploymentId, reason: HoldReason, detail: String) {
         if self.of(id).deployment.hold(reason).is_some() {

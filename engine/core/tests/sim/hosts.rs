@@ -54,6 +54,13 @@ impl Host {
         }
     }
 
+    /// What its load balancer says. A driver that cannot drain sees health alone.
+    fn shown(&self, can_drain: bool) -> Sight {
+        let sight = self.sight();
+        let is_marked = matches!(sight, Sight::Drained | Sight::TakenOut);
+        if is_marked && !can_drain { Sight::Serving } else { sight }
+    }
+
     /// Something happens to it that nobody sees.
     pub fn changes(&mut self, change: impl FnOnce(&mut Self)) {
         let served = self.would_serve();
@@ -219,15 +226,8 @@ impl World {
                 continue;
             }
             let host = self.hosts.entry(server.id).or_default();
-            let sight = match host.sight() {
-                _ if hidden(place) || !self.balancer_answers => Sight::Unknown,
-                Sight::Drained | Sight::TakenOut if !self.can_drain => Sight::Serving,
-                Sight::Serving
-                | Sight::Drained
-                | Sight::TakenOut
-                | Sight::Dead
-                | Sight::Unknown => host.sight(),
-            };
+            let is_seen = !hidden(place) && self.balancer_answers;
+            let sight = if is_seen { host.shown(self.can_drain) } else { Sight::Unknown };
             host.fresh &= hidden(place) || !self.balancer_answers;
             seen.push((server.id, sight));
         }
@@ -299,16 +299,8 @@ impl World {
             if right.is_some() && self.balancer_answers {
                 host.mark = false;
             }
-            let sight = match host.sight() {
-                _ if !self.balancer_answers => Sight::Unknown,
-                // A driver that cannot drain sees health alone.
-                Sight::Drained | Sight::TakenOut if !self.can_drain => Sight::Serving,
-                Sight::Serving
-                | Sight::Drained
-                | Sight::TakenOut
-                | Sight::Dead
-                | Sight::Unknown => host.sight(),
-            };
+            let sight =
+                if self.balancer_answers { host.shown(self.can_drain) } else { Sight::Unknown };
             let report = host
                 .answers()
                 .then(|| (0..10).map(package).find(|package| Some(package.id) == runs))

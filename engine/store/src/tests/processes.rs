@@ -12,7 +12,7 @@ use sea_orm::ConnectionTrait;
 use super::records::{application, group_state};
 use crate::bulk::{Rows, Step, sql};
 use crate::processes::Member;
-use crate::{Idempotency, Settings, Store, SubmitError, load};
+use crate::{Error, Idempotency, Settings, Store, SubmitError, load};
 
 const LEASE: Duration = Duration::from_millis(1_200);
 /// How long a test waits for what other processes do by themselves.
@@ -124,6 +124,19 @@ async fn processes_that_start_at_the_same_time_all_start() {
     let stores = join_all((0..4).map(|_| open(&database))).await;
     let known = "SELECT COUNT(*) AS number FROM processes";
     assert_eq!(numbers(&stores[0], known).await, [4]);
+}
+
+/// It was frozen, and does not know yet: nothing that it decides is written any more.
+#[tokio::test]
+async fn who_was_taken_over_writes_nothing() {
+    let store = open(&Database::shared()).await;
+    let member = &store.inner.member;
+    let txn = store.begin().await.expect("a transaction begins");
+    crate::processes::assert_known(&txn, member).await.expect("it is known");
+    let taken_over = sql(&txn, "DELETE FROM processes WHERE id = ?", [member.id().into()]);
+    txn.execute_raw(taken_over).await.expect("taken over");
+    let refused = crate::processes::assert_known(&txn, member).await;
+    assert!(matches!(refused, Err(Error::Silent)), "{refused:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
