@@ -15,19 +15,19 @@ pub(super) fn card(chrome: &Chrome<'_>, view: &DeploymentView) -> Markup {
             h2 id="without-title" {
                 @if view.status.is_final() { "Ran without" } @else { "Runs without" }
             }
-            ul.waits {
+            ul {
                 @for it in without {
                     li {
-                        div {
-                            p { (it.text) }
-                            p.fine { (it.dependency) ", since " (moment::date(it.since)) " UTC" }
-                        }
+                        p { (it.text) }
+                        p.fine { (it.dependency) ", since " (moment::date(it.since)) " UTC" }
                     }
                 }
             }
             @if let Some(most) = view.most_ours {
                 p {
-                    "The load balancer is not asked: at most " (most) " servers are out by us at a time. "
+                    "The load balancer is not asked: at most " (most)
+                    @if most == 1 { " server is" } @else { " servers are" }
+                    " out by us at a time. "
                     "A server that restarts or fails may get traffic."
                 }
             }
