@@ -114,6 +114,7 @@ impl Node {
         let new_token = if answers { controller.ensure_admin_token(keep).await? } else { None };
         let engine = roles.engine.then(|| {
             let ports = capstan_runner::Ports {
+                health: drivers.health,
                 load_balancers: drivers.load_balancers,
                 executors: drivers.executors,
                 scripts: drivers.scripts,
@@ -170,6 +171,8 @@ impl Node {
 }
 
 struct Drivers {
+    /// Asks servers themselves; it is no dependency, and nobody cuts it off.
+    health: Arc<dyn LoadBalancer>,
     load_balancers: BTreeMap<String, Arc<dyn LoadBalancer>>,
     executors: BTreeMap<String, Arc<dyn Executor>>,
     scripts: Arc<dyn ScriptSource>,
@@ -177,17 +180,18 @@ struct Drivers {
 }
 
 fn drivers(settings: &Settings) -> anyhow::Result<Drivers> {
-    let none: Arc<dyn LoadBalancer> =
+    let health: Arc<dyn LoadBalancer> =
         Arc::new(NoLoadBalancer::with_timeout(settings.health_timeout)?);
     let switches = Arc::new(Switchboard::new(settings.breaker));
     let breaker = switches.breaker(&load_balancer("none"), DependencyKind::LoadBalancer);
     let none: Arc<dyn LoadBalancer> =
-        Arc::new(Guard::load_balancer("none", none).with_breaker(breaker));
+        Arc::new(Guard::load_balancer("none", Arc::clone(&health)).with_breaker(breaker));
     let local = LocalExecutor::new(settings.data_dir.join("executor"), settings.roots.clone())?;
     let local: Arc<dyn Executor> = Arc::new(local.with_processes(settings.processes));
     let breaker = switches.breaker(&executor("local"), DependencyKind::Executor);
     let local: Arc<dyn Executor> = Arc::new(Guard::executor("local", local).with_breaker(breaker));
     Ok(Drivers {
+        health,
         load_balancers: BTreeMap::from([("none".to_owned(), none)]),
         executors: BTreeMap::from([("local".to_owned(), local)]),
         scripts: Arc::new(Scripts::new(None)),

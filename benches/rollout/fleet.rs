@@ -44,7 +44,8 @@ pub(crate) async fn fleet(folder: &Path, size: u32) -> anyhow::Result<(Store, Gr
     }))?;
     let (group, _) = store.sync_group(record, false).await?;
     let seen = store.servers(group).await?.iter().map(|row| (row.id, Sight::Serving)).collect();
-    let observed = Input::Observed { deployment: None, seen, can_drain: false };
+    let answering = Vec::new();
+    let observed = Input::Observed { deployment: None, seen, can_drain: false, answering };
     store.submit(group, observed).await?;
     Ok((store, group))
 }
@@ -89,6 +90,7 @@ pub(crate) fn engine(store: &Store, recorder: &Arc<Recorder>) -> Engine {
     let balancer: Arc<dyn LoadBalancer> = Arc::clone(recorder) as Arc<dyn LoadBalancer>;
     let executor: Arc<dyn Executor> = Arc::clone(recorder) as Arc<dyn Executor>;
     let ports = Ports {
+        health: Arc::clone(&balancer),
         load_balancers: BTreeMap::from([("bench".to_owned(), balancer)]),
         executors: BTreeMap::from([("bench".to_owned(), executor)]),
         scripts: Arc::new(Scripts::new(None)),

@@ -37,7 +37,9 @@ impl App {
             return Ok(());
         }
         let can_drain = balancer.can_drain();
-        self.submit(group, Input::Observed { deployment: None, seen, can_drain }).await?;
+        let answering = Vec::new();
+        self.submit(group, Input::Observed { deployment: None, seen, can_drain, answering })
+            .await?;
         Ok(())
     }
 

@@ -88,7 +88,7 @@ impl App {
             Ok(Err(Problem { detail, .. })) => detail,
             Err(_) => "it takes long".to_owned(),
         };
-        let synced_at = group.synced_at;
+        let synced_at = group.synced_at.whole_second();
         let now = self.store.now();
         let seconds = now.since(synced_at).as_secs();
         tracing::warn!(group = group.name, why, seconds, "going on from the cache of the CMDB");

@@ -118,8 +118,8 @@ fn follows(kind: DependencyKind) -> &'static str {
     match kind {
         DependencyKind::LoadBalancer => {
             "Markdown and Markup are recorded as bypassed. At most half of B, and at least one server, are \
-             out by us at a time; each stays out by the record until the load balancer is back. A server \
-             that restarts or fails may get traffic meanwhile."
+             out by us at a time. What is drained already stays out until the load balancer is back; what is \
+             not may get traffic while it restarts or fails."
         }
         DependencyKind::Executor => "Its deployments hold until it is restored.",
         DependencyKind::Cmdb => {

@@ -198,6 +198,8 @@ fn progress(view: &DeploymentView) -> Markup {
             p.share {
                 strong { (tally.serving) " of " (tally.of_interest()) } " serve "
                 span.version { (view.package.version) }
+                @let drained = view.owed.iter().filter(|owed| owed.is_drained).count();
+                @if drained > 0 { " (" (drained) " without traffic until the load balancer is back)" }
                 progress.unseen value=(tally.serving) max=(tally.of_interest().max(1))
                     aria-label="Targets that serve" {}
             }

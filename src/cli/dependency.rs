@@ -25,8 +25,8 @@ pub(crate) enum DependencyCommand {
     },
     /// Cuts a dependency off: no call to it is made.
     ///
-    /// Without its load balancer a release goes on with at most half of B out by us, and what it released
-    /// stays out by the record until the load balancer is back. Deployments hold without their executor.
+    /// Without its load balancer a release goes on with at most half of B out by us, undrained; what was
+    /// drained before stays out until the load balancer is back. Deployments hold without their executor.
     /// Without the CMDB they go out from the cache. Next: repair it, then `dependency restore`.
     #[command(
         after_help = "Example:\n  capstan dependency cut-off load_balancer.edge --reason ticket-17 \

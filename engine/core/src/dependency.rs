@@ -122,7 +122,8 @@ pub struct Impaired {
 impl Impaired {
     /// What is wrong with the dependency of this name, as a sentence without a full stop.
     pub fn sentence(&self, name: &str) -> String {
-        let Self { condition, since, by, reason, until } = self;
+        let Self { condition, by, reason, .. } = self;
+        let (since, until) = (self.since.whole_second(), self.until.map(Timestamp::whole_second));
         match (condition, until) {
             (Condition::Open, _) => format!("{name} is broken since {since}: {reason}"),
             (Condition::CutOff, None) => {
@@ -184,8 +185,9 @@ pub fn holding<'a>(
         .collect()
 }
 
-/// Markup of a server was bypassed after it had proved its package: it is out by the record until its
-/// load balancer is back and shows it in traffic.
+/// Markup of a server was bypassed after it had proved its package. Until its load balancer is back and
+/// shows it in traffic, a server that was drained is out by the record; one that was in service and
+/// never drained is in.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OwedMarkup {
     /// The deployment that owes it.

@@ -177,6 +177,9 @@ pub struct StartingPoint {
     /// Members that are out because a target took them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ours: Vec<ServerId>,
+    /// Those of them that carry no mark: they were taken while the load balancer was bypassed (S12).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub never_drained: Vec<ServerId>,
     /// Whether Markdown and Markup are bypassed (S12).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub bypassed: bool,

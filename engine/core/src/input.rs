@@ -63,6 +63,8 @@ pub enum Input {
         seen: Vec<(ServerId, Sight)>,
         /// Whether the load balancer can take traffic away; else only health is seen.
         can_drain: bool,
+        /// Servers that their load balancer could not show, and whether they answer.
+        answering: Vec<(ServerId, bool)>,
     },
     /// A person pulls a server out.
     PullOut {

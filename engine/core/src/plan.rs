@@ -161,7 +161,7 @@ fn notes(input: &PlanInput<'_>, slots: Slots) -> Vec<String> {
     if let (Some(most), Some(impaired)) = (slots.most_ours, dependencies.get(&balancer)) {
         notes.push(format!(
             "{}: Markdown and Markup are bypassed, at most {most} servers are out by us at a time, and \
-             each stays out by the record until the load balancer is back",
+             what is drained already stays out until the load balancer is back",
             impaired.sentence(&balancer)
         ));
     }
@@ -185,15 +185,18 @@ fn named(server: &Server, why: String) -> Named {
 fn out(server: &Server) -> Named {
     let why = match (&server.pulled_out, server.out_because) {
         (Some(pulled), _) => format!("pulled out by {}: {}", pulled.by, pulled.reason),
+        (None, Some(OutBecause::Dead)) => "does not answer".to_owned(),
         (None, _) if server.markup_owed.is_some() => {
-            "released while its load balancer was bypassed, and not seen in traffic since"
+            "drained, released while its load balancer was bypassed, and not seen in traffic since"
                 .to_owned()
         }
         (None, Some(OutBecause::Target)) => "taken out by a deployment".to_owned(),
+        (None, Some(OutBecause::Bypassed)) => {
+            "taken by a deployment while its load balancer was bypassed".to_owned()
+        }
         (None, Some(OutBecause::Person)) => "pulled out, and not verified again yet".to_owned(),
         (None, Some(OutBecause::Outside)) => "taken out at the load balancer".to_owned(),
         (None, Some(OutBecause::LateMark)) => "its drain came late and is being undone".to_owned(),
-        (None, Some(OutBecause::Dead)) => "does not answer".to_owned(),
         (None, Some(OutBecause::New)) => "new".to_owned(),
         (None, None) => "never looked at".to_owned(),
     };

@@ -160,6 +160,9 @@ pub enum Service {
 pub enum OutBecause {
     /// A target took it out.
     Target,
+    /// A target took it while it was in service and its load balancer was bypassed: it carries no mark and
+    /// gets traffic as far as its load balancer gives it (S12).
+    Bypassed,
     /// A person pulled it out through Capstan.
     Person,
     /// Somebody took it out at the load balancer.
@@ -170,6 +173,16 @@ pub enum OutBecause {
     LateMark,
     /// It is new in the group and nothing was released to it yet.
     New,
+}
+
+impl OutBecause {
+    /// Whether Capstan took it out for a release.
+    pub fn is_ours(self) -> bool {
+        match self {
+            Self::Target | Self::Bypassed | Self::LateMark => true,
+            Self::Person | Self::Outside | Self::Dead | Self::New => false,
+        }
+    }
 }
 
 /// A person took a server out by hand.
@@ -235,7 +248,8 @@ pub struct Server {
     /// It was in traffic although we had drained it, and was drained again.
     pub drained_again: bool,
     /// Its Markup was bypassed and is owed (S12). With [`Self::drained`] our mark is to be removed;
-    /// without, it only has to be seen in traffic.
+    /// without, it only has to be seen in traffic. It may be in service by the record already: then it
+    /// never was drained.
     pub markup_owed: Option<OwedMarkup>,
     /// What it runs.
     pub running: Option<Running>,

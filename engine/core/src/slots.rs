@@ -70,7 +70,7 @@ impl Census {
 
 /// Whether a server is out because of what Capstan did for a release.
 pub(crate) fn is_ours(server: &Server) -> bool {
-    server.is_out() && matches!(server.out_because, Some(OutBecause::Target | OutBecause::LateMark))
+    server.is_out() && server.out_because.is_some_and(OutBecause::is_ours)
 }
 
 /// The bounds of S1 for one deployment at one instant.

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::batch_status::BatchStatus;
 use crate::dependency::{Traffic, holding};
 use crate::event::StartingPoint;
-use crate::record::{Batch, Binding, Deployment, Group, Server, Service, Target};
+use crate::record::{Batch, Binding, Deployment, Group, OutBecause, Server, Service, Target};
 use crate::slots::{Census, Slots, is_ours};
 use crate::tally::{Need, Tally, is_unknown};
 use crate::target_status::TargetStatus;
@@ -188,6 +188,7 @@ impl GroupState {
             unknown: named(|server| server.service == Service::Unknown),
             new: named(|server| !server.is_out() && server.service != Service::In),
             ours: named(is_ours),
+            never_drained: named(|server| server.out_because == Some(OutBecause::Bypassed)),
             bypassed: self.traffic_of(&state.deployment) == Traffic::Bypassed,
             held_by: holding(&self.group.dependencies, &state.deployment.frozen)
                 .into_iter()

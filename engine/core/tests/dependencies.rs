@@ -118,22 +118,129 @@ fn cutting_a_broken_balancer_off_clears_the_hold_and_bypasses_what_was_asked() {
 
 #[test]
 fn at_most_half_of_b_are_out_by_us_while_the_balancer_is_bypassed() {
-    let mut case = rolling();
+    let config = ConfigRequest { batch_pattern: Some("50%+50%".into()), ..half() };
+    let mut case = baked(12, config);
     cut_off(&mut case);
+    case.act(Action::Rollout);
     let mut most = 0;
-    for _ in 0..60 {
+    while !case.world.stages().is_empty() {
         most = most.max(ours(&case));
         step(&mut case);
     }
     assert_eq!(most, 3, "B is six");
-    let row = &case.world.of(case.id).deployment;
-    let slots = row.hold(HoldReason::Slots).expect("who was released is out by the record");
-    assert!(slots.detail.contains("at most 3"), "{}", slots.detail);
-    assert_eq!(owed(&case).len(), 3);
+    case.is(Status::Success);
+    assert_eq!(case.world.in_service(), 12, "none of them was drained");
+    assert_eq!(owed(&case).len(), 11, "and none was seen since");
     come_back(&mut case);
     assert!(owed(&case).is_empty());
+}
+
+/// Eleven servers that were released while the balancer was bypassed and never drained.
+fn released_unseen() -> Case {
+    let mut case = baked(12, half());
+    cut_off(&mut case);
+    case.act(Action::Rollout);
+    case.run();
+    case
+}
+
+#[test]
+fn what_is_drained_stays_out_and_too_many_of_them_hold_the_release() {
+    let config = ConfigRequest { batch_pattern: Some("50%+50%".into()), ..half() };
+    let mut case = baked(12, config);
+    case.act(Action::Rollout);
+    assert_eq!(ours(&case), 6, "all of them are drained by a call");
+    cut_off(&mut case);
+    case.run();
+    let row = &case.world.of(case.id).deployment;
+    let slots = row.hold(HoldReason::Slots).expect("nothing brings them in");
+    assert!(slots.detail.contains("at most 3"), "{}", slots.detail);
+    assert!(slots.detail.contains("restored"), "it names the remedy: {}", slots.detail);
+    assert_eq!((owed(&case).len(), case.world.in_service()), (6, 6));
+    come_back(&mut case);
     assert!(case.world.of(case.id).deployment.hold(HoldReason::Slots).is_none());
     case.run().is(Status::Success);
+    assert_eq!(case.world.in_service(), 12);
+}
+
+#[test]
+fn who_was_out_before_the_balancer_was_bypassed_stays_out() {
+    let mut case = baked(12, half());
+    let ids: Vec<ServerId> = case.world.hosts.keys().copied().collect();
+    let bastion = case.batch(1)[0];
+    let others: Vec<ServerId> = ids.into_iter().filter(|id| *id != bastion).collect();
+    case.world.hosts.get_mut(&others[0]).unwrap().outside = true;
+    case.world.hosts.get_mut(&others[1]).unwrap().dead = true;
+    case.world.look();
+    case.world.hosts.get_mut(&others[1]).unwrap().dead = false;
+    cut_off(&mut case);
+    case.act(Action::Rollout);
+    case.run().is(Status::Success);
+    for server in &others[..2] {
+        assert_eq!(case.server(*server).service, Service::Out, "nobody saw it in traffic");
+        assert!(owed(&case).contains(server));
+    }
+    assert_eq!(case.world.in_service(), 10);
+    case.world.hosts.get_mut(&others[0]).unwrap().outside = false;
+    come_back(&mut case);
+    assert_eq!(case.world.in_service(), 12);
+}
+
+#[test]
+fn a_server_that_dies_unseen_by_its_balancer_is_a_relapse() {
+    let mut case = baked(12, half());
+    cut_off(&mut case);
+    case.act(Action::Rollout);
+    while case.world.of(case.id).counts().of(Target::Success) < 3 {
+        step(&mut case);
+    }
+    let row = case.world.of(case.id);
+    let is_unseen = |id: &ServerId| {
+        let server = case.server(*id);
+        server.service == Service::In && server.markup_owed.is_some()
+    };
+    let done = row.targets().iter().filter(|target| target.status == Target::Success);
+    let server = done.map(|target| target.server).find(is_unseen).unwrap();
+    case.world.hosts.get_mut(&server).unwrap().dead = true;
+    case.world.look();
+    assert!(case.server(server).is_out());
+    case.world.pass(Duration::from_mins(1));
+    case.world.look();
+    assert_eq!(case.target(server), Target::VerifyFailure, "it answers no health check");
+    case.world.hosts.get_mut(&server).unwrap().dead = false;
+    case.world.look();
+    assert_eq!(case.server(server).service, Service::In);
+    assert!(owed(&case).contains(&server), "its balancer has still to confirm it");
+}
+
+#[test]
+fn what_the_balancer_shows_when_it_is_back_is_the_truth() {
+    let mut case = released_unseen();
+    case.is(Status::Success);
+    let unseen = owed(&case);
+    case.world.hosts.get_mut(&unseen[0]).unwrap().outside = true;
+    case.world.hosts.get_mut(&unseen[1]).unwrap().dead = true;
+    case.world.hosts.get_mut(&unseen[2]).unwrap().package = Some(package(0).id);
+    come_back(&mut case);
+    assert!(case.server(unseen[0]).is_out());
+    assert!(case.server(unseen[1]).is_out());
+    assert!(owed(&case).iter().all(|server| *server == unseen[1]), "{:?}", owed(&case));
+    case.world.hosts.get_mut(&unseen[1]).unwrap().dead = false;
+    case.world.pass(Duration::from_mins(1));
+    case.world.return_servers();
+    assert_eq!(case.server(unseen[1]).service, Service::In);
+    assert!(owed(&case).is_empty());
+}
+
+#[test]
+fn a_rollback_of_a_whole_group_goes_out_without_its_balancer() {
+    let mut case = baked(12, half());
+    case.act(Action::Rollout).run().is(Status::Success);
+    cut_off(&mut case);
+    case.world.roll_back(None, half()).unwrap();
+    case.id = case.world.running().expect("it is started with its creation");
+    case.run().is(Status::Success);
+    assert!(case.world.hosts.values().all(|host| host.package == Some(package(0).id)));
     assert_eq!(case.world.in_service(), 12);
 }
 
@@ -152,7 +259,7 @@ fn a_release_ends_in_success_while_markups_are_owed_and_the_debts_are_paid_after
     let owed_now = view(&case.world.state, case.id).unwrap().owed;
     assert_eq!(owed_now.len(), 2);
     assert_eq!(owed_now.iter().filter(|owed| owed.is_drained).count(), 1);
-    assert_eq!(case.world.in_service(), 10);
+    assert_eq!(case.world.in_service(), 11);
     come_back(&mut case);
     assert_eq!(case.world.in_service(), 12, "the debts are paid without a deployment under way");
     assert!(owed(&case).is_empty());

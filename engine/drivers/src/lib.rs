@@ -13,8 +13,8 @@
 //! | package store | [`packages`] |
 //! | scripts | [`scripts`] |
 //!
-//! [`guard`] puts a [`breaker`], a time limit, metrics and tracing around any of them; [`registry`] finds them by
-//! the names that groups use; [`cmdb_records`] says which records of a CMDB count.
+//! [`guard`] puts a [`breaker`], a time limit, metrics and tracing around any of them;
+//! [`cmdb_records`] says which records of a CMDB count.
 
 pub mod breaker;
 pub mod cmdb_records;
@@ -27,6 +27,5 @@ pub mod netbox_cmdb;
 pub mod none;
 pub mod noop;
 pub mod packages;
-pub mod registry;
 pub mod scripts;
 mod switchboard;

@@ -42,6 +42,8 @@ pub use queue::NAME as QUEUE_NAME;
 pub struct Ports {
     /// Load balancers by name.
     pub load_balancers: BTreeMap<String, Arc<dyn LoadBalancer>>,
+    /// Looks at the servers themselves while their load balancer cannot be asked.
+    pub health: Arc<dyn LoadBalancer>,
     /// Executors by name.
     pub executors: BTreeMap<String, Arc<dyn Executor>>,
     /// Scripts by kind of application.

@@ -1,6 +1,8 @@
 //! Looks at servers (S13), and the acts that belong to no target: draining a server that was pulled
 //! out by hand, and bringing one back.
 
+use std::collections::BTreeSet;
+
 use capstan_core::effect::Effect;
 use capstan_core::input::Input;
 use capstan_core::ports::{Endpoint, LoadBalancer, Report, Sight};
@@ -37,7 +39,7 @@ pub(crate) async fn look(
     context: &Context,
 ) -> Step {
     let mut seen: Vec<(ServerId, Sight)> = Vec::with_capacity(servers.part.len());
-    let mut can_drain = false;
+    let (mut can_drain, mut is_blind) = (false, false);
     match context.load_balancer(load_balancer) {
         Ok(balancer) => {
             can_drain = balancer.can_drain();
@@ -54,13 +56,40 @@ pub(crate) async fn look(
                     Ok(part) => seen.extend(part.iter().map(|seen| (seen.server, seen.sight))),
                     Err(error) => {
                         tracing::warn!(%deployment, %error, "servers could not be looked at");
+                        is_blind = true;
                     }
                 }
             }
         }
         Err(error) => tracing::warn!(%deployment, %error, "servers could not be looked at"),
     }
-    Step::Done(Input::Observed { deployment: Some(deployment), seen, can_drain })
+    let answering =
+        if is_blind { answering(&servers.part, &seen, context).await } else { Vec::new() };
+    Step::Done(Input::Observed { deployment: Some(deployment), seen, can_drain, answering })
+}
+
+/// Which servers answer, of those that were not seen: their load balancer is broken or cut off. What could
+/// not be asked is left out.
+async fn answering(
+    servers: &[Endpoint],
+    seen: &[(ServerId, Sight)],
+    context: &Context,
+) -> Vec<(ServerId, bool)> {
+    let seen: BTreeSet<ServerId> = seen.iter().map(|(server, _)| *server).collect();
+    let unseen: Vec<Endpoint> =
+        servers.iter().filter(|server| !seen.contains(&server.server)).cloned().collect();
+    let mut answering = Vec::with_capacity(unseen.len());
+    for part in unseen.chunks(SERVERS_AT_ONCE) {
+        match context.ports.health.observe(part).await {
+            Ok(seen) => answering.extend(seen.iter().filter_map(|seen| match seen.sight {
+                Sight::Serving => Some((seen.server, true)),
+                Sight::Dead => Some((seen.server, false)),
+                Sight::Drained | Sight::TakenOut | Sight::Unknown => None,
+            })),
+            Err(error) => tracing::warn!(%error, "servers could not be asked whether they answer"),
+        }
+    }
+    answering
 }
 
 /// Every member of the group; `None`: they cannot be read, and the part that was given must do.

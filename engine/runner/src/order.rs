@@ -23,6 +23,7 @@ const PARTS_AT_ONCE: u32 = 32;
 pub(crate) async fn step(job: &mut Job, work: &Work, context: &Context) -> Step {
     let executor = match context.executor(&work.executor) {
         Ok(executor) => executor,
+        Err(error) if job.is_begun => return lost(job, work, context, &error.to_string()),
         Err(error) => return refused(work, &error.to_string()),
     };
     let answer = if job.is_begun {
@@ -32,6 +33,8 @@ pub(crate) async fn step(job: &mut Job, work: &Work, context: &Context) -> Step 
     };
     match answer {
         Ok(state) => state_step(job, work, executor.as_ref(), context, state).await,
+        // Who does not say how an order stands, for whatever reason, says nothing of its script (S11).
+        Err(DriverError::Refused(message)) if job.is_begun => lost(job, work, context, &message),
         Err(DriverError::Refused(message)) => refused(work, &message),
         // The order is on the host, and whoever asks for it has no time just now, or is not asked: that
         // says nothing of the host, and counts as no failure (S2).

@@ -86,6 +86,7 @@ mod tests {
             work.recv().await.and_then(capstan_store::Claimed::take).expect("a claim");
         let ports = Ports {
             load_balancers: BTreeMap::new(),
+            health: Arc::new(capstan_drivers::fake::FakeLoadBalancer::new()),
             executors: BTreeMap::new(),
             scripts: Arc::new(Scripts::new(None)),
             breakers: Arc::new(capstan_drivers::breaker::Switchboard::default()),

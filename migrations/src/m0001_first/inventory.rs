@@ -131,7 +131,10 @@ fn server_states() -> TableCreateStatement {
         .col(big("fence"))
         .col(big("rev"))
         .check(one_of("service", &["in", "out", "unknown"]))
-        .check(one_of("out_because", &["target", "person", "outside", "late_mark", "dead", "new"]))
+        .check(one_of(
+            "out_because",
+            &["target", "bypassed", "person", "outside", "late_mark", "dead", "new"],
+        ))
         .foreign_key(&mut refers("server_states", "server_id", "servers"))
         .take()
 }

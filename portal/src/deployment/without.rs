@@ -35,14 +35,14 @@ pub(super) fn card(chrome: &Chrome<'_>, view: &DeploymentView) -> Markup {
                 h3 { "Owed their Markup" }
                 p.fine {
                     "They run " span.version { (view.package.version) }
-                    " and are out by the record until the load balancer is back and shows them in traffic."
+                    " and wait for the load balancer to be back and to show them in traffic."
                 }
                 ul {
                     @for owed in &view.owed {
                         li {
                             (owed.hostname) " "
-                            @if owed.is_drained { "was drained and gets no traffic" }
-                            @else { "was never drained and may get traffic" }
+                            @if owed.is_drained { "was drained, gets no traffic and is out" }
+                            @else { "was not drained: it gets traffic as far as the load balancer gives it" }
                             span.fine { ", for " (moment::lasting(chrome.now, owed.since)) }
                         }
                     }

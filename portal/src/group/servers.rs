@@ -56,8 +56,13 @@ fn row(chrome: &Chrome<'_>, server: &ServerView) -> Markup {
 
 fn service(chrome: &Chrome<'_>, server: &ServerView) -> Markup {
     let (tone, word) = match server.service {
+        Service::In if server.markup_owed_since.is_some() => (Tone::Warning, "in, not confirmed"),
         Service::In => (Tone::Good, "in"),
-        Service::Out if server.out_because == Some(OutBecause::Target) => (Tone::Running, "out"),
+        Service::Out
+            if matches!(server.out_because, Some(OutBecause::Target | OutBecause::Bypassed)) =>
+        {
+            (Tone::Running, "out")
+        }
         Service::Out if server.out_because == Some(OutBecause::New) => (Tone::Idle, "out"),
         Service::Out => (Tone::Bad, "out"),
         Service::Unknown => (Tone::Warning, "unknown"),
@@ -66,7 +71,7 @@ fn service(chrome: &Chrome<'_>, server: &ServerView) -> Markup {
         (badge(tone, word))
         span.fine {
             @if let Some(since) = server.markup_owed_since {
-                "Markup owed for " (moment::lasting(chrome.now, since)) ", "
+                "Markup bypassed for " (moment::lasting(chrome.now, since)) ", "
             } @else if let Some(because) = server.out_because { (why(because)) ", " }
             @match server.observed_at {
                 Some(at) => (moment::ago(chrome.now, at)),
@@ -79,6 +84,7 @@ fn service(chrome: &Chrome<'_>, server: &ServerView) -> Markup {
 fn why(because: OutBecause) -> &'static str {
     match because {
         OutBecause::Target => "by a deployment",
+        OutBecause::Bypassed => "by a deployment, not drained",
         OutBecause::Person => "by a person",
         OutBecause::Outside => "at the load balancer",
         OutBecause::LateMark => "by a drain that came late",

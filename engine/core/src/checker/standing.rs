@@ -23,6 +23,8 @@ pub(super) struct Standing {
     pulled_out: BTreeSet<ServerId>,
     /// Servers that are out because a target took them.
     ours: BTreeSet<ServerId>,
+    /// Servers that were taken out of service without a call: they carry no mark of ours.
+    never_drained: BTreeSet<ServerId>,
     /// Markdown and Markup are bypassed.
     bypassed: bool,
     /// Servers that are no members any more.
@@ -49,6 +51,7 @@ impl Standing {
             new: set(&start.new),
             pulled_out: set(&start.pulled_out),
             ours: set(&start.ours),
+            never_drained: set(&start.never_drained),
             bypassed: start.bypassed,
             gone: BTreeSet::new(),
             start: start.clone(),
@@ -59,6 +62,7 @@ impl Standing {
     pub(super) fn read(&mut self, event: &Event) -> Vec<(&'static str, String)> {
         let before = event.server.map(|server| (server, self.was(server)));
         let was_ours = event.server.is_some_and(|server| self.ours.contains(&server));
+        let was_drained = event.server.is_none_or(|server| !self.never_drained.contains(&server));
         if let Some((server, _)) = before {
             self.follow(event, server);
         }
@@ -82,13 +86,14 @@ impl Standing {
             ));
         }
         let was = before.map(|(_, was)| was);
-        wrong.extend(self.bypass(event, was).map(|message| ("S12", message)));
+        wrong.extend(self.bypass(event, was, was_drained).map(|message| ("S12", message)));
         wrong
     }
 
-    /// While the load balancer is cut off it is asked for nothing, else nothing is bypassed; and what
-    /// was bypassed brings no server into service.
-    fn bypass(&self, event: &Event, was: Option<Was>) -> Option<String> {
+    /// While the load balancer is cut off it is asked for nothing, else nothing is bypassed; what was
+    /// bypassed brings only those into service that it had taken out of it; and nobody is told as such
+    /// who was not.
+    fn bypass(&self, event: &Event, was: Option<Was>, was_drained: bool) -> Option<String> {
         let to = event.data.to.as_deref().and_then(TargetStatus::from_word)?;
         let starts = matches!(to, TargetStatus::MarkdownRunning | TargetStatus::MarkupRunning);
         let told = event.data.bypassed == Some(true);
@@ -98,8 +103,13 @@ impl Standing {
             return Some(format!("{to}, told as bypassed: {told}, is: {}", self.bypassed));
         }
         let serves = event.data.service == Some(Service::In) && was != Some(Was::InService);
-        (told && serves && is_status)
-            .then(|| format!("{to} was bypassed and brings a server into service"))
+        if told && serves && is_status && (was_drained || to == TargetStatus::MarkdownSuccess) {
+            return Some(format!("{to} was bypassed and brings a server into service"));
+        }
+        let is_bypassed = event.data.out_because == Some(OutBecause::Bypassed)
+            && event.server.is_some_and(|server| !self.gone.contains(&server));
+        (is_bypassed && was_drained && !(told && was == Some(Was::InService)))
+            .then(|| format!("{to}: the server is told as never drained, and was {was:?}"))
     }
 
     fn was(&self, server: ServerId) -> Was {
@@ -113,7 +123,13 @@ impl Standing {
 
     #[expect(clippy::wildcard_enum_match_arm, reason = "only these change who is a member")]
     fn follow(&mut self, event: &Event, server: ServerId) {
-        for set in [&mut self.out, &mut self.unknown, &mut self.new, &mut self.ours] {
+        for set in [
+            &mut self.out,
+            &mut self.unknown,
+            &mut self.new,
+            &mut self.ours,
+            &mut self.never_drained,
+        ] {
             set.remove(&server);
         }
         match event.kind {
@@ -140,8 +156,11 @@ impl Standing {
             (Some(Service::Unknown), _) => &mut self.unknown,
             (Some(Service::Out), Some(OutBecause::New)) => &mut self.new,
             (Some(Service::Out), because) => {
-                if matches!(because, Some(OutBecause::Target | OutBecause::LateMark)) {
+                if because.is_some_and(OutBecause::is_ours) {
                     self.ours.insert(server);
+                }
+                if because == Some(OutBecause::Bypassed) {
+                    self.never_drained.insert(server);
                 }
                 &mut self.out
             }

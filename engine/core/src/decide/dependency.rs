@@ -5,7 +5,7 @@ use crate::dependency::{Condition, Impaired, OwedMarkup, Traffic, Without, load_
 use crate::effect::EffectKind;
 use crate::event::{EventData, EventType};
 use crate::input::Answer;
-use crate::record::{HoldReason, Service};
+use crate::record::{HoldReason, OutBecause, Service};
 use crate::stage::Stage;
 use crate::state::GroupState;
 use crate::target_status::TargetEvent;
@@ -61,7 +61,8 @@ impl Decider<'_> {
     }
 
     /// Markdown or Markup of a target is recorded without a call. What was really drained before keeps
-    /// its mark; what was not gets none.
+    /// its mark and stays out. Who was in service when it was taken, and was not drained, is so again: it
+    /// has proved its package, and nothing of ours keeps traffic from it (S12).
     pub(super) fn bypass(&mut self, id: DeploymentId, place: usize, stage: Stage) {
         let target = self.target(id, place);
         let (target_id, server, order) = (target.id, target.server, target.order);
@@ -69,6 +70,7 @@ impl Decider<'_> {
         let package = self.of(id).deployment.package.clone();
         let owed = OwedMarkup { deployment: id, package, since: self.now };
         let pulled = self.state.server(server).is_some_and(|row| row.pulled_out.is_some());
+        let now = self.now;
         self.change_server(server, |row| {
             if row.order == order {
                 row.order = None;
@@ -77,6 +79,11 @@ impl Decider<'_> {
             // Who was seen in traffic meanwhile is in service, whatever was to be done.
             if stage == Stage::Markup && !pulled && row.service != Service::In {
                 row.markup_owed = Some(owed);
+                if row.out_because == Some(OutBecause::Bypassed) {
+                    row.service = Service::In;
+                    row.out_because = None;
+                    row.observed_at = Some(now);
+                }
             }
         });
         if stage == Stage::Markup && pulled {
@@ -157,7 +164,11 @@ impl Decider<'_> {
             .map(|server| server.id)
             .collect();
         for server in owed {
-            self.change_server(server, |row| row.dead_since = None);
+            self.change_server(server, |row| {
+                if row.out_because != Some(OutBecause::Dead) {
+                    row.dead_since = None;
+                }
+            });
             self.put_effect(EffectKind::ReturnServer(server));
         }
     }

@@ -54,7 +54,8 @@ impl Decider<'_> {
         if let Some(most) = slots.most_ours {
             detail = format!(
                 "{detail}; the load balancer is bypassed, so at most {most} may be out by us, and {} \
-                 are until it is back and shows them in traffic",
+                 are: what is drained stays out until the load balancer is restored and shows it in \
+                 traffic",
                 slots.ours
             );
         }

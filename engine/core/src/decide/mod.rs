@@ -122,7 +122,10 @@ impl Decider<'_> {
             }
             Input::TakenOver { deployment, target } => Ok(self.taken_over(*deployment, *target)),
             Input::Woken { deployment } => Ok(self.woken(*deployment)),
-            Input::Observed { deployment, seen, can_drain } => {
+            Input::Observed { deployment, seen, can_drain, answering } => {
+                for (server, answers) in answering {
+                    self.see_health(*server, *answers);
+                }
                 Ok(self.observed(*deployment, seen, *can_drain))
             }
             Input::PullOut { server, actor, reason } => self.pull_out(*server, actor, reason),

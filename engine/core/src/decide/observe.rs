@@ -54,21 +54,25 @@ impl Decider<'_> {
         }
     }
 
-    fn see(&mut self, id: ServerId, sight: Sight, can_drain: bool) {
+    pub(super) fn see(&mut self, id: ServerId, sight: Sight, can_drain: bool) {
         let Some(server) = self.state.server(id).filter(|server| !server.retired) else { return };
         let is_out = server.service == Service::Out;
-        let is_ours = matches!(
-            server.out_because,
-            Some(OutBecause::Target | OutBecause::Person | OutBecause::LateMark)
-        );
-        let was_dead = server.dead_since.is_some() && !is_ours;
+        let is_kept_out = server
+            .out_because
+            .is_some_and(|because| because.is_ours() || because == OutBecause::Person);
+        let was_dead = server.dead_since.is_some() && !is_kept_out;
         match sight {
             Sight::Serving => self.see_serving(id, can_drain),
             Sight::Dead => self.see_dead(id),
             // Its Markdown was bypassed, and the call that was given up on came through: it is drained.
-            Sight::Drained if server.out_because == Some(OutBecause::Target) => {
+            Sight::Drained
+                if matches!(
+                    server.out_because,
+                    Some(OutBecause::Target | OutBecause::Bypassed)
+                ) =>
+            {
                 if !server.drained {
-                    self.change_server(id, |server| server.drained = true);
+                    self.is_drained(id);
                 }
             }
             Sight::Drained if came_late(server) => self.remove_late_mark(id),
@@ -90,7 +94,9 @@ impl Decider<'_> {
     fn see_serving(&mut self, id: ServerId, can_drain: bool) {
         let Some(server) = self.state.server(id) else { return };
         match (server.service, server.out_because) {
-            (Service::Out, _) if server.markup_owed.is_some() && server.pulled_out.is_none() => {
+            (Service::In | Service::Out, _)
+                if server.markup_owed.is_some() && server.pulled_out.is_none() =>
+            {
                 self.change_server(id, |server| server.drained = false);
                 self.changes.delete(EffectKind::ReturnServer(id));
                 self.changes.delete(EffectKind::DrainServer(id));
@@ -109,10 +115,29 @@ impl Decider<'_> {
             {
                 self.drain_again(id);
             }
-            (Service::Out, Some(OutBecause::Target)) if can_drain && !server.drained => {
+            (Service::Out, Some(OutBecause::Target | OutBecause::Bypassed))
+                if can_drain && !server.drained =>
+            {
                 self.drain_now(id);
             }
             (Service::In | Service::Out, _) => {}
+        }
+    }
+
+    /// Nobody shows who gets traffic, and the server was asked itself: one in service that does not answer
+    /// is dead all the same, and one that was in service before it died is so again (S13).
+    pub(super) fn see_health(&mut self, id: ServerId, answers: bool) {
+        let Some(server) = self.state.server(id).filter(|server| !server.retired) else { return };
+        let was_in_service = server.out_because == Some(OutBecause::Dead);
+        match answers {
+            false => self.see_dead(id),
+            true if was_in_service && server.pulled_out.is_none() => {
+                let owed = server.markup_owed.clone();
+                self.server_in(id, "it answers again");
+                // Its load balancer is still to confirm it.
+                self.change_server(id, |server| server.markup_owed = owed);
+            }
+            true => {}
         }
     }
 
@@ -124,11 +149,19 @@ impl Decider<'_> {
 
     /// Its Markdown was bypassed, and its load balancer is back while it is still out by us.
     fn drain_now(&mut self, id: ServerId) {
-        self.change_server(id, |server| server.drained = true);
+        self.is_drained(id);
         let message = "its Markdown had been bypassed; it is drained now";
         let data = EventData { message: Some(message.to_owned()), ..EventData::default() };
         self.server_event(id, EventType::ServerDrained, data);
         self.put_effect(EffectKind::DrainServer(id));
+    }
+
+    /// It is out by us and carries our mark from here on.
+    fn is_drained(&mut self, id: ServerId) {
+        self.change_server(id, |server| {
+            server.drained = true;
+            server.out_because = Some(OutBecause::Target);
+        });
     }
 
     /// Out by us and in traffic: drained again and reported, the second time with a hold (S13).

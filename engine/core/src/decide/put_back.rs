@@ -8,7 +8,7 @@ use crate::effect::{Effect, EffectKind};
 use crate::event::{EventData, EventType};
 use crate::input::{Answer, Refused};
 use crate::ports::{Report, Sight};
-use crate::record::{OutBecause, PackageRef, Running};
+use crate::record::{OutBecause, PackageRef, Running, Service};
 use crate::state::GroupState;
 use crate::target_status::TargetStatus;
 
@@ -77,9 +77,20 @@ impl Decider<'_> {
                 self.server_out(id, OutBecause::Outside, &message);
             }
             Returned::Wrong(what) => self.does_not_return(id, &what),
+            // It is in service by the record, and what is seen of it counts as from any look.
+            Returned::NotYet(what) if self.is_in(id) => {
+                self.see(id, sight, true);
+                if self.state.server(id).is_some_and(|row| row.markup_owed.is_some()) {
+                    self.ask_again(id, &what);
+                }
+            }
             Returned::NotYet(what) => self.ask_again(id, &what),
         }
         Answer::Done
+    }
+
+    fn is_in(&self, id: ServerId) -> bool {
+        self.state.server(id).is_some_and(|row| row.service == Service::In)
     }
 
     /// Our mark was removed too late: a person pulled the server out meanwhile, or a target has it. It may
@@ -121,7 +132,7 @@ impl Decider<'_> {
             self.does_not_return(id, what);
             return;
         }
-        if since.is_none() {
+        if since.is_none() && !self.is_in(id) {
             let now = self.now;
             self.change_server(id, |server| server.dead_since = Some(now));
             let minutes = RETURN_PATIENCE.as_secs() / 60;
@@ -140,13 +151,19 @@ impl Decider<'_> {
     }
 
     fn does_not_return(&mut self, id: ServerId, what: &str) {
-        let message = format!("{what}: it stays out");
-        self.change_server(id, |server| {
-            server.dead_since = None;
-            server.markup_owed = None;
-        });
-        let data = EventData { message: Some(message.clone()), ..EventData::default() };
-        self.server_event(id, EventType::ServerOut, data);
+        let message = if self.is_in(id) {
+            self.server_out(id, OutBecause::Outside, what);
+            what.to_owned()
+        } else {
+            let message = format!("{what}: it stays out");
+            self.change_server(id, |server| {
+                server.dead_since = None;
+                server.markup_owed = None;
+            });
+            let data = EventData { message: Some(message.clone()), ..EventData::default() };
+            self.server_event(id, EventType::ServerOut, data);
+            message
+        };
         let Some(state) = self.state.running() else { return };
         let deployment = state.deployment.id;
         if let Some(place) = state.place_of_server(id)

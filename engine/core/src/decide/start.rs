@@ -114,6 +114,7 @@ impl Decider<'_> {
             already_out = server.is_out() || server.out_because == Some(OutBecause::New);
             // A mark that is on it already stays; without a call none comes onto it.
             server.drained |= traffic != Traffic::Bypassed;
+            let gets_traffic = !already_out || server.out_because == Some(OutBecause::Bypassed);
             server.drained_again = false;
             server.markup_owed = None;
             if !already_out || server.out_because == Some(OutBecause::New) {
@@ -121,7 +122,11 @@ impl Decider<'_> {
             }
             // Whatever kept it out before: from here on only a proof brings it back (S1).
             server.service = Service::Out;
-            server.out_because = Some(OutBecause::Target);
+            server.out_because = Some(if gets_traffic && !server.drained {
+                OutBecause::Bypassed
+            } else {
+                OutBecause::Target
+            });
         });
         already_out
     }

@@ -228,7 +228,9 @@ impl Server {
         if self.pulled_out.is_some() {
             self.service = Service::Out;
             self.out_because = Some(OutBecause::Person);
-        } else if self.drained || self.out_because == Some(OutBecause::Target) {
+        } else if self.drained
+            || matches!(self.out_because, Some(OutBecause::Target | OutBecause::Bypassed))
+        {
             // Our own mark is still on it, or it was taken without one: what took it out must bring it
             // back.
             self.service = Service::Out;

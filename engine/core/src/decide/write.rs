@@ -273,7 +273,16 @@ impl Decider<'_> {
     pub(super) fn server_out(&mut self, id: ServerId, because: OutBecause, message: &str) {
         let now = self.now;
         self.forget_late_mark(id);
+        // Its load balancer has been seen, so nothing is left to be confirmed. Who is dead may be drained
+        // or not when it is back.
+        let is_seen = because != OutBecause::Dead;
+        if is_seen && self.state.server(id).is_some_and(|row| row.markup_owed.is_some()) {
+            self.changes.delete(EffectKind::ReturnServer(id));
+        }
         self.change_server(id, |server| {
+            if is_seen {
+                server.markup_owed = None;
+            }
             server.service = Service::Out;
             server.out_because = Some(because);
             server.observed_at = Some(now);

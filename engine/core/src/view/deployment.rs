@@ -181,8 +181,8 @@ pub struct OwedView {
     pub server: ServerId,
     /// Its host name (and instance).
     pub hostname: String,
-    /// Whether it was drained before: then it gets no traffic. Else it gets traffic as far as the load
-    /// balancer gives it, and has not been seen to.
+    /// Whether it was drained before: then it gets no traffic, and is out. Else it gets traffic as far as
+    /// the load balancer gives it, and has not been seen to.
     pub is_drained: bool,
     /// Since when.
     pub since: Timestamp,

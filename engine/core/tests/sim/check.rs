@@ -51,7 +51,8 @@ pub fn after_input(world: &World) {
         if server.markup_owed.is_none() {
             continue;
         }
-        assert!(server.is_out() && server.pulled_out.is_none(), "S12: owed is out: {server:?}");
+        assert!(server.pulled_out.is_none(), "S12: who is pulled out owes nothing: {server:?}");
+        assert!(server.is_out() || !server.drained, "S12: who is drained is out: {server:?}");
         let paid = has_effect(world, EffectKind::ReturnServer(server.id));
         assert!(paid || asked != Traffic::Asked, "S12: nobody pays: {server:?}");
     }
@@ -125,7 +126,7 @@ fn is_taken(row: &Server) -> bool {
 }
 
 fn is_by_us(row: &Server) -> bool {
-    matches!(row.out_because, Some(OutBecause::Target | OutBecause::LateMark))
+    row.out_because.is_some_and(OutBecause::is_ours)
 }
 
 fn has_effect(world: &World, kind: EffectKind) -> bool {

@@ -220,20 +220,23 @@ impl World {
 
     /// Looks at every server; nothing can be told of those for which `hidden` is true.
     pub fn look_but(&mut self, hidden: impl Fn(usize) -> bool) {
-        let mut seen: Vec<(ServerId, Sight)> = Vec::new();
+        let (mut seen, mut answering) = (Vec::new(), Vec::new());
         for (place, server) in self.state.servers().iter().enumerate() {
             if server.retired {
                 continue;
             }
             let host = self.hosts.entry(server.id).or_default();
             let is_seen = !hidden(place) && self.balancer_answers;
+            if !hidden(place) && !self.balancer_answers {
+                answering.push((server.id, host.answers()));
+            }
             let sight = if is_seen { host.shown(self.can_drain) } else { Sight::Unknown };
             host.fresh &= hidden(place) || !self.balancer_answers;
             seen.push((server.id, sight));
         }
         let deployment = self.running();
         let can_drain = self.can_drain;
-        self.give(Input::Observed { deployment, seen, can_drain }).unwrap();
+        self.give(Input::Observed { deployment, seen, can_drain, answering }).unwrap();
     }
 
     pub fn pull_out(&mut self, server: ServerId) -> Result<Answer, Refused> {

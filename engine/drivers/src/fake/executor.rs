@@ -55,6 +55,11 @@ impl FakeExecutor {
         self.host(server, |host| host.is_unreachable = false);
     }
 
+    /// Says whether questions after orders are refused; what runs there goes on.
+    pub fn refuse_looks(&self, server: ServerId, refuses: bool) {
+        self.host(server, |host| host.refuses_looks = refuses);
+    }
+
     /// The host starts again: the order under way is lost.
     pub fn reboot(&self, server: ServerId) {
         self.host(server, Host::reboot);
@@ -147,7 +152,14 @@ impl Executor for FakeExecutor {
     }
 
     fn look<'a>(&'a self, server: &'a Endpoint, key: OrderKey, offset: u64) -> Call<'a, Look> {
-        Box::pin(async move { self.reach(server.server, |host| host.look(key, offset)) })
+        Box::pin(async move {
+            self.reach(server.server, |host| {
+                if host.refuses_looks {
+                    return Err(DriverError::Refused("the test refuses the look".to_owned()));
+                }
+                Ok(host.look(key, offset))
+            })?
+        })
     }
 
     fn cancel<'a>(

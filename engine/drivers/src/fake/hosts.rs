@@ -119,6 +119,7 @@ struct Taken {
 #[derive(Debug, Default)]
 pub(super) struct Host {
     pub(super) is_unreachable: bool,
+    pub(super) refuses_looks: bool,
     pub(super) running: Option<Report>,
     pub(super) ran: Vec<Ran>,
     fence: i64,

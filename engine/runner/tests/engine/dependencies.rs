@@ -6,6 +6,7 @@ use capstan_core::action::Action;
 use capstan_core::config::{ConfigRequest, Mode};
 use capstan_core::dependency::{BreakerState, DependencyKind};
 use capstan_core::deployment_status::DeploymentStatus;
+use capstan_core::event::EventType;
 use capstan_core::ports::LoadBalancer;
 use capstan_core::record::{HoldReason, Service};
 use capstan_core::target_status::TargetStatus;
@@ -102,13 +103,15 @@ async fn a_release_goes_on_without_its_balancer_and_the_debts_are_paid_when_it_i
 
     cut_off(&world).await;
     let view = world.wait(|view| !is_held(view) && succeeded(view) == 7).await;
-    assert_eq!((view.out, view.most_ours), (1, Some(2)));
+    assert_eq!((view.out, view.most_ours), (1, Some(2)), "it was drained, as far as is known");
     world.act(Action::Rollout).await;
     let view = world.wait(success).await;
-    assert_eq!(view.out, 2, "at most max(1, B / 2)");
-    assert_eq!(view.owed.len(), 2, "{:?}", view.owed);
+    assert_eq!(view.out, 1, "the last one was never drained");
+    let drained: Vec<bool> = view.owed.iter().map(|owed| owed.is_drained).collect();
+    assert_eq!(drained.iter().filter(|is_drained| **is_drained).count(), 1, "{:?}", view.owed);
+    assert_eq!(drained.len(), 2, "{:?}", view.owed);
     assert!(view.ran_without[0].text.contains("ticket 17"), "{:?}", view.ran_without);
-    assert_eq!(in_service(&world).await, 6);
+    assert_eq!(in_service(&world).await, 7);
 
     dies(&world, &Fault::None);
     world.store.dependency_switch(EDGE, None).await.unwrap();
@@ -151,9 +154,27 @@ async fn a_cut_ends_by_itself_and_a_new_process_knows_of_it() {
     assert_eq!(view.owed.len(), 1, "nobody called the balancer");
     assert_eq!(view.status, DeploymentStatus::RollingOut);
     world.clock.pass(std::time::Duration::from_secs(601));
-    until(&world, "the debt is paid", async || in_service(&world).await == 7).await;
+    until(&world, "the debt is paid", async || world.view().await.owed.is_empty()).await;
     world.act(Action::Rollout).await;
     world.wait(success).await;
+    world.assert_right().await;
+    engine.stop().await;
+}
+
+#[tokio::test]
+async fn who_dies_while_the_balancer_is_cut_off_is_a_relapse() {
+    let (world, engine) = six_of_eight_released().await;
+    cut_off(&world).await;
+    world.act(Action::Rollout).await;
+    let view = world.wait(|view| succeeded(view) == 7).await;
+    let dead = view.owed[0].server;
+    assert_eq!(in_service(&world).await, 8, "it was never drained");
+    world.health.kill(dead);
+    world.pass(std::time::Duration::from_secs(10));
+    world.wait_for_event(EventType::ServerOut).await;
+    world.pass(std::time::Duration::from_mins(1));
+    let view = world.wait(|view| succeeded(view) == 6).await;
+    assert_eq!(view.counts.get(TargetStatus::VerifyFailure.word()), Some(&1), "{view:?}");
     world.assert_right().await;
     engine.stop().await;
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use capstan_core::action::Action;
 use capstan_core::config::ConfigRequest;
+use capstan_core::event::EventType;
 use capstan_drivers::fake::{Asked, Fault, Outcome};
 use capstan_runner::Settings;
 use capstan_store::Store;
@@ -97,6 +98,27 @@ async fn a_lost_answer_is_asked_for_by_key() {
     let world = World::new(6, config, lossy).await;
     let engine = world.engine(8);
     world.act(Action::Start).await;
+    world.wait(success).await;
+    world.assert_right().await;
+    engine.stop().await;
+}
+
+/// A host that refuses to say how an order stands says nothing of its script: it is asked on (S11).
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_look_is_no_end_of_an_order() {
+    let slow = |asked: &Asked<'_>| match asked.stage {
+        "DOWNLOAD" => Outcome::exit(0).after(Duration::from_millis(200)),
+        _ => Outcome::exit(0),
+    };
+    // One of four, so that an unknown target does not brake.
+    let config = ConfigRequest { max_failure: Some(100), ..ConfigRequest::default() };
+    let world = World::new(4, config, slow).await;
+    let server = world.store.servers(world.group).await.unwrap()[0].id;
+    world.hosts.refuse_looks(server, true);
+    let engine = world.engine(8);
+    world.act(Action::Start).await;
+    world.wait_for_event(EventType::TargetUnknown).await;
+    world.hosts.refuse_looks(server, false);
     world.wait(success).await;
     world.assert_right().await;
     engine.stop().await;

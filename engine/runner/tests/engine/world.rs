@@ -78,6 +78,8 @@ pub(crate) struct World {
     queue: Arc<OneQueue>,
     pub(crate) hosts: Arc<FakeExecutor>,
     pub(crate) balancer: Arc<FakeLoadBalancer>,
+    /// Who answers, whatever the load balancer says.
+    pub(crate) health: Arc<FakeLoadBalancer>,
     pub(crate) switches: Arc<Switchboard>,
 }
 
@@ -99,7 +101,8 @@ impl World {
         let (group, _) = store.sync_group(record(size), false).await.unwrap();
         let servers = store.servers(group).await.unwrap();
         let seen = servers.iter().map(|server| (server.id, Sight::Serving)).collect();
-        let observed = Input::Observed { deployment: None, seen, can_drain: true };
+        let answering = Vec::new();
+        let observed = Input::Observed { deployment: None, seen, can_drain: true, answering };
         store.submit(group, observed).await.unwrap();
         let deployment = draft(&store, group, config, "1.1.0").await;
         Self {
@@ -111,6 +114,7 @@ impl World {
             queue,
             hosts: Arc::new(FakeExecutor::with_rule(rule)),
             balancer: Arc::new(FakeLoadBalancer::new()),
+            health: Arc::new(FakeLoadBalancer::new()),
             switches: Arc::new(Switchboard::new(breaker::Settings {
                 threshold: 3,
                 open: Duration::from_millis(200),
@@ -136,6 +140,7 @@ impl World {
         let ports = Ports {
             load_balancers: BTreeMap::from([("fake".to_owned(), balancer)]),
             executors: BTreeMap::from([("fake".to_owned(), hosts)]),
+            health: Arc::clone(&self.health) as Arc<dyn LoadBalancer>,
             scripts: Arc::new(Scripts::new(None)),
             breakers: Arc::clone(&self.switches) as Arc<dyn Breakers>,
         };

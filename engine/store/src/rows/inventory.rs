@@ -40,6 +40,7 @@ fn service(word: &str) -> Option<Service> {
 pub(crate) fn out_because_word(because: OutBecause) -> &'static str {
     match because {
         OutBecause::Target => "target",
+        OutBecause::Bypassed => "bypassed",
         OutBecause::Person => "person",
         OutBecause::Outside => "outside",
         OutBecause::LateMark => "late_mark",
@@ -51,6 +52,7 @@ pub(crate) fn out_because_word(because: OutBecause) -> &'static str {
 fn out_because(word: &str) -> Option<OutBecause> {
     [
         OutBecause::Target,
+        OutBecause::Bypassed,
         OutBecause::Person,
         OutBecause::Outside,
         OutBecause::LateMark,
