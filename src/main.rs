@@ -3,6 +3,7 @@
 mod cli;
 mod config;
 mod demo;
+mod migrate;
 mod node;
 mod serve;
 
@@ -33,6 +34,7 @@ struct Arguments {
 enum Command {
     Demo(demo::Demo),
     Serve(serve::Serve),
+    Migrate(migrate::Migrate),
     #[command(flatten)]
     Client(cli::Command),
     /// One instance of the demo's application.
@@ -70,6 +72,9 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         }
         Command::Serve(serve) => {
             tokio::runtime::Runtime::new()?.block_on(serve::run(serve)).map(|()| ExitCode::SUCCESS)
+        }
+        Command::Migrate(migrate) => {
+            small_runtime()?.block_on(migrate::run(migrate)).map(|()| ExitCode::SUCCESS)
         }
         Command::Client(command) => {
             let code = small_runtime()?.block_on(cli::run(&arguments.options, command));

@@ -6,16 +6,20 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use capstan_core::state::GroupState;
 use capstan_core::{DeploymentId, GroupId};
 use sea_orm::ConnectionTrait;
 use tokio::sync::OwnedMutexGuard;
 
+use crate::operation::within;
 use crate::{Error, Inner, claims, load};
 
 /// Groups kept at once; more are kept only while they are in use.
 const GROUPS_KEPT: usize = 256;
+/// How long a group may take to be read.
+const READ_LIMIT: Duration = Duration::from_secs(10);
 
 /// A group's copy; empty until it is loaded.
 pub(crate) type Copy = Option<GroupState>;
@@ -95,22 +99,26 @@ pub(crate) async fn fill(
     if copy.as_ref().is_some_and(|state| !lacks(state)) {
         return Ok(true);
     }
-    // All of it as it was at one instant, whatever others commit meanwhile.
-    let conn = inner.snapshot().await?;
-    let mut state = match copy.take() {
-        // What is added must be as old as what is there.
-        Some(state) if is_current(&conn, inner, &state).await? => state,
-        Some(_) | None => match load::group(&conn, group).await? {
-            Some(state) => state,
-            None => return Ok(false),
-        },
-    };
-    add_running(&conn, &mut state).await?;
-    for id in named {
-        add(&conn, &mut state, id).await?;
-    }
-    *copy = Some(state);
-    Ok(true)
+    let known = copy.take();
+    within(READ_LIMIT, async {
+        // All of it as it was at one instant, whatever others commit meanwhile.
+        let conn = inner.snapshot().await?;
+        let mut state = match known {
+            // What is added must be as old as what is there.
+            Some(state) if is_current(&conn, inner, &state).await? => state,
+            Some(_) | None => match load::group(&conn, group).await? {
+                Some(state) => state,
+                None => return Ok(false),
+            },
+        };
+        add_running(&conn, &mut state).await?;
+        for id in named {
+            add(&conn, &mut state, id).await?;
+        }
+        *copy = Some(state);
+        Ok(true)
+    })
+    .await
 }
 
 /// Brings a copy in step with what other processes have written.
@@ -120,17 +128,20 @@ pub(crate) async fn freshen(copy: &mut Copy, inner: &Inner) -> Result<(), Error>
     }
     let known = copy.as_ref().map(|state| (state.id(), state.group.version));
     let Some((group, version)) = known else { return Ok(()) };
-    if load::group_version(&inner.reader, group).await? == Some(version) {
-        return Ok(());
-    }
-    // If it cannot be read, it is read anew next time.
-    let Some(mut state) = copy.take() else { return Ok(()) };
-    let conn = inner.snapshot().await?;
-    load::refresh(&conn, &mut state, version).await?;
-    forget_ended(&mut state);
-    add_running(&conn, &mut state).await?;
-    *copy = Some(state);
-    Ok(())
+    within(READ_LIMIT, async {
+        if load::group_version(&inner.decider, group).await? == Some(version) {
+            return Ok(());
+        }
+        // If it cannot be read, it is read anew next time.
+        let Some(mut state) = copy.take() else { return Ok(()) };
+        let conn = inner.snapshot().await?;
+        load::refresh(&conn, &mut state, version).await?;
+        forget_ended(&mut state);
+        add_running(&conn, &mut state).await?;
+        *copy = Some(state);
+        Ok(())
+    })
+    .await
 }
 
 async fn is_current(

@@ -40,7 +40,7 @@ pub(crate) const GROUP_COMMIT: usize = 128;
 /// Inputs of one group in a full transaction from which on the group starts nothing new.
 const BUSY_GROUP: usize = GROUP_COMMIT / 8;
 /// The wait after a commit that failed since the database does not answer.
-const PAUSE: Duration = Duration::from_millis(500);
+pub(crate) const PAUSE: Duration = Duration::from_millis(500);
 /// How often an input is decided again after lost comparisons of versions.
 const LOST_AT_MOST: u32 = 20;
 

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use capstan_core::input::Refused;
 use sea_orm::sqlx::error::DatabaseError;
@@ -136,6 +137,23 @@ pub enum Error {
     /// The committer has not come round in time: it waits for the database, or is stuck.
     #[error("inputs have not been taken for 5 s; the log says what the database answers")]
     Stuck,
+    /// The database was asked and gave no answer in time. Whether a change took place is not known.
+    #[error("the database gave no answer within {} s", limit.as_secs())]
+    NoAnswer {
+        /// How long it was waited for.
+        limit: Duration,
+    },
+    /// The schema was brought up to date by a newer Capstan.
+    #[error(
+        "the schema of {database} is newer than this Capstan, which does not know {migrations}: start the \
+         version that wrote it, or a newer one, or restore the backup from before"
+    )]
+    Newer {
+        /// The file, or the database's name and where it is.
+        database: String,
+        /// The migrations that are not known, by name.
+        migrations: String,
+    },
     /// The process may not act outside; see [`Store::may_act`](crate::Store::may_act).
     #[error("the database has not heard of this process for too long: others may be at its work")]
     Silent,
@@ -166,15 +184,19 @@ impl Error {
     /// is locked or does not answer. Every other failure is a bug or damage.
     pub fn is_unavailable(&self) -> bool {
         match self {
-            Self::Create { .. } | Self::Contended | Self::Silent | Self::Stopping | Self::Stuck => {
-                true
-            }
+            Self::Create { .. }
+            | Self::Contended
+            | Self::NoAnswer { .. }
+            | Self::Silent
+            | Self::Stopping
+            | Self::Stuck => true,
             Self::Shared(error) => error.is_unavailable(),
             Self::Open { source, .. }
             | Self::Connect { source, .. }
             | Self::Migrate { source, .. }
             | Self::Database { source, .. } => is_unavailable(source),
             Self::Url { .. }
+            | Self::Newer { .. }
             | Self::InUse { .. }
             | Self::Row { .. }
             | Self::Json { .. }

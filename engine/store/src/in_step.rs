@@ -8,11 +8,14 @@ use capstan_core::{GroupId, Timestamp};
 
 use crate::cache::freshen;
 use crate::commit::{Committer, hold};
+use crate::operation::within;
 use crate::part::Submit;
 use crate::{claims, load};
 
 /// How often a process looks for work that another one has written, if nobody tells it.
 pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// How long the database may take to say how far others are.
+const ANSWER: Duration = Duration::from_secs(5);
 
 impl Committer {
     /// How long until an effect is due; `None`: none is known.
@@ -48,7 +51,8 @@ impl Committer {
         if known.is_empty() {
             return;
         }
-        let versions = load::group_versions(&self.inner.reader, known.keys().copied().collect());
+        let groups = known.keys().copied().collect();
+        let versions = within(ANSWER, load::group_versions(&self.inner.decider, groups));
         let versions = versions.await.unwrap_or_else(|error| {
             tracing::warn!(error = %crate::chain(&error), "it is not known which copies are right");
             BTreeMap::new()
@@ -81,7 +85,8 @@ impl Committer {
     /// When the next effect is due; `None`: it could not be found out.
     pub(crate) async fn ask_next_due(&self) -> Option<Option<Timestamp>> {
         let inner = &self.inner;
-        let due = claims::next_due(&inner.reader, &inner.member, inner.now()).await;
+        let due = claims::next_due(&inner.decider, &inner.member, inner.now());
+        let due = within(ANSWER, due).await;
         due.inspect_err(|error| {
             tracing::warn!(error = %crate::chain(error), "the next effect is not known");
         })

@@ -12,7 +12,7 @@ use sea_orm::{
     AccessMode, ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend,
     IsolationLevel, SqliteTransactionMode, TransactionOptions, TransactionTrait,
 };
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{RwLock, mpsc, watch};
 use uuid::Uuid;
 
 use crate::cache::Cache;
@@ -20,6 +20,7 @@ use crate::claims::{self, Owed};
 use crate::clock::WallClock;
 use crate::commit::{Committer, Request};
 use crate::connect::Opened;
+use crate::operation::within;
 use crate::processes::{self, Ended, Member};
 use crate::queue::OwnQueue;
 use crate::watches::{self, Watches};
@@ -29,6 +30,8 @@ use crate::{Error, Settings, Store, chain, connect, crash, idempotency};
 const REQUESTS: usize = 4096;
 /// So long a failed write of the committer says that the database cannot be written.
 const FAILURE_COUNTS: Duration = Duration::from_secs(30);
+/// How long a database server may take for the statements of a round, and for its commit.
+const WRITE_LIMIT: Duration = Duration::from_secs(10);
 /// Wait before what is owed to a claimed effect is tried again.
 const OWED_AGAIN: Duration = Duration::from_millis(500);
 
@@ -39,6 +42,8 @@ pub(crate) struct Inner {
     pub(crate) writer: DatabaseConnection,
     /// Connections that only read.
     pub(crate) reader: DatabaseConnection,
+    /// Connections for what is decided, and the copies that it is decided on.
+    pub(crate) decider: DatabaseConnection,
     _lock: Option<File>,
     /// After this long without a refresh a group is called stale.
     pub(crate) stale_after: Duration,
@@ -51,6 +56,9 @@ pub(crate) struct Inner {
     clock: Arc<dyn Clock>,
     /// Whether this process has ever asked for work.
     has_claimed: AtomicBool,
+    /// Held for reading while a round claims what is due, for writing while debts are paid. A payment whose
+    /// answer is lost is made again: what it has freed must not have been claimed anew meanwhile.
+    pub(crate) claiming: Arc<RwLock<()>>,
     /// What is owed to claimed effects, the oldest first; while there is any, somebody pays.
     debts: Mutex<Vec<(Effect, Owed)>>,
     /// When and why the committer's last write failed; none: it did not.
@@ -91,7 +99,11 @@ impl Store {
         clock: Arc<dyn Clock>,
         queue: Arc<dyn Queue>,
     ) -> Result<(Self, Option<DatabaseConnection>), Error> {
-        let Opened { writer, reader, beats, lock } = connect::open(&settings.url).await?;
+        let Opened { writer, reader, decider, migrated, beats, lock } =
+            connect::open(&settings.url).await?;
+        if !migrated.is_empty() {
+            tracing::info!(migrations = migrated.join(", "), "brought the schema up to date");
+        }
         let id = Uuid::now_v7().to_string();
         let member = if beats.is_some() {
             Member::among_others(id, settings.lease)
@@ -106,6 +118,7 @@ impl Store {
         let inner = Arc::new(Inner {
             writer,
             reader,
+            decider,
             _lock: lock,
             stale_after: settings.stale_after,
             cache: Cache::default(),
@@ -114,6 +127,7 @@ impl Store {
             queue,
             clock,
             has_claimed: AtomicBool::new(false),
+            claiming: Arc::default(),
             debts: Mutex::default(),
             write_failed: Mutex::default(),
             switched: watch::Sender::new(0),
@@ -150,11 +164,20 @@ impl Inner {
         self.has_claimed.store(true, Ordering::Relaxed);
     }
 
-    /// A transaction that sees one state of the database, whatever others commit meanwhile.
+    /// A transaction that sees one state of the database, whatever others commit meanwhile, for a copy.
     pub(crate) async fn snapshot(&self) -> Result<DatabaseTransaction, Error> {
+        self.snapshot_on(&self.decider).await
+    }
+
+    /// The same for an answer.
+    pub(crate) async fn snapshot_to_show(&self) -> Result<DatabaseTransaction, Error> {
+        self.snapshot_on(&self.reader).await
+    }
+
+    async fn snapshot_on(&self, conn: &DatabaseConnection) -> Result<DatabaseTransaction, Error> {
         let begun = if self.member.has_others() {
             let level = IsolationLevel::RepeatableRead;
-            self.reader.begin_with_config(Some(level), Some(AccessMode::ReadOnly)).await
+            conn.begin_with_config(Some(level), Some(AccessMode::ReadOnly)).await
         } else {
             self.reader.begin().await
         };
@@ -190,11 +213,18 @@ impl Inner {
     /// Begins a transaction that writes. The lock is taken at once: one that reads first and then
     /// finds that another process has written meanwhile could only give up.
     pub(crate) async fn begin(&self) -> Result<DatabaseTransaction, Error> {
-        let options = TransactionOptions {
-            sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
-            ..TransactionOptions::default()
-        };
-        self.writer.begin_with_options(options).await.map_err(Error::database("begin a change"))
+        begin_on(&self.writer).await
+    }
+
+    /// The same for a round of the committer.
+    pub(crate) async fn begin_round(&self) -> Result<DatabaseTransaction, Error> {
+        begin_on(&self.decider).await
+    }
+
+    /// How long the committer waits for the database to write, and again to commit. What is on a file
+    /// belongs to this process, and an operating system that takes long is not asked twice.
+    pub(crate) fn write_limit(&self) -> Duration {
+        if self.member.has_others() { WRITE_LIMIT } else { Duration::MAX }
     }
 
     /// The same for what looks first and then writes: one at a time in all processes, as on a file. For
@@ -230,7 +260,10 @@ impl Inner {
             for owed in [Owed::Release, Owed::Free, Owed::Delete] {
                 let of_kind = due.iter().filter(|(_, it)| *it == owed).map(|(effect, _)| *effect);
                 let effects: Vec<Effect> = of_kind.collect();
-                // What is paid is never paid again: it may have been claimed anew meanwhile.
+                if effects.is_empty() {
+                    continue;
+                }
+                let _nobody_claims = self.claiming.write().await;
                 while let Err(error) = self.pay(&effects, owed).await {
                     tracing::warn!(error = %chain(&error), "claimed work could not be given back yet");
                     tokio::time::sleep(OWED_AGAIN).await;
@@ -249,12 +282,23 @@ impl Inner {
         if effects.is_empty() {
             return Ok(());
         }
-        let txn = self.begin().await?;
-        claims::pay(&txn, self.member.id(), effects, owed).await?;
-        crash::point("claims.written");
-        txn.commit().await.map_err(Error::database("commit a transaction"))?;
+        within(self.write_limit(), async {
+            let txn = self.begin().await?;
+            claims::pay(&txn, self.member.id(), effects, owed).await?;
+            crash::point("claims.written");
+            txn.commit().await.map_err(Error::database("commit a transaction"))
+        })
+        .await?;
         crash::point("claims.done");
         self.queue.wake();
         Ok(())
     }
+}
+
+async fn begin_on(conn: &DatabaseConnection) -> Result<DatabaseTransaction, Error> {
+    let options = TransactionOptions {
+        sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
+        ..TransactionOptions::default()
+    };
+    conn.begin_with_options(options).await.map_err(Error::database("begin a change"))
 }

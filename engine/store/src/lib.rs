@@ -73,6 +73,7 @@ use tokio::sync::mpsc;
 use commit::Request;
 use inner::Inner;
 
+pub use connect::migrate;
 pub use error::{Error, SubmitError, chain};
 pub use told::describe_metrics;
 pub use types::{

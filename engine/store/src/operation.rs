@@ -1,7 +1,7 @@
 //! The use cases by name: labels of the metric `store_operation_seconds`.
 
 use std::future::Future;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use metrics::histogram;
 
@@ -68,13 +68,24 @@ operations! {
     MetricsSnapshot    => "metrics_snapshot"
 }
 
-/// Does `work` and records how long it took.
+/// How long a use case may take. A database whose machine is gone says nothing at all.
+const LIMIT: Duration = Duration::from_secs(15);
+
+/// Waits for the database no longer than this.
+pub(crate) async fn within<T>(
+    limit: Duration,
+    work: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
+    tokio::time::timeout(limit, work).await.unwrap_or(Err(Error::NoAnswer { limit }))
+}
+
+/// Does `work`, within [`LIMIT`], and records how long it took.
 pub(crate) async fn timed<T>(
     operation: Operation,
     work: impl Future<Output = Result<T, Error>>,
 ) -> Result<T, Error> {
     let start = Instant::now();
-    let result = work.await;
+    let result = within(LIMIT, work).await;
     histogram!("capstan_store_operation_seconds", "operation" => operation.word())
         .record(start.elapsed().as_secs_f64());
     result

@@ -8,16 +8,18 @@ use capstan_core::changes::{Changes, EffectChange};
 use capstan_core::effect::Effect;
 use capstan_core::{DeploymentId, Timestamp};
 use sea_orm::DatabaseTransaction;
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedRwLockReadGuard, OwnedSemaphorePermit};
 use tokio::task::JoinHandle;
 
 use crate::apply::{EffectKey, run};
 use crate::bulk::{Applied, Step};
 use crate::claims::{Owed, claim};
-use crate::commit::Committer;
+use crate::commit::{Committer, PAUSE};
 use crate::hand_out::{Taker, due_now, is_overdue, key};
 use crate::idempotency::note_made;
+use crate::operation::within;
 use crate::part::{Part, Parts};
+use crate::store::commit;
 use crate::work::{Claim, claim_of};
 use crate::{Error, Inner, NewAudit, RequestKey, audit, crash, processes};
 
@@ -29,7 +31,8 @@ pub(crate) struct Round {
     pub(crate) claimed: Vec<(Effect, Option<Claim>)>,
     /// A permit for each effect that is or may be claimed.
     pub(crate) slots: Option<OwnedSemaphorePermit>,
-    looks: bool,
+    /// Due effects are claimed from the table with it, and no debts are paid meanwhile.
+    looks: Option<OwnedRwLockReadGuard<()>>,
     steps: Result<Vec<Step>, Error>,
 }
 
@@ -56,11 +59,17 @@ impl Round {
         let slots = committer.taker.as_ref().filter(|_| may_act).and_then(Taker::free_slots);
         let capacity = slots.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
         // What is due already goes first: then all is claimed from the table, in its order.
-        let looks = capacity > 0 && committer.next_due.is_some_and(|due| due <= now);
+        let is_due = capacity > 0 && committer.next_due.is_some_and(|due| due <= now);
+        let claiming = || Arc::clone(&committer.inner.claiming).try_read_owned().ok();
+        let looks = is_due.then(claiming).flatten();
+        if is_due && looks.is_none() {
+            // Who pays wakes this one when it has ended.
+            committer.next_due = Some(now + PAUSE);
+        }
         let mut round =
             Self { now, parts, claimed: Vec::new(), slots, looks, steps: Ok(Vec::new()) };
-        round.steps = round.make(committer, if looks { 0 } else { capacity });
-        if !looks {
+        round.steps = round.make(committer, if is_due { 0 } else { capacity });
+        if !round.looks() {
             // The others are for the round that is decided while this one is written.
             round.slots = round.slots.and_then(|mut slots| slots.split(round.claimed.len()));
         }
@@ -92,7 +101,7 @@ impl Round {
 
     /// Whether due effects are claimed from the table with it.
     pub(crate) const fn looks(&self) -> bool {
-        self.looks
+        self.looks.is_some()
     }
 
     /// How many effects can be claimed.
@@ -106,7 +115,7 @@ impl Round {
         let made = self.parts.values().flat_map(Part::made);
         let made = made.map(|(request, id)| (request.clone(), id)).collect();
         let noted = Noted { made, audits: self.parts.values().flat_map(Part::audits).collect() };
-        let look = self.looks.then(|| (self.now, self.capacity()));
+        let look = self.looks().then(|| (self.now, self.capacity()));
         let claimed = self.claimed.iter().map(|(effect, _)| *effect).collect();
         let task = tokio::spawn(write(Arc::clone(inner), steps, noted, claimed, look));
         Writing { round: self, task }
@@ -181,24 +190,28 @@ async fn write_all(
     }
     crash::point("commit.begin");
     let started = Instant::now();
-    let txn = inner.begin().await?;
-    processes::assert_known(&txn, &inner.member).await?;
-    if run(&txn, steps).await? == Applied::Lost {
-        return Ok(Written::Lost);
-    }
     let is_audited = !noted.audits.is_empty();
-    noted.write(&txn, inner.now()).await?;
-    let found = match look {
-        Some((now, limit)) => claim(&txn, &inner.member, now, limit as u64).await?,
-        None => Vec::new(),
-    };
+    let written = within(inner.write_limit(), async {
+        let txn = inner.begin_round().await?;
+        processes::assert_known(&txn, &inner.member).await?;
+        if run(&txn, steps).await? == Applied::Lost {
+            return Ok(None);
+        }
+        noted.write(&txn, inner.now()).await?;
+        let found = match look {
+            Some((now, limit)) => claim(&txn, &inner.member, now, limit as u64).await?,
+            None => Vec::new(),
+        };
+        Ok(Some((txn, found)))
+    });
+    let Some((txn, found)) = written.await? else { return Ok(Written::Lost) };
     crash::point("commit.written");
-    if let Err(error) = txn.commit().await {
+    if let Err(error) = within(inner.write_limit(), commit(txn)).await {
         // It may have been done: then what it claimed is nobody's work, for it is not handed out.
         for effect in claimed.into_iter().chain(found.into_iter().map(|(effect, _)| effect)) {
             inner.owe(effect, Owed::Release);
         }
-        return Err(Error::database("commit a transaction")(error));
+        return Err(error);
     }
     crash::point("commit.done");
     if is_audited {

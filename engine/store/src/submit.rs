@@ -104,7 +104,7 @@ impl Store {
         // One that has ended, or was never started: read it for this answer and do not keep it.
         let mut state = state.clone();
         drop(copy);
-        let conn = self.inner.snapshot().await?;
+        let conn = self.inner.snapshot_to_show().await?;
         load::deployment(&conn, &mut state, id).await?;
         Ok(decide::view(&state, id))
     }

@@ -12,6 +12,7 @@ mod records;
 mod rounds;
 mod schema;
 mod sqlite;
+mod upgrade;
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};

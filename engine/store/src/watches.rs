@@ -15,6 +15,8 @@ use crate::{Error, Inner, chain};
 
 /// How often it is looked whether other processes have written what somebody here follows.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// How long the database may take to say what there is.
+const ANSWER: Duration = Duration::from_secs(5);
 
 /// Who follows the logs of deployments.
 #[derive(Debug)]
@@ -70,7 +72,8 @@ pub(crate) fn follow(inner: &Arc<Inner>) {
         let mut known = 0;
         loop {
             tokio::time::sleep(LOOK_EVERY).await;
-            match look(&weak, &mut known).await {
+            let looked = tokio::time::timeout(ANSWER, look(&weak, &mut known)).await;
+            match looked.unwrap_or(Some(Err(Error::NoAnswer { limit: ANSWER }))) {
                 None => return,
                 Some(Ok(())) => {}
                 Some(Err(error)) => {

@@ -7,14 +7,21 @@
 
 mod mariadb;
 mod postgres;
+mod proxy;
 mod service;
 
+use std::fs::File;
+use std::path::Path;
+use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use tempfile::TempDir;
 
+use service::run_with;
+
 pub use mariadb::MariaDb;
 pub use postgres::Postgres;
+pub use proxy::Proxy;
 
 /// The environment variable that says which database tests run on: `sqlite` (as when it is not set),
 /// `postgres` or `mariadb`.
@@ -48,6 +55,46 @@ impl Database {
             Ok("mariadb") => Self::new(),
             _ => Self { url: Postgres::shared().database(), _folder: None },
         }
+    }
+
+    /// A database of the kind that [`VARIABLE`] names, restored from a dump in `dumps`: `sqlite.sql`,
+    /// `postgres.sql` or `mariadb.sql`, as `sqlite3`, `pg_dump` and `mariadb-dump` write them.
+    ///
+    /// # Panics
+    /// If it cannot be restored.
+    pub fn restored(dumps: &Path) -> Self {
+        let database = Self::new();
+        let dump = |kind: &str| {
+            let path = dumps.join(format!("{kind}.sql"));
+            File::open(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+        };
+        match database.kind() {
+            "postgres" => postgres::restore(&database.url, dump("postgres")),
+            "mysql" => mariadb::restore(&database.url, dump("mariadb")),
+            _ => {
+                let path = Path::new(database.url.trim_start_matches("sqlite://"));
+                std::fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
+                run_with(Command::new("sqlite3").arg(path), dump("sqlite"));
+            }
+        }
+        database
+    }
+
+    /// `sqlite`, `postgres` or `mysql`, as in its URL.
+    pub fn kind(&self) -> &str {
+        self.url.split("://").next().unwrap_or_default()
+    }
+
+    /// A line to its server, to be disturbed, and this database's URL through it.
+    ///
+    /// # Panics
+    /// If it is a file.
+    pub fn behind_a_line(&self) -> (Proxy, String) {
+        let port = self.url.rsplit_once(':').and_then(|(_, rest)| rest.split('/').next());
+        let port = port.and_then(|port| port.parse().ok()).expect("a server's port");
+        let line = Proxy::to(port);
+        let url = line.url(&self.url);
+        (line, url)
     }
 
     /// A SQLite file that is not there yet, in a folder of its own.

@@ -1,11 +1,12 @@
 //! MariaDB.
 
+use std::fs::File;
 use std::path::Path;
 use std::process::Command;
 use std::sync::LazyLock;
 
 use crate::fresh_name;
-use crate::service::{Service, as_user, ends_well, free_port, run};
+use crate::service::{Service, as_user, ends_well, free_port, run, run_with};
 
 /// A MariaDB server.
 #[derive(Debug)]
@@ -54,9 +55,21 @@ impl MariaDb {
     }
 }
 
+/// Runs a dump.
+pub(crate) fn restore(url: &str, dump: File) {
+    let (_, place) = url.rsplit_once(':').expect("a URL with a port");
+    let (port, name) = place.split_once('/').expect("a URL with a database");
+    run_with(program(port).arg(name), dump);
+}
+
 fn client(port: u16, statement: &str) -> Command {
-    let mut client = Command::new("mariadb");
-    client.args(["--no-defaults", "-h", "127.0.0.1", "-u", "root", "-P", &port.to_string()]);
+    let mut client = program(&port.to_string());
     client.args(["-e", statement]);
+    client
+}
+
+fn program(port: &str) -> Command {
+    let mut client = Command::new("mariadb");
+    client.args(["--no-defaults", "-h", "127.0.0.1", "-u", "root", "-P", port]);
     client
 }

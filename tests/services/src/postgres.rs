@@ -1,11 +1,12 @@
 //! PostgreSQL.
 
+use std::fs::File;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::LazyLock;
 
 use crate::fresh_name;
-use crate::service::{Service, as_user, ends_well, free_port, run};
+use crate::service::{Service, as_user, ends_well, free_port, run, run_with};
 
 /// A PostgreSQL server.
 #[derive(Debug)]
@@ -42,6 +43,12 @@ impl Postgres {
         run(&mut client(port, &format!("CREATE DATABASE {name}")));
         format!("postgres://postgres@127.0.0.1:{port}/{name}")
     }
+}
+
+/// Runs a dump.
+pub(crate) fn restore(url: &str, dump: File) {
+    let mut client = Command::new(program("psql"));
+    run_with(client.args(["-q", "-v", "ON_ERROR_STOP=1", "-d", url]), dump);
 }
 
 fn client(port: u16, statement: &str) -> Command {

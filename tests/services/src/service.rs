@@ -98,7 +98,12 @@ pub(crate) fn as_user(user: &str, program: &Path) -> Command {
 
 /// Runs a program to its end, which must be a good one.
 pub(crate) fn run(command: &mut Command) {
-    let output = command.stdin(Stdio::null()).output();
+    run_with(command, Stdio::null());
+}
+
+/// The same with an input.
+pub(crate) fn run_with(command: &mut Command, input: impl Into<Stdio>) {
+    let output = command.stdin(input).output();
     let output = output.unwrap_or_else(|error| panic!("{command:?} does not start: {error}"));
     assert!(
         output.status.success(),

@@ -3,6 +3,7 @@
 mod server;
 mod sqlite;
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::time::Duration;
 
@@ -21,6 +22,10 @@ pub(crate) struct Opened {
     pub(crate) writer: DatabaseConnection,
     /// Connections that only read. They see the last commit.
     pub(crate) reader: DatabaseConnection,
+    /// Connections for what is decided: requests that wait for one must not keep a release waiting.
+    pub(crate) decider: DatabaseConnection,
+    /// The migrations that were done, by name.
+    pub(crate) migrated: Vec<String>,
     /// The connection on which this process tells others that it lives; none: there can be no others.
     pub(crate) beats: Option<DatabaseConnection>,
     /// What keeps other processes from a file, held as long as the process lives.
@@ -38,11 +43,37 @@ pub(crate) async fn open(url: &str) -> Result<Opened, Error> {
     }
 }
 
-/// Brings the schema up to date. `database` names it in an error.
-async fn migrate(writer: &DatabaseConnection, database: &str) -> Result<(), Error> {
-    Migrator::up(writer, None)
-        .await
-        .map_err(|source| Error::Migrate { database: database.to_owned(), source })
+/// Brings the schema of a database up to date and does nothing else. Gives the migrations that were done,
+/// by name.
+///
+/// # Errors
+/// When it cannot be opened or brought up to date; [`Error::Newer`]; [`Error::InUse`] for a file.
+pub async fn migrate(url: &str) -> Result<Vec<String>, Error> {
+    open(url).await.map(|opened| opened.migrated)
+}
+
+/// Brings the schema up to date, unless it is ahead. `database` names it in an error. Gives the migrations
+/// that were done.
+async fn bring_up_to_date(
+    writer: &DatabaseConnection,
+    database: &str,
+) -> Result<Vec<String>, Error> {
+    let failed = |source| Error::Migrate { database: database.to_owned(), source };
+    Migrator::install(writer).await.map_err(failed)?;
+    let known: BTreeSet<String> =
+        Migrator::migrations().iter().map(|migration| migration.name().to_owned()).collect();
+    let done = Migrator::get_migration_models(writer).await.map_err(failed)?;
+    let done: BTreeSet<String> = done.into_iter().map(|row| row.version).collect();
+    let ahead: Vec<&str> = done.difference(&known).map(String::as_str).collect();
+    if !ahead.is_empty() {
+        let migrations = ahead.join(", ");
+        return Err(Error::Newer { database: database.to_owned(), migrations });
+    }
+    let missing: Vec<String> = known.difference(&done).cloned().collect();
+    if !missing.is_empty() {
+        Migrator::up(writer, None).await.map_err(failed)?;
+    }
+    Ok(missing)
 }
 
 #[cfg(test)]

@@ -10,17 +10,23 @@
 use std::str::FromStr;
 use std::time::Duration;
 
-use sea_orm::sqlx::Executor;
 use sea_orm::sqlx::mysql::MySqlConnectOptions;
 use sea_orm::sqlx::postgres::PgConnectOptions;
+use sea_orm::sqlx::{self, Connection, Executor};
 use sea_orm::{ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DbBackend};
 
-use super::{ACQUIRE_TIMEOUT, Opened, migrate};
+use super::{ACQUIRE_TIMEOUT, Opened, bring_up_to_date};
 use crate::Error;
 use crate::bulk::sql;
 
-/// Connections of one process. The committer needs one; the others are for requests.
+/// Connections of one process for requests.
 const CONNECTIONS: u32 = 8;
+/// Those for what is decided: a round is written while the next one reads.
+const DECIDING: u32 = 3;
+/// Those on which it tells that it lives. One that hangs is given up, and another takes its place.
+const BEATING: u32 = 4;
+/// How long a connection that is given back may take to answer; one whose server is gone never does.
+const ANSWER: Duration = Duration::from_secs(2);
 /// An idle connection is asked whether it still lives before it is used again after so long.
 const IDLE: Duration = Duration::from_secs(5);
 /// How long a server may take to let a connection in.
@@ -51,6 +57,9 @@ pub(super) async fn open_postgres(url: &str) -> Result<Opened, Error> {
             .statement_cache_capacity(STATEMENTS)
             .options(POSTGRES_BOUNDS)
     });
+    options.map_sqlx_postgres_pool_opts(|options| {
+        options.after_release(|connection, _| Box::pin(answers(connection)))
+    });
     opened(options, database).await
 }
 
@@ -63,6 +72,7 @@ pub(super) async fn open_mysql(url: &str) -> Result<Opened, Error> {
     options
         .map_sqlx_mysql_opts(|options| options.statement_cache_capacity(STATEMENTS))
         .map_sqlx_mysql_pool_opts(|options| {
+            let options = options.after_release(|connection, _| Box::pin(answers(connection)));
             options.after_connect(|connection, _| {
                 Box::pin(async move {
                     let level = "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED";
@@ -97,19 +107,28 @@ fn options(url: &str) -> ConnectOptions {
 }
 
 async fn opened(options: ConnectOptions, database: String) -> Result<Opened, Error> {
-    let failed = |source| Error::Connect { database: database.clone(), source };
-    // One that hangs is given up, and another takes its place.
-    let mut few = options.clone();
-    few.max_connections(4);
-    let mut single = options.clone();
-    single.max_connections(1);
-    let writer = Database::connect(options).await.map_err(failed)?;
-    let beats = Database::connect(few).await.map_err(failed)?;
-    let turn = Database::connect(single).await.map_err(failed)?;
+    let connect = async |connections: u32| {
+        let mut options = options.clone();
+        options.max_connections(connections);
+        let failed = |source| Error::Connect { database: database.clone(), source };
+        Database::connect(options).await.map_err(failed)
+    };
+    let writer = connect(CONNECTIONS).await?;
+    let decider = connect(DECIDING).await?;
+    let beats = connect(BEATING).await?;
+    let turn = connect(1).await?;
     wait_for_turn(&turn).await?;
-    migrate(&writer, &database).await?;
+    let migrated = bring_up_to_date(&writer, &database).await?;
     turn.close().await.map_err(Error::database("say that the schema is up to date"))?;
-    Ok(Opened { reader: writer.clone(), writer, beats: Some(beats), lock: None })
+    let reader = writer.clone();
+    Ok(Opened { writer, reader, decider, migrated, beats: Some(beats), lock: None })
+}
+
+/// Whether a connection that is given back may be used again. The pool asks as well, and would wait for the
+/// answer as long as the network lets it.
+async fn answers<C: Connection>(connection: &mut C) -> Result<bool, sqlx::Error> {
+    let answer = tokio::time::timeout(ANSWER, connection.ping()).await;
+    answer.unwrap_or_else(|_| Err(sqlx::Error::PoolTimedOut)).map(|()| true)
 }
 
 /// Processes that start at the same time bring the schema up to date one after the other. The turn belongs to

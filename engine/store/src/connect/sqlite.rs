@@ -10,7 +10,7 @@ use sea_orm::sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynch
 use sea_orm::sqlx::{self, Connection, SqliteConnection};
 use sea_orm::{ConnectOptions, Database};
 
-use super::{ACQUIRE_TIMEOUT, Opened, migrate};
+use super::{ACQUIRE_TIMEOUT, Opened, bring_up_to_date};
 use crate::Error;
 
 /// How long a statement waits for another process that writes to the same file.
@@ -34,9 +34,10 @@ pub(super) async fn open(url: &str) -> Result<Opened, Error> {
     let lock = lock(&path)?;
     let failed = |source| Error::Open { path: path.clone(), source };
     let writer = Database::connect(options(&path, 1, false)).await.map_err(failed)?;
-    migrate(&writer, &path.display().to_string()).await?;
+    let migrated = bring_up_to_date(&writer, &path.display().to_string()).await?;
     let reader = Database::connect(options(&path, READERS, true)).await.map_err(failed)?;
-    Ok(Opened { writer, reader, beats: None, lock: Some(lock) })
+    let decider = writer.clone();
+    Ok(Opened { writer, reader, decider, migrated, beats: None, lock: Some(lock) })
 }
 
 /// One process per file: a claim lasts as long as its process, so a second process would take over
