@@ -17,12 +17,13 @@ pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(50);
 const RESUME_WITHIN: Duration = Duration::from_secs(5);
 
 /// Creates a rollout and drives it to SUCCESS, however often the process dies. Gives its id.
-async fn drive(demo: &mut Demo, version: &str) -> String {
+pub(crate) async fn drive(demo: &mut Demo, version: &str) -> String {
     let deadline = Instant::now() + PATIENCE;
     loop {
         if Instant::now() > deadline {
             let newest = demo.newest().await.id.to_string();
-            demo.wait_for(&newest, "SUCCESS").await;
+            let view = demo.wait_for(&newest, "SUCCESS").await;
+            panic!("{version} was never created; the newest is {}", view.package.version);
         }
         if !demo.is_alive() {
             demo.run(&[]).await;
@@ -70,7 +71,7 @@ async fn click_if_allowed(demo: &Demo, view: &DeploymentView, action: &str) {
 }
 
 /// Every instance runs the version, the log keeps every rule, and no key ran twice on a host.
-async fn assert_right(demo: &Demo, deployment: &str, version: &str, what: &str) {
+pub(crate) async fn assert_right(demo: &Demo, deployment: &str, version: &str, what: &str) {
     demo.assert_all_run(version).await;
     let events = demo.events(deployment).await;
     if let Err(violations) = capstan_core::checker::check(&events) {

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, LazyLock, mpsc};
 use std::time::{Duration, Instant};
 
-use capstan_services::Database;
+use capstan_services::{Database, Proxy};
 use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 
 /// How long anything may take before a test fails.
@@ -69,6 +69,16 @@ impl Demo {
         demo.beside = Some(Arc::clone(&DEMOS).read_owned().await);
         demo.run(&[]).await;
         demo
+    }
+
+    /// A demo over a database server, and the line between them, to be disturbed.
+    pub(crate) async fn start_behind_a_line(hosts: u16) -> (Self, Proxy) {
+        let mut demo = Self::prepare(hosts);
+        let (database, line) = Database::shared().behind_a_line();
+        demo.database = Some(database);
+        demo.beside = Some(Arc::clone(&DEMOS).read_owned().await);
+        demo.run(&[]).await;
+        (demo, line)
     }
 
     /// A folder, and no process yet. The database is one of the kind that the tests are run on.

@@ -76,6 +76,8 @@ pub(crate) async fn within<T>(
     limit: Duration,
     work: impl Future<Output = Result<T, Error>>,
 ) -> Result<T, Error> {
+    // What waits for a database may be large, and is part of all who wait for it.
+    let work = Box::pin(work);
     tokio::time::timeout(limit, work).await.unwrap_or(Err(Error::NoAnswer { limit }))
 }
 

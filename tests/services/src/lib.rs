@@ -85,16 +85,15 @@ impl Database {
         self.url.split("://").next().unwrap_or_default()
     }
 
-    /// A line to its server, to be disturbed, and this database's URL through it.
+    /// The same database behind a line to its server, to be disturbed.
     ///
     /// # Panics
     /// If it is a file.
-    pub fn behind_a_line(&self) -> (Proxy, String) {
+    pub fn behind_a_line(self) -> (Self, Proxy) {
         let port = self.url.rsplit_once(':').and_then(|(_, rest)| rest.split('/').next());
         let port = port.and_then(|port| port.parse().ok()).expect("a server's port");
         let line = Proxy::to(port);
-        let url = line.url(&self.url);
-        (line, url)
+        (Self { url: line.url(&self.url), ..self }, line)
     }
 
     /// A SQLite file that is not there yet, in a folder of its own.

@@ -113,7 +113,9 @@ async fn schema(store: &Store) -> BTreeSet<String> {
              UNION SELECT CONCAT_WS(' ', table_name, check_clause) FROM information_schema.check_constraints \
              WHERE constraint_schema = DATABASE()"
         }
-        _ => "SELECT type || ' ' || name || ' ' || COALESCE(sql, '') AS line FROM sqlite_schema",
+        DbBackend::Sqlite | _ => {
+            "SELECT type || ' ' || name || ' ' || COALESCE(sql, '') AS line FROM sqlite_schema"
+        }
     };
     let rows = store.reader().query_all_raw(sql(store.reader(), text, [])).await;
     let rows = rows.expect("the schema is read");
