@@ -31,6 +31,11 @@ impl Deed<'_> {
         Asked { request: caller.request.clone(), audit }
     }
 
+    /// The same for what Capstan does by itself.
+    pub(crate) fn asked_by_nobody(&self) -> Asked {
+        Asked { request: None, audit: Some(self.clone().entry("accepted")) }
+    }
+
     fn entry(self, answer: &str) -> NewAudit {
         NewAudit {
             actor: self.actor.to_owned(),

@@ -38,6 +38,7 @@ mod look;
 mod measure;
 mod portal;
 mod problem;
+mod scale_out;
 mod settings;
 mod sync;
 

@@ -9,6 +9,7 @@ use capstan_core::GroupId;
 use capstan_core::dependency::{CMDB, Without};
 use capstan_core::input::Answer;
 use capstan_core::ports::CmdbGroup;
+use capstan_core::record::ScaleOut;
 use capstan_core::view::GroupView;
 use futures::{StreamExt, stream};
 use tokio_util::sync::CancellationToken;
@@ -117,9 +118,13 @@ impl App {
 
     async fn sync_one(self: &Arc<Self>, record: CmdbGroup) -> Result<(), String> {
         let external_id = record.id.clone();
+        let is_automatic = record.scale_out == ScaleOut::Automatic;
         match self.take(record, false).await {
             Ok((group, _)) => {
                 self.adopt_later(group);
+                if is_automatic {
+                    self.scale_out_later(group);
+                }
                 Ok(())
             }
             Err(problem) => Err(format!("group {external_id}: {}", problem.detail)),

@@ -3,7 +3,7 @@
 mod history;
 mod servers;
 
-use capstan_core::record::BastionRule;
+use capstan_core::record::{BastionRule, ScaleOut};
 use capstan_core::view::{DeploymentBrief, GroupView, PackageView, Page, ServerView, VersionView};
 use maud::{Markup, html};
 
@@ -140,6 +140,9 @@ fn facts(view: &GroupView) -> Markup {
                 }
             }
             div { dt { "Settle time" } dd { (view.settle_seconds) " s" } }
+            @if view.scale_out == ScaleOut::Automatic {
+                div { dt { "New servers" } dd { "get the group's version by themselves" } }
+            }
             @if view.may_go_dark {
                 div { dt { "May go dark" } dd { "yes: 100 % and the last server may be taken" } }
             }

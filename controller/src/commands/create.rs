@@ -10,6 +10,7 @@ use capstan_core::plan::Plan;
 use capstan_core::record::Flavor;
 use capstan_core::view::{DeploymentView, GroupView, PackageView};
 use capstan_core::{DeploymentId, GroupId};
+use capstan_store::Asked;
 use serde::Deserialize;
 use utoipa::ToSchema;
 
@@ -99,14 +100,15 @@ impl App {
             deployment: None,
             detail: format!("package {}, start {}", request.package, request.start),
         };
-        let result = self.create_now(&deed, caller, request).await;
+        let result = self.create_now(deed.asked(caller), &caller.name, request).await;
         self.audited_unless_accepted(deed, result).await
     }
 
-    async fn create_now(
+    /// The same, written down as `asked` says.
+    pub(crate) async fn create_now(
         self: &Arc<Self>,
-        deed: &Deed<'_>,
-        caller: &Caller,
+        asked: Asked,
+        actor: &str,
         request: CreateRequest,
     ) -> Result<DeploymentView, Problem> {
         if request.queue {
@@ -135,13 +137,13 @@ impl App {
             ignore_verify_reason,
             plan_hash: request.plan_hash,
             start: request.start,
-            actor: caller.name.clone(),
+            actor: actor.to_owned(),
             scripts,
             stale_after: self.settings.stale_after,
             without,
             history: self.store.history(group.id).await?,
         }));
-        let answer = self.submit_for(deed.asked(caller), group.id, input).await?;
+        let answer = self.submit_for(asked, group.id, input).await?;
         self.created(group.id, &answer).await
     }
 

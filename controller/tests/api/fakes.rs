@@ -10,7 +10,7 @@ use capstan_core::ports::{
     Call, Cmdb, CmdbApplication, CmdbGroup, CmdbServer, DriverError, Endpoint, Executor,
     LoadBalancer, Look, Order, OrderState, Report, Script, ScriptSource, Seen, Sight,
 };
-use capstan_core::record::{BastionRule, OnLbFailure};
+use capstan_core::record::{BastionRule, OnLbFailure, ScaleOut};
 use sha2::{Digest, Sha256};
 use tokio::sync::Notify;
 
@@ -58,6 +58,7 @@ pub(crate) fn record(name: &str, application: &str, count: usize) -> CmdbGroup {
         executor: "local".into(),
         may_go_dark: false,
         on_lb_failure: OnLbFailure::Brake,
+        scale_out: ScaleOut::default(),
         settle_seconds: 5,
         keep_releases: 5,
         servers: (1..=count).map(server).collect(),

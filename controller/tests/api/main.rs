@@ -17,5 +17,6 @@ mod packages;
 mod portal;
 mod reads;
 mod releases;
+mod scale_out;
 mod sync;
 mod world;

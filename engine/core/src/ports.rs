@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::record::{BastionRule, OnLbFailure};
+use crate::record::{BastionRule, OnLbFailure, ScaleOut};
 use crate::{OrderKey, ServerId, Timestamp};
 
 /// A call under way.
@@ -275,6 +275,9 @@ pub struct CmdbGroup {
     /// What happens when the load balancer does not answer.
     #[serde(default)]
     pub on_lb_failure: OnLbFailure,
+    /// Whether new servers get the group's version by themselves.
+    #[serde(default)]
+    pub scale_out: ScaleOut,
     /// How long a server must stay healthy, in seconds.
     #[serde(default = "five")]
     pub settle_seconds: u32,

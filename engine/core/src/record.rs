@@ -51,6 +51,17 @@ pub enum OnLbFailure {
     Bypass,
 }
 
+/// Whether new servers of a group get its version without a person's click.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ScaleOut {
+    /// A person starts a scaleout.
+    #[default]
+    Manual,
+    /// Capstan starts one when servers have appeared and nothing runs.
+    Automatic,
+}
+
 /// What a deployment copies of its group when it is created, so that a later change to the group
 /// counts from the next deployment on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,6 +88,9 @@ pub struct Binding {
     pub may_go_dark: bool,
     /// What happens when the load balancer does not answer.
     pub on_lb_failure: OnLbFailure,
+    /// Whether new servers get the group's version by themselves.
+    #[serde(default)]
+    pub scale_out: ScaleOut,
     /// How long a server must stay healthy, in seconds.
     pub settle_seconds: u32,
     /// How many releases a host keeps.

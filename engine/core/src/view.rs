@@ -7,7 +7,9 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::dependency::{BreakerState, DependencyKind};
-use crate::record::{Bad, BastionRule, Location, OnLbFailure, OutBecause, PulledOut, Service};
+use crate::record::{
+    Bad, BastionRule, Location, OnLbFailure, OutBecause, PulledOut, ScaleOut, Service,
+};
 use crate::{ApplicationId, DeploymentId, GroupId, PackageId, ServerId, Timestamp};
 
 pub(crate) use deployment::HOLD;
@@ -94,6 +96,9 @@ pub struct GroupView {
     pub may_go_dark: bool,
     /// What happens when the load balancer does not answer.
     pub on_lb_failure: OnLbFailure,
+    /// Whether new servers get the group's version by themselves.
+    #[serde(default)]
+    pub scale_out: ScaleOut,
     /// How long a server must stay healthy, in seconds.
     pub settle_seconds: u32,
     /// Members, retired servers left out.

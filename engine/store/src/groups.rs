@@ -184,6 +184,7 @@ fn view(group: Group, fresh: Option<Freshness>) -> GroupView {
         executor: binding.executor,
         may_go_dark: binding.may_go_dark,
         on_lb_failure: binding.on_lb_failure,
+        scale_out: binding.scale_out,
         settle_seconds: binding.settle_seconds,
         total: 0,
         out: 0,

@@ -1,7 +1,9 @@
 //! Groups, servers, packages.
 
 use capstan_core::deployment_status::DeploymentStatus;
-use capstan_core::record::{Bad, BastionRule, Flavor, OnLbFailure, OutBecause, PulledOut, Service};
+use capstan_core::record::{
+    Bad, BastionRule, Flavor, OnLbFailure, OutBecause, PulledOut, ScaleOut, Service,
+};
 use capstan_core::view::{
     ApplicationView, DeploymentBrief, GroupView, LogPart, PackageBrief, PackageView, Page,
     ServerView, VersionView,
@@ -64,6 +66,7 @@ pub(crate) fn group(name: &str, application: &str, total: u32, out: u32) -> Grou
         executor: "salt".to_owned(),
         may_go_dark: false,
         on_lb_failure: OnLbFailure::Brake,
+        scale_out: ScaleOut::default(),
         settle_seconds: 5,
         total,
         out,

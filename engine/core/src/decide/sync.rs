@@ -179,6 +179,7 @@ impl Binding {
             executor: record.executor.clone(),
             may_go_dark: record.may_go_dark,
             on_lb_failure: record.on_lb_failure,
+            scale_out: record.scale_out,
             settle_seconds: record.settle_seconds,
             keep_releases: record.keep_releases,
             stale_after_seconds: 0,

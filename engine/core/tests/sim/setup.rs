@@ -3,7 +3,7 @@
 use capstan_core::config::{ConfigRequest, Mode};
 use capstan_core::order::ScriptSet;
 use capstan_core::ports::{CmdbApplication, CmdbGroup, CmdbServer};
-use capstan_core::record::{Application, BastionRule, Group, OnLbFailure, PackageRef};
+use capstan_core::record::{Application, BastionRule, Group, OnLbFailure, PackageRef, ScaleOut};
 use capstan_core::{ApplicationId, GroupId, PackageId, Timestamp};
 
 /// How a group begins.
@@ -107,6 +107,7 @@ pub fn cmdb_group(setup: &Setup) -> CmdbGroup {
         executor: "local".into(),
         may_go_dark: setup.dark,
         on_lb_failure: if setup.bypass { OnLbFailure::Bypass } else { OnLbFailure::Brake },
+        scale_out: ScaleOut::default(),
         settle_seconds: 5,
         keep_releases: 5,
         servers: (0..setup.servers).map(|number| cmdb_server(number, setup)).collect(),

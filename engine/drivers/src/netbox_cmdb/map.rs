@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use capstan_core::ports::{CmdbApplication, CmdbGroup, CmdbServer};
-use capstan_core::record::{BastionRule, OnLbFailure};
+use capstan_core::record::{BastionRule, OnLbFailure, ScaleOut};
 use serde_json::Value;
 
 use super::read::{Fields, Object};
@@ -132,6 +132,7 @@ impl Mapping {
             executor: self.executor.clone(),
             may_go_dark: false,
             on_lb_failure: OnLbFailure::default(),
+            scale_out: ScaleOut::default(),
             settle_seconds: 5,
             keep_releases: 5,
             servers,

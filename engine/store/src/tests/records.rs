@@ -12,7 +12,8 @@ use capstan_core::event::{Event, EventData, EventType};
 use capstan_core::order::ScriptSet;
 use capstan_core::record::{
     Application, BastionRule, Batch, Binding, Cause, Deployment, Flavor, Group, Hold, HoldReason,
-    Location, OnLbFailure, OutBecause, PackageRef, PulledOut, Running, Server, Service, Target,
+    Location, OnLbFailure, OutBecause, PackageRef, PulledOut, Running, ScaleOut, Server, Service,
+    Target,
 };
 use capstan_core::state::GroupState;
 use capstan_core::target_status::TargetStatus;
@@ -87,6 +88,7 @@ pub(super) fn binding(name: &str) -> Binding {
         executor: "local".to_owned(),
         may_go_dark: true,
         on_lb_failure: OnLbFailure::Bypass,
+        scale_out: ScaleOut::Automatic,
         settle_seconds: 5,
         keep_releases: 3,
         stale_after_seconds: 3600,
