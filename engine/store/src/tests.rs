@@ -5,6 +5,7 @@ mod applying;
 mod claiming;
 mod dependencies;
 mod listing;
+mod messages;
 mod output;
 mod packages;
 mod processes;
@@ -12,6 +13,7 @@ mod records;
 mod rounds;
 mod schema;
 mod sqlite;
+mod upgrade;
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
