@@ -12,10 +12,13 @@
 //! | CMDB | [`file_cmdb`], [`http_cmdb`], [`netbox_cmdb`] |
 //! | package store | [`packages`] |
 //! | scripts | [`scripts`] |
+//! | message broker | [`amqp`] |
+//! | webhooks | [`webhooks`] |
 //!
 //! [`guard`] puts a [`breaker`], a time limit, metrics and tracing around any of them; [`registry`] finds them by
 //! the names that groups use; [`cmdb_records`] says which records of a CMDB count.
 
+pub mod amqp;
 pub mod breaker;
 pub mod cmdb_records;
 pub mod fake;
@@ -30,3 +33,4 @@ pub mod packages;
 pub mod registry;
 pub mod scripts;
 mod switchboard;
+pub mod webhooks;

@@ -7,6 +7,7 @@
 
 mod mariadb;
 mod postgres;
+mod rabbitmq;
 mod service;
 
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -15,6 +16,7 @@ use tempfile::TempDir;
 
 pub use mariadb::MariaDb;
 pub use postgres::Postgres;
+pub use rabbitmq::RabbitMq;
 
 /// The environment variable that says which database tests run on: `sqlite` (as when it is not set),
 /// `postgres` or `mariadb`.
