@@ -10,8 +10,12 @@ use std::time::Duration;
 
 use anyhow::Context;
 use capstan_controller::Controller;
-use capstan_core::dependency::{CMDB, DependencyKind, PACKAGES, executor, load_balancer};
+use capstan_core::dependency::{
+    BROKER, Breakers, CMDB, DependencyKind, PACKAGES, executor, load_balancer,
+};
+use capstan_core::message::{Broker, Inbox};
 use capstan_core::ports::{Cmdb, Executor, LoadBalancer, ScriptSource};
+use capstan_drivers::amqp::{self, AmqpBroker, AmqpInbox};
 use capstan_drivers::breaker::{self, Switchboard};
 use capstan_drivers::cmdb_records::Names;
 use capstan_drivers::file_cmdb::FileCmdb;
@@ -22,8 +26,9 @@ use capstan_drivers::netbox_cmdb::{self, NetboxCmdb};
 use capstan_drivers::none::NoLoadBalancer;
 use capstan_drivers::packages::FilePackageStore;
 use capstan_drivers::scripts::Scripts;
+use capstan_drivers::webhooks::{Allowed, HttpWebhooks, Network};
 use capstan_runner::Engine;
-use capstan_store::Store;
+use capstan_store::{Begin, Store};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -62,6 +67,16 @@ pub(crate) struct Settings {
     pub(crate) waits_for_person: Duration,
     /// How long a browser stays signed in.
     pub(crate) session: Duration,
+    /// The message broker; none: there is none.
+    pub(crate) broker: Option<amqp::Settings>,
+    /// With which events it begins if it is new.
+    pub(crate) broker_begins: Begin,
+    /// What webhooks may be called besides public addresses.
+    pub(crate) webhooks_allow: Vec<Network>,
+    /// How long one may take to answer.
+    pub(crate) webhook_timeout: Duration,
+    /// How long one may fail before it is switched off.
+    pub(crate) webhook_patience: Duration,
 }
 
 /// Where applications, groups and servers come from.
@@ -86,6 +101,7 @@ pub(crate) struct Node {
     stop: CancellationToken,
     server: JoinHandle<std::io::Result<()>>,
     sync: Option<JoinHandle<()>>,
+    messages: Option<JoinHandle<()>>,
 }
 
 impl Node {
@@ -132,6 +148,10 @@ impl Node {
             let sync = Arc::new(controller.clone()).run_sync(stop.clone());
             tokio::spawn(sync)
         });
+        let messages = roles.controller.then(|| {
+            let messages = Arc::new(controller.clone()).run_messages(stop.clone());
+            tokio::spawn(messages)
+        });
         Ok(Self {
             address,
             controller,
@@ -141,6 +161,7 @@ impl Node {
             stop,
             server: tokio::spawn(server),
             sync,
+            messages,
         })
     }
 
@@ -152,11 +173,10 @@ impl Node {
         }
         self.stop.cancel();
         self.controller.close_streams();
-        let sync = match self.sync {
-            Some(sync) => sync.await.map(Ok),
-            None => Ok(Ok(())),
-        };
-        for (part, ended) in [("sync", sync), ("server", self.server.await)] {
+        let sync = ended(self.sync).await;
+        let messages = ended(self.messages).await;
+        let parts = [("sync", sync), ("messages", messages), ("server", self.server.await)];
+        for (part, ended) in parts {
             match ended {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => tracing::error!(part, %error, "ended badly"),
@@ -167,6 +187,15 @@ impl Node {
             let error = capstan_store::chain(&error);
             tracing::warn!(%error, "other processes will notice only after the lease");
         }
+    }
+}
+
+type Ended = Result<std::io::Result<()>, tokio::task::JoinError>;
+
+async fn ended(task: Option<JoinHandle<()>>) -> Ended {
+    match task {
+        Some(task) => task.await.map(Ok),
+        None => Ok(Ok(())),
     }
 }
 
@@ -222,7 +251,15 @@ fn controller(
     let packages = FilePackageStore::open(&settings.packages_dir, settings.max_package_bytes)?;
     let metrics = recorder()?;
     let breaker = drivers.switches.breaker(PACKAGES, DependencyKind::PackageStore);
+    let (broker, inbox) = broker(settings, drivers);
+    let allowed = Allowed::new(settings.webhooks_allow.clone());
+    let webhooks = HttpWebhooks::new(settings.webhook_timeout, allowed)?;
+    let breakers: Arc<dyn Breakers> = drivers.switches.clone();
     let ports = capstan_controller::Ports {
+        broker,
+        inbox,
+        webhooks: Arc::new(webhooks),
+        breakers: Some(breakers).filter(|_| !settings.roles.engine),
         cmdb,
         packages: Arc::new(Guard::packages("file", Arc::new(packages)).with_breaker(breaker)),
         load_balancers: drivers.load_balancers.clone(),
@@ -234,6 +271,8 @@ fn controller(
         secure_cookies: settings.secure_cookies,
         session: settings.session,
         stale_after: settings.waits_for_person,
+        broker_begins: settings.broker_begins,
+        webhook_patience: settings.webhook_patience,
         allowed_hosts: settings.allowed_hosts.clone(),
         metrics: Some(metrics),
         serves_api: settings.roles.controller || settings.roles.portal,
@@ -241,6 +280,19 @@ fn controller(
         ..capstan_controller::Settings::default()
     };
     Ok(Controller::new(store, ports, settings))
+}
+
+type OutAndIn = (Option<Arc<dyn Broker>>, Option<Arc<dyn Inbox>>);
+
+/// The message broker on its way out and in, behind one breaker.
+fn broker(settings: &Settings, drivers: &Drivers) -> OutAndIn {
+    let Some(broker) = &settings.broker else { return (None, None) };
+    let breaker = drivers.switches.breaker(BROKER, DependencyKind::Broker);
+    let out: Arc<dyn Broker> = Arc::new(AmqpBroker::new(broker.clone()));
+    let out = Guard::broker("amqp", out).with_breaker(Arc::clone(&breaker));
+    let inbox: Arc<dyn Inbox> = Arc::new(AmqpInbox::new(broker.clone()));
+    let inbox = Guard::inbox("amqp", inbox).with_breaker(breaker);
+    (Some(Arc::new(out)), Some(Arc::new(inbox)))
 }
 
 /// Upper bounds of the histograms, in seconds: from a commit to a stage that takes its full limit.

@@ -3,11 +3,13 @@
 use std::io::IsTerminal;
 
 use anyhow::Context;
+use capstan_drivers::amqp::{self, Topology};
 use capstan_drivers::http_cmdb::{self, Asking};
 use capstan_drivers::netbox_cmdb;
+use capstan_store::Begin;
 use clap::Args;
 
-use crate::config::{Cmdb, CmdbDriver, Config, ConfigArgs, LogFormat, Role, load};
+use crate::config::{BrokerBegin, Cmdb, CmdbDriver, Config, ConfigArgs, LogFormat, Role, load};
 use crate::node::{CmdbSource, Node, Settings, local_url, wait_for_the_end};
 
 /// Runs Capstan: the API, the pages and the engine, over one database.
@@ -90,6 +92,17 @@ fn settings(config: &Config) -> anyhow::Result<Settings> {
         token_file: config.auth.admin_token_file.clone(),
         waits_for_person: config.engine.stale_after,
         session: config.auth.session,
+        broker: config.broker.url.as_ref().map(|url| amqp::Settings {
+            url: url.expose().to_owned(),
+            topology: if config.broker.declare { Topology::Declared } else { Topology::Checked },
+        }),
+        broker_begins: match config.broker.begin {
+            BrokerBegin::Now => Begin::Now,
+            BrokerBegin::First => Begin::First,
+        },
+        webhooks_allow: config.webhooks.allow.clone(),
+        webhook_timeout: config.webhooks.timeout,
+        webhook_patience: config.webhooks.disable_after,
     })
 }
 

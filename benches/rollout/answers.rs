@@ -11,6 +11,7 @@ use capstan_drivers::cmdb_records::Names;
 use capstan_drivers::file_cmdb::FileCmdb;
 use capstan_drivers::packages::FilePackageStore;
 use capstan_drivers::scripts::Scripts;
+use capstan_drivers::webhooks::{Allowed, HttpWebhooks};
 use capstan_store::Store;
 
 use crate::fleet::{act, create, engine, fleet, wait_for_calls};
@@ -74,6 +75,13 @@ async fn serve(store: &Store, folder: &Path) -> anyhow::Result<(String, String, 
         load_balancers: BTreeMap::new(),
         executors: BTreeMap::new(),
         scripts: Arc::new(Scripts::new(None)),
+        broker: None,
+        inbox: None,
+        webhooks: Arc::new(HttpWebhooks::new(
+            std::time::Duration::from_secs(1),
+            Allowed::default(),
+        )?),
+        breakers: None,
     };
     let settings = capstan_controller::Settings::default();
     let controller = capstan_controller::Controller::new(store.clone(), ports, settings);

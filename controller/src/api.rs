@@ -6,11 +6,13 @@ mod deployments;
 mod events;
 mod groups;
 mod log;
+mod messages;
 mod packages;
 mod servers;
 mod strict;
 mod targets;
 mod upload;
+mod webhooks;
 
 use std::sync::Arc;
 
@@ -119,6 +121,12 @@ fn calls() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(events::show))
         .routes(routes!(dependencies::list))
         .routes(routes!(dependencies::change))
+        .routes(routes!(messages::show))
+        .routes(routes!(messages::replay))
+        .routes(routes!(webhooks::list, webhooks::create))
+        .routes(routes!(webhooks::show, webhooks::change, webhooks::remove))
+        .routes(routes!(webhooks::deliveries))
+        .routes(routes!(webhooks::replay))
 }
 
 /// A page of a list that the store gives whole; the cursor is the place of its first item.

@@ -7,7 +7,7 @@ use capstan_core::input::{Answer, Input, Refused};
 use capstan_core::view::{DeploymentView, GroupView};
 use capstan_core::{DeploymentId, GroupId, Timestamp};
 use capstan_store::{Asked, Store, SubmitError};
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use crate::flight::Flights;
@@ -37,6 +37,8 @@ pub(crate) struct App {
     pub(crate) streams: Arc<Semaphore>,
     pub(crate) uploads: Semaphore,
     pub(crate) logins: Semaphore,
+    /// Told when webhooks were changed here.
+    pub(crate) webhooks_changed: Notify,
     /// Ends the live streams, so that a server that shuts down gets rid of its connections.
     pub(crate) stopping: CancellationToken,
     sync_state: Mutex<SyncState>,
@@ -60,6 +62,7 @@ impl App {
             streams: Arc::new(Semaphore::new(settings.max_streams)),
             uploads: Semaphore::new(UPLOADS),
             logins: Semaphore::new(LOGINS),
+            webhooks_changed: Notify::new(),
             stopping: CancellationToken::new(),
             sync_state: Mutex::default(),
             store,

@@ -7,6 +7,7 @@ pub(crate) mod groups;
 pub(crate) mod packages;
 pub(crate) mod rollback;
 pub(crate) mod servers;
+pub(crate) mod webhooks;
 
 use axum::http::StatusCode;
 use capstan_core::order::ScriptSet;

@@ -17,7 +17,7 @@ use crate::auth::{LOGIN_LINK_AGE, hash, new_secret};
 use crate::measure::measure;
 use crate::problem::Problem;
 use crate::settings::{Ports, Settings};
-use crate::{api, download, headers, health, portal};
+use crate::{api, download, headers, health, messages, portal};
 
 /// Name of the token that the first start makes.
 const ADMINISTRATOR: &str = "admin";
@@ -81,6 +81,11 @@ impl Controller {
     pub async fn run_sync(self: Arc<Self>, shutdown: CancellationToken) {
         self.app.clone().run_sync(shutdown).await;
         self.close_streams();
+    }
+
+    /// Sends events to the broker and to webhooks, and takes messages of the CMDB, until `shutdown`.
+    pub async fn run_messages(self: Arc<Self>, shutdown: CancellationToken) {
+        messages::run(self.app.clone(), shutdown).await;
     }
 
     /// Ends every live stream, so that a server that shuts down gets rid of its connections.

@@ -19,6 +19,7 @@
 //! * what a refusal looks like: `problem`
 //! * how long requests take: `measure`
 //! * the cache of the CMDB: `sync`; looks at servers: `look`; what groups run already: `adopt`
+//! * messages out to the broker and to webhooks, and in from the CMDB: `messages`
 //! * pages, forms and sessions: `portal`
 
 mod adopt;
@@ -36,6 +37,7 @@ mod health;
 mod idempotency;
 mod look;
 mod measure;
+mod messages;
 mod portal;
 mod problem;
 mod scale_out;

@@ -15,6 +15,7 @@ const NO_ROUTE: &str = "none";
 /// Says what the metrics of this crate mean. Called once, after the recorder is installed.
 pub fn describe_metrics() {
     let text = "Time of HTTP requests, until the head of the response";
+    crate::messages::describe_metrics();
     metrics::describe_histogram!(METRIC, metrics::Unit::Seconds, text);
 }
 

@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use capstan_core::dependency::Breakers;
+use capstan_core::message::{Broker, Inbox, WebhookCaller};
 use capstan_core::ports::{Cmdb, Executor, LoadBalancer, PackageStore, ScriptSource};
+use capstan_store::Begin;
 use metrics_exporter_prometheus::PrometheusHandle;
 
 /// The outside, as the controller sees it.
@@ -20,6 +23,14 @@ pub struct Ports {
     pub executors: BTreeMap<String, Arc<dyn Executor>>,
     /// The scripts of each kind of application.
     pub scripts: Arc<dyn ScriptSource>,
+    /// Where events go as messages; none: nowhere.
+    pub broker: Option<Arc<dyn Broker>>,
+    /// Brings messages about changes in the CMDB; none: there are none.
+    pub inbox: Option<Arc<dyn Inbox>>,
+    /// Calls webhooks.
+    pub webhooks: Arc<dyn WebhookCaller>,
+    /// The breakers of a process without an engine; an engine keeps them itself.
+    pub breakers: Option<Arc<dyn Breakers>>,
 }
 
 impl std::fmt::Debug for Ports {
@@ -58,6 +69,12 @@ pub struct Settings {
     pub serves_api: bool,
     /// Whether the pages are served; on. They need the API.
     pub serves_pages: bool,
+    /// Where the broker begins that was never sent anything; now.
+    pub broker_begins: Begin,
+    /// How long a webhook may fail before it is switched off; 24 hours.
+    pub webhook_patience: Duration,
+    /// How long to wait after a webhook's first failure; doubled with each, up to 5 minutes. 1 second.
+    pub webhook_first_wait: Duration,
     /// Gives the numbers for `/metrics`; none: the call answers 501.
     pub metrics: Option<PrometheusHandle>,
 }
@@ -76,6 +93,9 @@ impl Default for Settings {
             allowed_hosts: Vec::new(),
             serves_api: true,
             serves_pages: true,
+            broker_begins: Begin::Now,
+            webhook_patience: Duration::from_hours(24),
+            webhook_first_wait: Duration::from_secs(1),
             metrics: None,
         }
     }
@@ -95,6 +115,8 @@ impl std::fmt::Debug for Settings {
             .field("allowed_hosts", &self.allowed_hosts)
             .field("serves_api", &self.serves_api)
             .field("serves_pages", &self.serves_pages)
+            .field("broker_begins", &self.broker_begins)
+            .field("webhook_patience", &self.webhook_patience)
             .finish_non_exhaustive()
     }
 }

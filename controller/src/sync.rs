@@ -43,6 +43,16 @@ impl App {
         removal: Removal,
     ) -> Result<Answer, Problem> {
         let external_id = self.group(group).await?.external_id;
+        self.refresh_named(&external_id, removal).await
+    }
+
+    /// The same for a group that the CMDB names, and that need not be known yet.
+    pub(crate) async fn refresh_named(
+        self: &Arc<Self>,
+        external_id: &str,
+        removal: Removal,
+    ) -> Result<Answer, Problem> {
+        let external_id = external_id.to_owned();
         let confirmed = removal == Removal::Confirmed;
         let app = self.clone();
         let key = (external_id.clone(), confirmed);

@@ -110,6 +110,7 @@ fn kind(kind: DependencyKind) -> &'static str {
         DependencyKind::Executor => "Executor",
         DependencyKind::Cmdb => "CMDB",
         DependencyKind::PackageStore => "Package store",
+        DependencyKind::Broker => "Message broker",
     }
 }
 
@@ -128,6 +129,10 @@ fn follows(kind: DependencyKind) -> &'static str {
         DependencyKind::PackageStore => {
             "Nothing can be uploaded, and hosts fetch packages from their other locations, or use what they \
              have kept."
+        }
+        DependencyKind::Broker => {
+            "Messages about events wait in the log, and are sent in their order when it is restored. \
+             Messages about changes in the CMDB wait in the broker."
         }
     }
 }

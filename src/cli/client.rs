@@ -112,6 +112,11 @@ impl Client {
         self.write(Method::PUT, path, Some(body)).await
     }
 
+    /// Removes something.
+    pub(crate) async fn delete(&self, path: &[&str]) -> Result<Answer, Error> {
+        self.write(Method::DELETE, path, None).await
+    }
+
     async fn write(
         &self,
         method: Method,

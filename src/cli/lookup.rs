@@ -2,7 +2,7 @@
 
 use capstan_core::plan::label;
 use capstan_core::view::{
-    ApplicationView, DeploymentBrief, GroupView, Page, ServerView, TargetView,
+    ApplicationView, DeploymentBrief, GroupView, Page, ServerView, TargetView, WebhookView,
 };
 use capstan_core::{DeploymentId, GroupId, TargetId};
 use serde::de::DeserializeOwned;
@@ -56,6 +56,14 @@ impl Client {
             }
         }
         Ok(items)
+    }
+
+    /// The webhook with this name.
+    pub(crate) async fn webhook(&self, named: &str) -> Result<WebhookView, Error> {
+        let all: Vec<WebhookView> = self.all(&["webhooks"], &[]).await?;
+        let others = all.iter().map(|it| it.name.clone()).collect();
+        let found = all.into_iter().filter(|it| it.name == named).collect();
+        one("webhook", named, found, others, |it| it.id.to_string())
     }
 
     /// The application with this id or name.

@@ -15,6 +15,7 @@ mod event_line;
 mod group;
 mod list;
 mod lookup;
+mod message;
 mod moment;
 mod package;
 mod preview;
@@ -29,6 +30,7 @@ mod target;
 #[cfg(test)]
 mod tests;
 mod watch;
+mod webhook;
 
 use std::process::ExitCode;
 
@@ -71,6 +73,12 @@ pub(crate) enum Command {
     /// Dependencies: whether what Capstan calls answers, and the hand switch of each.
     #[command(subcommand)]
     Dependency(dependency::DependencyCommand),
+    /// Webhooks: who is told of events by HTTP.
+    #[command(subcommand)]
+    Webhook(webhook::WebhookCommand),
+    /// Messages about changes in the CMDB: how many wait, and those that were laid aside.
+    #[command(subcommand)]
+    Message(message::MessageCommand),
     /// Asks whether Capstan can do its work.
     ///
     /// Tells what is missing, such as the database, and what it does without, such as a CMDB that
@@ -111,6 +119,8 @@ async fn dispatch(context: &Context, command: Command) -> Result<u8, Error> {
         Command::Deployment(command) => return deployment::run(context, command).await,
         Command::Target(command) => target::run(context, command).await?,
         Command::Dependency(command) => dependency::run(context, command).await?,
+        Command::Webhook(command) => webhook::run(context, command).await?,
+        Command::Message(command) => message::run(context, command).await?,
         Command::Ready => return ready::run(context).await,
         Command::Config(_) => {}
     }

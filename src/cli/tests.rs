@@ -1,6 +1,7 @@
 //! The command line as a whole: its help, and calls against a server that plays Capstan.
 
 mod follow;
+mod messages;
 
 use std::sync::{Arc, Mutex};
 

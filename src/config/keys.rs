@@ -37,7 +37,7 @@ const A_FIELD: &str = "the name of a custom field: letters, digits and _; or \"\
 const A_SLUG: &str = "the slug of a tag: letters, digits, - and _; or \"\"";
 
 /// Every setting, in the order of the default file.
-pub(super) const KEYS: [Key; 53] = [
+pub(super) const KEYS: [Key; 58] = [
     key("data_dir", Kind::Text, "the path of a folder"),
     key("roles", Kind::Texts, "a list of \"controller\", \"portal\" and \"engine\""),
     key("server.listen", Kind::Text, "an IP address and a port, like \"127.0.0.1:7070\""),
@@ -63,8 +63,22 @@ pub(super) const KEYS: [Key; 53] = [
     key("database.lease_seconds", Kind::Whole, "whole seconds from 1 to 60"),
     key("queue.url", Kind::Secret, "\"database\""),
     key("queue.url_file", Kind::Text, A_SECRET_FILE),
-    key("broker.url", Kind::Secret, "\"none\""),
+    key(
+        "broker.url",
+        Kind::Secret,
+        "\"none\", or amqp:// or amqps:// with user, host and virtual host, like \
+         \"amqp://capstan:secret@mq.example:5672/capstan\"",
+    ),
     key("broker.url_file", Kind::Text, A_SECRET_FILE),
+    key("broker.declare", Kind::Switch, "true or false"),
+    key("broker.begin", Kind::Text, "\"now\" or \"first\""),
+    key(
+        "webhooks.allow",
+        Kind::Texts,
+        "a list of addresses and networks, like [\"10.0.0.0/8\", \"192.168.1.7\"]",
+    ),
+    key("webhooks.timeout_ms", Kind::Whole, "whole milliseconds from 100 to 30000"),
+    key("webhooks.disable_after_minutes", Kind::Whole, "whole minutes from 1 to 43200"),
     key("engine.slots", Kind::Whole, "a whole number from 1 to 4096"),
     key("engine.stages_under_way", Kind::Whole, "a whole number from 1 to 1000000"),
     key("engine.stop_wait_seconds", Kind::Whole, "whole seconds from 0 to 600"),

@@ -49,6 +49,8 @@ pub(crate) struct Config {
     pub(crate) queue: Queue,
     /// Where events go as messages.
     pub(crate) broker: Broker,
+    /// Who is told of events by HTTP.
+    pub(crate) webhooks: Webhooks,
     /// The roll engine.
     pub(crate) engine: Engine,
     /// The source of applications, groups and servers.
@@ -153,10 +155,35 @@ pub(crate) enum Queue {
 }
 
 /// `[broker]`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Broker {
-    /// No messages are sent.
-    None,
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Broker {
+    /// Where messages go to and come from; none: nowhere.
+    pub(crate) url: Option<Secret>,
+    /// Whether exchanges and queues are made.
+    pub(crate) declare: bool,
+    /// With which events a broker begins that is new.
+    pub(crate) begin: BrokerBegin,
+}
+
+/// With which events a broker begins that is new.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum BrokerBegin {
+    /// With what happens from then on.
+    #[default]
+    Now,
+    /// With the first ones that the log has.
+    First,
+}
+
+/// `[webhooks]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Webhooks {
+    /// What may be called besides public addresses.
+    pub(crate) allow: Vec<capstan_drivers::webhooks::Network>,
+    /// How long one may take to answer.
+    pub(crate) timeout: Duration,
+    /// How long one may fail before it is switched off.
+    pub(crate) disable_after: Duration,
 }
 
 /// `[engine]`.

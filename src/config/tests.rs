@@ -52,7 +52,11 @@ fn nothing_given_is_the_defaults() {
     assert_eq!(config.server.allowed_hosts, ["localhost", "127.0.0.1", "[::1]"]);
     let url = format!("sqlite://{}", data_dir.join("capstan.db").display());
     assert_eq!(config.database.url.expose(), url);
-    assert_eq!((config.queue, config.broker), (Queue::Database, Broker::None));
+    assert_eq!(config.queue, Queue::Database);
+    assert_eq!((config.broker.url.clone(), config.broker.declare), (None, true));
+    assert_eq!(config.broker.begin, BrokerBegin::Now);
+    assert_eq!(config.webhooks.allow, Vec::new());
+    assert_eq!(config.webhooks.disable_after, Duration::from_hours(24));
     assert_eq!((config.engine.slots, config.engine.stages_under_way), (384, 20_000));
     assert_eq!(config.cmdb.path, data_dir.join("cmdb.yaml"));
     assert_eq!(config.packages.path, data_dir.join("packages"));
@@ -162,12 +166,34 @@ fn what_is_not_built_in_yet_says_so_and_shows_no_password() {
         ("CAPSTAN__DATABASE__URL", "sqlite://x.db", "must be absolute"),
         ("CAPSTAN__DATABASE__URL", "hunter2", "no database URL"),
         ("CAPSTAN__QUEUE__URL", "redis://:hunter2@redis", "Redis is not built in yet"),
-        ("CAPSTAN__BROKER__URL", "amqp://ann:hunter2@mq", "RabbitMQ is not built in yet"),
+        ("CAPSTAN__BROKER__URL", "amqp://ann:hunter2@:x/v", "cannot be read as a URL"),
+        ("CAPSTAN__BROKER__URL", "http://ann:hunter2@mq", "there is no such broker"),
         ("CAPSTAN__CMDB__TOKEN", "hunter2://hunter2 x", "other characters"),
     ] {
         let faults = faults("", &[(key, value)]);
         assert!(faults.len() == 1 && faults[0].contains(problem), "{faults:?}");
         assert!(!faults[0].contains("hunter2"), "{faults:?}");
+    }
+}
+
+#[test]
+fn the_broker_and_what_webhooks_may_call_are_read() {
+    let text = "[broker]\nurl = \"amqps://ann:hunter2@mq/prod\"\ndeclare = false\nbegin = \"first\"\n\
+                [webhooks]\nallow = [\"10.0.0.0/8\", \"::1\"]\ntimeout_ms = 100\n\
+                disable_after_minutes = 5\n";
+    let config = load(text, &[]).expect("it is good").config;
+    let url = config.broker.url.as_ref().map(Secret::expose);
+    assert_eq!(url, Some("amqps://ann:hunter2@mq/prod"));
+    assert_eq!((config.broker.declare, config.broker.begin), (false, BrokerBegin::First));
+    assert_eq!(config.webhooks.allow.len(), 2);
+    assert_eq!(config.webhooks.timeout, Duration::from_millis(100));
+    assert_eq!(config.webhooks.disable_after, Duration::from_mins(5));
+    for (key, value, problem) in [
+        ("CAPSTAN__WEBHOOKS__ALLOW", "10.0.0.0/33", "no network"),
+        ("CAPSTAN__BROKER__BEGIN", "later", "no such beginning"),
+    ] {
+        let faults = faults("", &[(key, value)]);
+        assert!(faults.len() == 1 && faults[0].contains(problem), "{faults:?}");
     }
 }
 

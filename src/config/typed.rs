@@ -12,8 +12,9 @@ use reqwest::Url;
 use super::reader::{Problem, Reader};
 use super::secret::Secret;
 use super::{
-    Auth, Broker, Cmdb, CmdbDriver, Config, Database, Engine, Executors, LoadBalancers,
-    LocalExecutor, Log, LogFormat, NoLoadBalancer, Packages, Queue, Role, Roles, Server,
+    Auth, Broker, BrokerBegin, Cmdb, CmdbDriver, Config, Database, Engine, Executors,
+    LoadBalancers, LocalExecutor, Log, LogFormat, NoLoadBalancer, Packages, Queue, Role, Roles,
+    Server, Webhooks,
 };
 
 /// Reads everything; the faults are the reader's.
@@ -29,6 +30,7 @@ pub(super) fn config(reader: &mut Reader<'_>) -> Config {
         database,
         queue: queue(reader),
         broker: broker(reader),
+        webhooks: webhooks(reader),
         engine: Engine {
             slots: reader.count("engine.slots", 1, 4096),
             stages_under_way: reader.count("engine.stages_under_way", 1, 1_000_000),
@@ -213,12 +215,37 @@ fn broker(reader: &mut Reader<'_>) -> Broker {
     const NAMES: (&str, &str) = ("broker.url", "broker.url_file");
     let url = reader.secret(NAMES.0, NAMES.1);
     let problem = match url.expose().split_once(':').map_or("", |(scheme, _)| scheme) {
-        "amqp" | "amqps" => "RabbitMQ is not built in yet",
-        _ if url.expose() == "none" => return Broker::None,
-        _ => "there is no such broker",
+        "amqp" | "amqps" => url.expose().parse::<Url>().map_or_else(
+            |_| Some("it cannot be read as a URL"),
+            |url| url.host_str().is_none_or(str::is_empty).then_some("it names no host"),
+        ),
+        _ if url.expose() == "none" => None,
+        _ => Some("there is no such broker"),
     };
-    reader.refuse_secret(NAMES, problem.to_owned());
-    Broker::None
+    if let Some(problem) = problem {
+        reader.refuse_secret(NAMES, problem.to_owned());
+    }
+    Broker {
+        url: Some(url).filter(|url| problem.is_none() && url.expose() != "none"),
+        declare: reader.switch("broker.declare"),
+        begin: reader.read_text("broker.begin", |text| match text {
+            "now" => Ok(BrokerBegin::Now),
+            "first" => Ok(BrokerBegin::First),
+            _ => Err("there is no such beginning".to_owned()),
+        }),
+    }
+}
+
+fn webhooks(reader: &mut Reader<'_>) -> Webhooks {
+    Webhooks {
+        allow: reader.read_texts("webhooks.allow", str::parse),
+        timeout: Duration::from_millis(reader.whole("webhooks.timeout_ms", 100, 30_000)),
+        disable_after: Duration::from_mins(reader.whole(
+            "webhooks.disable_after_minutes",
+            1,
+            43_200,
+        )),
+    }
 }
 
 fn cmdb(reader: &mut Reader<'_>, data_dir: &Path) -> Cmdb {

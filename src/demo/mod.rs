@@ -11,6 +11,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context;
+use capstan_drivers::amqp::{self, Topology};
+use capstan_store::Begin;
 use clap::Args;
 
 use crate::config::{Role, Roles};
@@ -43,6 +45,9 @@ pub(crate) struct Demo {
     /// database and data folder helps.
     #[arg(long, value_name = "URL", env = "CAPSTAN_DEMO_DATABASE", hide_env_values = true)]
     database: Option<String>,
+    /// A message broker that events go to
+    #[arg(long, value_name = "URL", env = "CAPSTAN_DEMO_BROKER", hide_env_values = true)]
+    broker: Option<String>,
     /// What this process does, if `capstan serve` does the rest
     #[arg(long, value_delimiter = ',', value_name = "ROLE,…", requires = "database")]
     roles: Vec<Role>,
@@ -74,6 +79,7 @@ pub(crate) async fn run(demo: Demo) -> anyhow::Result<()> {
             settings.roles = Roles::of(&demo.roles);
         }
     }
+    settings.broker = demo.broker.map(|url| amqp::Settings { url, topology: Topology::Declared });
     let node = Node::start(settings).await?;
     let told = tell(&node, &fleet, &packages).await;
     if told.is_ok() {
@@ -124,6 +130,9 @@ async fn listen(asked: Option<SocketAddr>) -> anyhow::Result<SocketAddr> {
     Ok(address)
 }
 
+/// What webhooks of a demo may call: it is a toy for one machine.
+const THIS_MACHINE: [&str; 2] = ["127.0.0.0/8", "::1"];
+
 fn settings(data: &std::path::Path, fleet: &Fleet, listen: SocketAddr) -> Settings {
     Settings {
         listen,
@@ -147,5 +156,10 @@ fn settings(data: &std::path::Path, fleet: &Fleet, listen: SocketAddr) -> Settin
         token_file: Some(fleet.token_file()),
         waits_for_person: Duration::from_hours(24),
         session: Duration::from_hours(12),
+        broker: None,
+        broker_begins: Begin::First,
+        webhooks_allow: THIS_MACHINE.iter().filter_map(|text| text.parse().ok()).collect(),
+        webhook_timeout: Duration::from_secs(5),
+        webhook_patience: Duration::from_hours(24),
     }
 }

@@ -53,6 +53,14 @@ impl Demo {
         demo
     }
 
+    /// The same with more in its environment.
+    pub(crate) async fn start_with(hosts: u16, environment: &[(&str, &str)]) -> Self {
+        let mut demo = Self::prepare(hosts);
+        demo.beside = Some(Arc::clone(&DEMOS).read_owned().await);
+        demo.run(environment).await;
+        demo
+    }
+
     /// The same, while no other demo of this process runs.
     pub(crate) async fn start_alone(hosts: u16) -> Self {
         let mut demo = Self::prepare(hosts);

@@ -14,5 +14,6 @@ mod faults;
 mod harness;
 mod host_faults;
 mod many;
+mod messages;
 mod outages;
 mod story;

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use capstan_core::OrderKey;
+use capstan_core::message::{Inbox, Incoming, Verdict, Waiting};
 use capstan_core::order::{ScriptSet, hex};
 use capstan_core::ports::{
     Call, Cmdb, CmdbApplication, CmdbGroup, CmdbServer, DriverError, Endpoint, Executor,
@@ -120,6 +121,31 @@ impl Cmdb for FakeCmdb {
             self.change.notified().await;
             Ok(())
         })
+    }
+}
+
+/// A queue of messages in which nothing happens, but that two were laid aside.
+pub(crate) struct FakeInbox;
+
+impl Inbox for FakeInbox {
+    fn next(&self) -> Call<'_, Incoming> {
+        Box::pin(std::future::pending())
+    }
+
+    fn settle(&self, _: u64, _: Verdict) -> Call<'_, ()> {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn close(&self) -> Call<'_, ()> {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn waiting(&self) -> Call<'_, Waiting> {
+        Box::pin(async { Ok(Waiting { queued: 0, dead: 2 }) })
+    }
+
+    fn replay(&self, most: u32) -> Call<'_, u32> {
+        Box::pin(async move { Ok(most.min(2)) })
     }
 }
 

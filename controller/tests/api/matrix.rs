@@ -242,11 +242,18 @@ fn bad_values(name: &str, schema: &Value) -> Vec<String> {
 #[tokio::test]
 async fn every_call_answers_to_good_input_as_described() {
     let stage = Stage::set().await;
-    for call in stage.calls() {
+    let mut calls = stage.calls();
+    // What is removed is not there for others.
+    calls.sort_by_key(|call| call.method == Method::DELETE);
+    for call in calls {
         let reply = stage.send(&call, stage.good(&call)).await;
         let status = reply.status.as_u16();
         assert_described(&call, status);
         assert!(reply.status.is_success(), "{}: {}", call.name, reply.text());
+        if status == 204 {
+            assert_eq!(reply.text(), "", "{}", call.name);
+            continue;
+        }
         let content = &call.operation["responses"][status.to_string()]["content"];
         let kind = reply.header("content-type");
         assert!(content[kind].is_object(), "{} does not describe {kind}", call.name);

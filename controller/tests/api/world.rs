@@ -10,8 +10,10 @@ use axum::http::header::{AUTHORIZATION, CONTENT_TYPE};
 use axum::http::{HeaderMap, Method, Request, StatusCode};
 use capstan_controller::{Controller, Ports, Settings};
 use capstan_core::dependency::{BreakerReport, BreakerState, DependencyKind};
+use capstan_core::message::Inbox;
 use capstan_core::ports::{Executor, LoadBalancer};
 use capstan_drivers::packages::FilePackageStore;
+use capstan_drivers::webhooks::{Allowed, HttpWebhooks};
 use capstan_store::Store;
 use sea_orm::DatabaseTransaction;
 use serde_json::{Value, json};
@@ -89,6 +91,11 @@ impl World {
     }
 
     pub(crate) async fn with(settings: Settings) -> Self {
+        Box::pin(Self::with_inbox(settings, None)).await
+    }
+
+    /// The same, with messages about changes in the CMDB.
+    pub(crate) async fn with_inbox(settings: Settings, inbox: Option<Arc<dyn Inbox>>) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let url = format!("sqlite://{}", folder.path().join(DATABASE).display());
         let stale_after = Duration::from_mins(10);
@@ -113,6 +120,10 @@ impl World {
             load_balancers: BTreeMap::from([("edge".to_owned(), edge)]),
             executors: BTreeMap::from([("local".to_owned(), local)]),
             scripts: Arc::new(FakeScripts),
+            broker: None,
+            inbox,
+            webhooks: Arc::new(webhooks()),
+            breakers: None,
         };
         let controller = Arc::new(Controller::new(store.clone(), ports, settings));
         let token = controller.ensure_admin_token(|_| Ok(())).await.expect("a store");
@@ -244,6 +255,12 @@ pub(crate) fn id(value: &Value) -> &str {
 pub(crate) struct Ids {
     pub(crate) group: String,
     pub(crate) application: String,
+}
+
+/// Webhooks may be called on this machine.
+fn webhooks() -> HttpWebhooks {
+    let allowed = Allowed::new(vec!["127.0.0.1".parse().expect("an address")]);
+    HttpWebhooks::new(Duration::from_secs(1), allowed).expect("a client")
 }
 
 /// What the engine of this world would note.

@@ -105,6 +105,10 @@ id! {
     /// Names an access token.
     TokenId
 }
+id! {
+    /// Names a webhook.
+    WebhookId
+}
 
 #[cfg(test)]
 mod tests {

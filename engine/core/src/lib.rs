@@ -12,7 +12,7 @@
 //! * what is broken or cut off, and what follows: [`dependency`]
 //! * what outsiders read: [`event`] and [`view`]; events as words: [`sentence`]
 //! * whether a log keeps the rules: [`checker`]
-//! * what drivers implement: [`ports`]
+//! * what drivers implement: [`ports`]; messages out and in: [`message`]
 
 mod tally;
 mod transitions;
@@ -29,6 +29,7 @@ pub mod effect;
 pub mod event;
 pub mod id;
 pub mod input;
+pub mod message;
 pub mod order;
 pub mod plan;
 pub mod ports;
@@ -47,5 +48,6 @@ mod waiting;
 
 pub use id::{
     ApplicationId, DeploymentId, GroupId, OrderKey, PackageId, ServerId, TargetId, TokenId,
+    WebhookId,
 };
 pub use timestamp::Timestamp;

@@ -2,6 +2,7 @@
 
 mod deployment;
 mod tally;
+mod webhook;
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -18,6 +19,7 @@ pub use deployment::{
     WaitingFor,
 };
 pub use tally::Tally;
+pub use webhook::{DeliveryView, WebhookView};
 
 /// One page of a list.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -197,7 +199,8 @@ pub struct DependencyView {
     pub last_error: Option<String>,
     /// Whether a person cut it off: then no call is made.
     pub cut_off: Option<CutOff>,
-    /// How many groups are released through it now; of the CMDB and the package store, all.
+    /// How many groups are released through it now; of the CMDB, the package store and the message broker,
+    /// all.
     pub groups: u32,
 }
 

@@ -9,7 +9,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use capstan_core::dependency::{CMDB, DependencyKind, PACKAGES, executor, load_balancer};
+use capstan_core::dependency::{BROKER, CMDB, DependencyKind, PACKAGES, executor, load_balancer};
+use capstan_core::message::{Broker, Inbox, Incoming, Message, Verdict, Waiting};
 use capstan_core::ports::{
     Call, Cmdb, CmdbGroup, DriverError, Endpoint, Executor, LoadBalancer, Look, Order, OrderState,
     PackageReader, PackageStore, PackageWriter, Report, Script, Seen,
@@ -24,6 +25,9 @@ pub const METRIC: &str = "capstan_driver_call_seconds";
 pub const LIMIT: Duration = Duration::from_secs(2);
 /// How long a call to the CMDB may take.
 pub const CMDB_LIMIT: Duration = Duration::from_secs(10);
+
+/// How long a call to the message broker may take: for one batch of messages, and a connection before it.
+pub const BROKER_LIMIT: Duration = Duration::from_secs(15);
 
 /// Says what the metric means. Called once, after the recorder is installed.
 pub fn describe_metrics() {
@@ -80,6 +84,22 @@ impl Guard<dyn PackageStore> {
     pub fn packages(name: &str, inner: Arc<dyn PackageStore>) -> Self {
         let breaker = alone(PACKAGES, DependencyKind::PackageStore);
         Self { inner, port: "packages", driver: name.into(), limit: LIMIT, breaker }
+    }
+}
+
+impl Guard<dyn Broker> {
+    /// Guards the message broker, on its way out.
+    pub fn broker(name: &str, inner: Arc<dyn Broker>) -> Self {
+        let breaker = alone(BROKER, DependencyKind::Broker);
+        Self { inner, port: "broker", driver: name.into(), limit: BROKER_LIMIT, breaker }
+    }
+}
+
+impl Guard<dyn Inbox> {
+    /// Guards the message broker, on its way in.
+    pub fn inbox(name: &str, inner: Arc<dyn Inbox>) -> Self {
+        let breaker = alone(BROKER, DependencyKind::Broker);
+        Self { inner, port: "inbox", driver: name.into(), limit: BROKER_LIMIT, breaker }
     }
 }
 
@@ -262,5 +282,42 @@ impl PackageStore for Guard<dyn PackageStore> {
         offset: u64,
     ) -> Call<'a, Option<(u64, Box<dyn PackageReader>)>> {
         Box::pin(self.watch("open", None, move || self.inner.open(sha256, offset)))
+    }
+}
+
+impl Broker for Guard<dyn Broker> {
+    fn publish<'a>(&'a self, messages: &'a [Message]) -> Call<'a, ()> {
+        Box::pin(self.watch("publish", None, move || self.inner.publish(messages)))
+    }
+}
+
+impl Inbox for Guard<dyn Inbox> {
+    /// Not limited and not measured: it waits on purpose. While the broker is cut off nobody asks it.
+    fn next(&self) -> Call<'_, Incoming> {
+        Box::pin(async {
+            loop {
+                self.breaker.until_cut_off(false).await;
+                tokio::select! {
+                    next = self.inner.next() => return next,
+                    () = self.breaker.until_cut_off(true) => self.inner.close().await?,
+                }
+            }
+        })
+    }
+
+    fn settle(&self, tag: u64, verdict: Verdict) -> Call<'_, ()> {
+        Box::pin(self.watch("settle", None, move || self.inner.settle(tag, verdict)))
+    }
+
+    fn close(&self) -> Call<'_, ()> {
+        self.inner.close()
+    }
+
+    fn waiting(&self) -> Call<'_, Waiting> {
+        Box::pin(self.watch("waiting", None, || self.inner.waiting()))
+    }
+
+    fn replay(&self, most: u32) -> Call<'_, u32> {
+        Box::pin(self.watch("replay", None, move || self.inner.replay(most)))
     }
 }

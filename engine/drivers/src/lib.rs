@@ -12,10 +12,13 @@
 //! | CMDB | [`file_cmdb`], [`http_cmdb`], [`netbox_cmdb`] |
 //! | package store | [`packages`] |
 //! | scripts | [`scripts`] |
+//! | message broker | [`amqp`] |
+//! | webhooks | [`webhooks`] |
 //!
 //! [`guard`] puts a [`breaker`], a time limit, metrics and tracing around any of them;
 //! [`cmdb_records`] says which records of a CMDB count.
 
+pub mod amqp;
 pub mod breaker;
 pub mod cmdb_records;
 pub mod fake;
@@ -29,3 +32,4 @@ pub mod noop;
 pub mod packages;
 pub mod scripts;
 mod switchboard;
+pub mod webhooks;

@@ -79,6 +79,24 @@ impl Store {
         timed(Operation::GroupIdByExternal, id_by_external(self.reader(), external_id)).await
     }
 
+    /// The revision of a group in the cache, by its id in the CMDB; none: there is no such group.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn group_revision(&self, external_id: &str) -> Result<Option<i64>, Error> {
+        timed(Operation::GroupRevision, async {
+            groups::Entity::find()
+                .select_only()
+                .column(groups::Column::CmdbRevision)
+                .filter(groups::Column::ExternalId.eq(external_id))
+                .into_tuple()
+                .one(self.reader())
+                .await
+                .map_err(Error::database("read a group's revision"))
+        })
+        .await
+    }
+
     /// What drivers need to reach the group's servers, retired ones left out; `None`: there is no
     /// such group.
     ///

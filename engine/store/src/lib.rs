@@ -19,6 +19,7 @@
 //! * the copies of groups that are decided on: `cache`, filled by `load`
 //! * other processes over the same database: `processes`, `in_step`, `watches`
 //! * who may do what is due: `claims`; how it gets it: `hand_out`, `work`
+//! * who sends the log elsewhere, and how far it has come: `messages`
 //! * everything else lies in files by what it is about
 
 mod access;
@@ -45,6 +46,7 @@ mod idempotency;
 mod in_step;
 mod inner;
 mod load;
+mod messages;
 mod operation;
 mod output;
 mod packages;
@@ -75,6 +77,7 @@ use inner::Inner;
 
 pub use connect::migrate;
 pub use error::{Error, SubmitError, chain};
+pub use messages::{Batch, Begin, Feed, NewDelivery, NewWebhook, Webhook, WebhookChange};
 pub use told::describe_metrics;
 pub use types::{
     Asked, DeploymentFilter, Idempotency, NewAudit, NewPackage, OutputChunk, PageRequest,

@@ -66,6 +66,19 @@ operations! {
     IdempotencyForget  => "idempotency_forget"
     OutputAppend       => "output_append"
     MetricsSnapshot    => "metrics_snapshot"
+    ConsumerTake       => "consumer_take"
+    ConsumerIsMine     => "consumer_is_mine"
+    FeedNext           => "feed_next"
+    FeedSent           => "feed_sent"
+    Webhooks           => "webhooks"
+    Webhook            => "webhook"
+    WebhookCreate      => "webhook_create"
+    WebhookChange      => "webhook_change"
+    WebhookDelete      => "webhook_delete"
+    WebhookNote        => "webhook_note"
+    WebhookReplay      => "webhook_replay"
+    Deliveries         => "deliveries"
+    GroupRevision      => "group_revision"
 }
 
 /// How long a use case may take. A database whose machine is gone says nothing at all.

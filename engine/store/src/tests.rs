@@ -5,6 +5,7 @@ mod applying;
 mod claiming;
 mod dependencies;
 mod listing;
+mod messages;
 mod output;
 mod packages;
 mod processes;

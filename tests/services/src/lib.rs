@@ -8,6 +8,7 @@
 mod mariadb;
 mod postgres;
 mod proxy;
+mod rabbitmq;
 mod service;
 
 use std::fs::File;
@@ -22,6 +23,7 @@ use service::run_with;
 pub use mariadb::MariaDb;
 pub use postgres::Postgres;
 pub use proxy::Proxy;
+pub use rabbitmq::RabbitMq;
 
 /// The environment variable that says which database tests run on: `sqlite` (as when it is not set),
 /// `postgres` or `mariadb`.

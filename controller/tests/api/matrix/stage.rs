@@ -1,5 +1,7 @@
 //! What the matrix plays on: a world with something for every call, and the calls as described.
 
+use std::sync::Arc;
+
 use axum::body::Body;
 use axum::http::header::{AUTHORIZATION, CONTENT_TYPE};
 use axum::http::{Method, Request};
@@ -8,7 +10,7 @@ use capstan_core::OrderKey;
 use capstan_store::OutputChunk;
 use serde_json::{Map, Value, json};
 
-use crate::fakes::sha256;
+use crate::fakes::{FakeInbox, sha256};
 use crate::world::{Reply, World, id};
 
 /// Largest body that the world of these tests takes.
@@ -50,7 +52,7 @@ impl Stage {
             max_package_bytes: LARGEST as u64,
             ..Settings::default()
         };
-        let world = World::with(settings).await;
+        let world = World::with_inbox(settings, Some(Arc::new(FakeInbox))).await;
         for number in 1..=4 {
             world.executor.reports(&format!("web-{number}"), "1.0.0", &sha256(ARCHIVE));
         }
@@ -70,9 +72,12 @@ impl Stage {
             bytes: b"fetching\n".to_vec(),
         };
         world.store.output_append(chunk).await.expect("a store");
+        let hook = json!({"name": "chat", "url": "https://example.com/hook"});
+        let hook = world.post("/api/v1/webhooks", hook).await.expect(201);
         let values = json!({
             "ApplicationId": ids.application, "GroupId": ids.group, "ServerId": server,
             "DeploymentId": deployment, "TargetId": target,
+            "WebhookId": id(&hook),
             "application": "web", "version": "1.0.0", "action": "brake", "name": "cmdb",
         });
         let document = world.get("/api/openapi.json").await.expect(200);
@@ -124,7 +129,7 @@ impl Stage {
         match call.name.as_str() {
             "applications_create" => json!({"name": "shop"}),
             "dependencies_change" => json!({"cut_off": true, "reason": "it is slow"}),
-            "deployments_act" | "groups_rollback" | "groups_sync" => json!({}),
+            "deployments_act" | "groups_rollback" | "groups_sync" | "messages_replay" => json!({}),
             "deployments_create" => json!({"group": self.values["GroupId"], "package": "1.1.0"}),
             "groups_preview" => json!({"package": "1.1.0"}),
             "packages_register" => json!({
@@ -132,6 +137,9 @@ impl Stage {
                 "location": "https://pkg.example/web-2.0.0.tar.gz",
             }),
             "packages_mark" => json!({"bad": true, "reason": "it leaks"}),
+            "webhooks_create" => json!({"name": "mail", "url": "https://example.com/mail"}),
+            "webhooks_change" => json!({"events": "*"}),
+            "webhooks_replay" => json!({"deployment": self.values["DeploymentId"]}),
             "servers_change" => json!({"pulled_out": true, "reason": "its disk is dying"}),
             name => panic!("give the call {name} a good body in Stage::good_body"),
         }

@@ -22,3 +22,5 @@ pub(crate) mod servers;
 pub(crate) mod sessions;
 pub(crate) mod targets;
 pub(crate) mod tokens;
+pub(crate) mod webhook_deliveries;
+pub(crate) mod webhooks;

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use capstan_core::action::Action;
 use capstan_core::checker;
+use capstan_core::dependency::{BreakerReport, BreakerState, DependencyKind};
 use capstan_core::input::{Act, Input};
 use capstan_core::record::Flavor;
 use capstan_core::rollback::History;
@@ -37,6 +38,14 @@ async fn what_the_first_schema_holds_is_read_and_goes_on() {
     assert_eq!(told, wanted);
     let cut = store.dependencies().await.expect("dependencies are read");
     assert!(cut.iter().any(|it| it.name == "cmdb" && it.cut_off.is_some()), "{cut:?}");
+    // The first schema knew no such kind.
+    let report = BreakerReport {
+        name: "broker".to_owned(),
+        kind: DependencyKind::Broker,
+        state: BreakerState::Closed,
+        error: None,
+    };
+    assert!(store.dependencies_note(&[report]).await.expect("it may be noted"));
 
     let trying = &deployments[0];
     let events = store.events(trying.id, 0, 1000).await.expect("its log is read");

@@ -1,0 +1,198 @@
+//! Changes of the CMDB in.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use capstan_core::message::{Inbox, Incoming, Verdict, Waiting};
+use capstan_core::ports::{Call, DriverError};
+use futures::StreamExt;
+use lapin::message::Delivery;
+use lapin::options::{
+    BasicAckOptions, BasicConsumeOptions, BasicGetOptions, BasicPublishOptions, BasicQosOptions,
+    ConfirmSelectOptions,
+};
+use lapin::types::{AMQPValue, FieldTable};
+use lapin::{BasicProperties, Channel, Connection, Consumer};
+use tokio::sync::Mutex;
+
+use super::publish::PERSISTENT;
+use super::{DEAD, QUEUE, REASON, Settings, Topology, connect, failed, inward, queue};
+
+/// Messages that are here and not settled.
+pub(super) const PREFETCH: u16 = 64;
+/// Longest reason that is sent along, in characters.
+const LONGEST: usize = 500;
+
+/// Takes messages from a queue, and says what became of each.
+pub struct AmqpInbox {
+    settings: Settings,
+    link: Mutex<Option<Link>>,
+    /// What is here and not settled, of the present connection.
+    open: Mutex<Open>,
+    tags: AtomicU64,
+}
+
+struct Link {
+    consumer: Consumer,
+    _connection: Connection,
+}
+
+#[derive(Default)]
+struct Open {
+    deliveries: BTreeMap<u64, Delivery>,
+    /// Where what is laid aside goes.
+    out: Option<Channel>,
+}
+
+impl AmqpInbox {
+    /// One that is not connected yet.
+    pub fn new(settings: Settings) -> Self {
+        Self { settings, link: Mutex::new(None), open: Mutex::default(), tags: AtomicU64::new(0) }
+    }
+
+    async fn link(&self) -> Result<Link, DriverError> {
+        let connection = connect(&self.settings, "capstan cmdb").await?;
+        let channel = confirmed(&connection).await?;
+        inward(&channel, self.settings.topology).await?;
+        let qos = channel.basic_qos(PREFETCH, BasicQosOptions::default()).await;
+        qos.map_err(|error| failed("the prefetch", &error))?;
+        let (options, none) = (BasicConsumeOptions::default(), FieldTable::default());
+        let consumer = channel.basic_consume(QUEUE.into(), "".into(), options, none).await;
+        let consumer = consumer.map_err(|error| failed("the queue", &error))?;
+        *self.open.lock().await = Open { deliveries: BTreeMap::new(), out: Some(channel) };
+        Ok(Link { consumer, _connection: connection })
+    }
+
+    async fn receive(&self) -> Result<Incoming, DriverError> {
+        let mut slot = self.link.lock().await;
+        let link = match &mut *slot {
+            Some(link) => link,
+            none => none.insert(self.link().await?),
+        };
+        let delivery = match link.consumer.next().await {
+            Some(Ok(delivery)) => delivery,
+            Some(Err(error)) => {
+                *slot = None;
+                return Err(failed("the queue", &error));
+            }
+            None => {
+                *slot = None;
+                return Err(DriverError::Unknown("the broker has ended the queue".to_owned()));
+            }
+        };
+        let tag = self.tags.fetch_add(1, Ordering::Relaxed);
+        let incoming =
+            Incoming { tag, key: delivery.routing_key.to_string(), body: delivery.data.clone() };
+        self.open.lock().await.deliveries.insert(tag, delivery);
+        Ok(incoming)
+    }
+
+    async fn finish(&self, tag: u64, verdict: Verdict) -> Result<(), DriverError> {
+        let (delivery, out) = {
+            let mut open = self.open.lock().await;
+            (open.deliveries.remove(&tag), open.out.clone())
+        };
+        let (Some(delivery), Some(out)) = (delivery, out) else {
+            // The connection that it came by is lost: it comes again, whatever became of it.
+            return Ok(());
+        };
+        if let Verdict::Poison(reason) = verdict {
+            lay_aside(&out, &delivery, &reason).await?;
+        }
+        let done = delivery.acker.ack(BasicAckOptions::default()).await;
+        done.map(drop).map_err(|error| failed("an acknowledgement", &error))
+    }
+
+    /// A channel for one call, on a connection of its own: that happens rarely.
+    async fn once(&self) -> Result<(Connection, Channel), DriverError> {
+        let connection = connect(&self.settings, "capstan cmdb, once").await?;
+        let channel = confirmed(&connection).await?;
+        inward(&channel, self.settings.topology).await?;
+        Ok((connection, channel))
+    }
+
+    async fn count(&self) -> Result<Waiting, DriverError> {
+        let (_connection, channel) = self.once().await?;
+        let queued = queue(&channel, QUEUE, Topology::Checked).await?;
+        let dead = queue(&channel, DEAD, Topology::Checked).await?;
+        Ok(Waiting { queued, dead })
+    }
+
+    async fn put_back(&self, most: u32) -> Result<u32, DriverError> {
+        let (_connection, channel) = self.once().await?;
+        // No more than there are now: what comes back at once is not moved for ever.
+        let there = queue(&channel, DEAD, Topology::Checked).await?;
+        for moved in 0..most.min(there) {
+            let got = channel.basic_get(DEAD.into(), BasicGetOptions::default()).await;
+            let Some(got) = got.map_err(|error| failed("a dead message", &error))? else {
+                return Ok(moved);
+            };
+            send(&channel, QUEUE, &got.delivery.data, FieldTable::default()).await?;
+            let done = got.delivery.acker.ack(BasicAckOptions::default()).await;
+            done.map_err(|error| failed("an acknowledgement", &error))?;
+        }
+        Ok(most.min(there))
+    }
+}
+
+async fn confirmed(connection: &Connection) -> Result<Channel, DriverError> {
+    let channel = connection.create_channel().await;
+    let channel = channel.map_err(|error| failed("a channel", &error))?;
+    let confirms = channel.confirm_select(ConfirmSelectOptions::default()).await;
+    confirms.map_err(|error| failed("confirms", &error))?;
+    Ok(channel)
+}
+
+async fn lay_aside(out: &Channel, delivery: &Delivery, reason: &str) -> Result<(), DriverError> {
+    let reason: String = reason.chars().take(LONGEST).collect();
+    let mut headers = FieldTable::default();
+    headers.insert(REASON.into(), AMQPValue::LongString(reason.into()));
+    let key = delivery.routing_key.to_string();
+    headers.insert("x-capstan-key".into(), AMQPValue::LongString(key.into()));
+    send(out, DEAD, &delivery.data, headers).await
+}
+
+/// Puts a message into a queue, and waits until it is there.
+async fn send(
+    channel: &Channel,
+    queue: &'static str,
+    body: &[u8],
+    headers: FieldTable,
+) -> Result<(), DriverError> {
+    let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
+    let properties =
+        BasicProperties::default().with_delivery_mode(PERSISTENT).with_headers(headers);
+    let sent = channel.basic_publish("".into(), queue.into(), options, body, properties).await;
+    let sent = sent.map_err(|error| failed("a message", &error))?;
+    let confirmation = sent.await.map_err(|error| failed("a confirm", &error))?;
+    if confirmation.is_ack() && confirmation.take_message().is_none() {
+        return Ok(());
+    }
+    Err(DriverError::Busy(format!("the queue {queue} has not taken a message")))
+}
+
+impl Inbox for AmqpInbox {
+    fn next(&self) -> Call<'_, Incoming> {
+        Box::pin(self.receive())
+    }
+
+    fn settle(&self, tag: u64, verdict: Verdict) -> Call<'_, ()> {
+        Box::pin(self.finish(tag, verdict))
+    }
+
+    fn close(&self) -> Call<'_, ()> {
+        Box::pin(async {
+            *self.link.lock().await = None;
+            *self.open.lock().await = Open::default();
+            Ok(())
+        })
+    }
+
+    fn waiting(&self) -> Call<'_, Waiting> {
+        Box::pin(self.count())
+    }
+
+    fn replay(&self, most: u32) -> Call<'_, u32> {
+        Box::pin(self.put_back(most))
+    }
+}

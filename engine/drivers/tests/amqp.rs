@@ -1,0 +1,182 @@
+//! The message broker, against a real `RabbitMQ`.
+
+use std::time::Duration;
+
+use capstan_core::message::{Broker, Inbox, Incoming, Message, Verdict, Waiting};
+use capstan_core::ports::DriverError;
+use capstan_drivers::amqp::{
+    AmqpBroker, AmqpInbox, CMDB, DEAD, EVENTS, QUEUE, REASON, Settings, Topology,
+};
+use capstan_services::RabbitMq;
+use futures::StreamExt;
+use lapin::message::Delivery;
+use lapin::options::{
+    BasicAckOptions, BasicConsumeOptions, BasicGetOptions, BasicPublishOptions, QueueBindOptions,
+    QueueDeclareOptions,
+};
+use lapin::types::{AMQPValue, FieldTable};
+use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
+
+const PATIENCE: Duration = Duration::from_mins(1);
+
+fn settings(url: &str) -> Settings {
+    Settings { url: url.to_owned(), topology: Topology::Declared }
+}
+
+fn message(number: usize) -> Message {
+    Message {
+        id: format!("s/{number}"),
+        key: "target.MARKUP_RUNNING".to_owned(),
+        kind: "capstan.target.status".to_owned(),
+        body: format!("{{\"n\": {number}}}"),
+    }
+}
+
+async fn channel(url: &str) -> (Connection, Channel) {
+    let connection = Connection::connect(url, ConnectionProperties::default()).await;
+    let connection = connection.expect("connected");
+    let channel = connection.create_channel().await.expect("a channel");
+    (connection, channel)
+}
+
+/// A queue of the test's own, bound to the events.
+async fn listen(channel: &Channel, key: &str) {
+    let (durable, none) = (QueueDeclareOptions::durable(), FieldTable::default());
+    channel.queue_declare("mine".into(), durable, none.clone()).await.expect("a queue");
+    let bound = channel.queue_bind(
+        "mine".into(),
+        EVENTS.into(),
+        key.into(),
+        QueueBindOptions::default(),
+        none,
+    );
+    bound.await.expect("bound");
+}
+
+async fn take(channel: &Channel, count: usize) -> Vec<Delivery> {
+    let (options, none) = (BasicConsumeOptions::default(), FieldTable::default());
+    let consumer = channel.basic_consume("mine".into(), "".into(), options, none).await;
+    let mut consumer = consumer.expect("a consumer");
+    let mut all = Vec::new();
+    while all.len() < count {
+        let next = tokio::time::timeout(PATIENCE, consumer.next()).await.expect("in time");
+        let delivery = next.expect("a message").expect("a connection");
+        delivery.acker.ack(BasicAckOptions::default()).await.expect("acknowledged");
+        all.push(delivery);
+    }
+    all
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_come_in_their_order_with_their_ids_and_outlive_the_broker() {
+    let mut rabbit = tokio::task::spawn_blocking(RabbitMq::start).await.expect("it starts");
+    let url = rabbit.vhost();
+    let broker = AmqpBroker::new(settings(&url));
+    // Nobody listens yet: that is no failure.
+    broker.publish(&[message(0)]).await.expect("unrouted");
+    let (connection, mine) = channel(&url).await;
+    listen(&mine, "target.*").await;
+    let sent: Vec<Message> = (1..=300).map(message).collect();
+    broker.publish(&sent).await.expect("confirmed");
+    drop((connection, mine));
+
+    rabbit.kill();
+    let refused = broker.publish(&[message(301)]).await;
+    assert!(matches!(refused, Err(DriverError::Unknown(_))), "{refused:?}");
+    rabbit.resume();
+    // It greets before its virtual hosts are there.
+    tokio::time::timeout(PATIENCE, async {
+        while broker.publish(&[message(301)]).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    })
+    .await
+    .expect("it connects again");
+    let (_connection, mine) = channel(&url).await;
+    let all = take(&mine, 301).await;
+    for (delivery, number) in all.iter().zip(1..) {
+        let expected = message(number);
+        assert_eq!(String::from_utf8_lossy(&delivery.data), expected.body);
+        let properties = &delivery.properties;
+        let id = properties.message_id().as_ref().map(ToString::to_string);
+        assert_eq!(id.as_deref(), Some(expected.id.as_str()));
+        let kind = properties.content_type().as_ref().map(ToString::to_string);
+        assert_eq!(kind.as_deref(), Some("application/cloudevents+json"));
+        assert_eq!(*properties.delivery_mode(), Some(2), "it is persistent");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_there_is_not_made_if_it_should_only_be_checked() {
+    let url = tokio::task::spawn_blocking(|| RabbitMq::shared().vhost()).await.expect("a vhost");
+    let checked = Settings { topology: Topology::Checked, ..settings(&url) };
+    let refused = AmqpBroker::new(checked.clone()).publish(&[message(1)]).await;
+    let Err(DriverError::Refused(why)) = refused else { panic!("{refused:?}") };
+    assert!(why.contains(EVENTS), "{why}");
+    AmqpBroker::new(settings(&url)).publish(&[message(1)]).await.expect("made");
+    AmqpBroker::new(checked).publish(&[message(1)]).await.expect("it is there");
+    let shown = format!("{:?}", settings("amqp://u:hidden@h/"));
+    assert!(!shown.contains("hidden"), "{shown}");
+}
+
+async fn tell(channel: &Channel, key: &str, body: &str) {
+    let (options, plain) = (BasicPublishOptions::default(), BasicProperties::default());
+    let sent = channel.basic_publish(CMDB.into(), key.into(), options, body.as_bytes(), plain);
+    sent.await.expect("sent").await.expect("it is there");
+}
+
+async fn next(inbox: &AmqpInbox) -> Incoming {
+    tokio::time::timeout(PATIENCE, inbox.next()).await.expect("in time").expect("a message")
+}
+
+async fn until_waiting(inbox: &AmqpInbox, wanted: Waiting) {
+    let came = tokio::time::timeout(PATIENCE, async {
+        while inbox.waiting().await.expect("counted") != wanted {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    });
+    assert!(came.await.is_ok(), "{:?} is not {wanted:?}", inbox.waiting().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_settled_comes_again_and_poison_is_laid_aside_with_its_reason() {
+    let url = tokio::task::spawn_blocking(|| RabbitMq::shared().vhost()).await.expect("a vhost");
+    let inbox = AmqpInbox::new(settings(&url));
+    until_waiting(&inbox, Waiting::default()).await;
+    let (_connection, mine) = channel(&url).await;
+    tell(&mine, "group.changed.web.prod", "one").await;
+    tell(&mine, "group.changed.db", "two").await;
+    tell(&mine, "server.changed.db", "nothing of ours").await;
+
+    let one = next(&inbox).await;
+    assert_eq!((one.key.as_str(), &one.body[..]), ("group.changed.web.prod", &b"one"[..]));
+    inbox.close().await.expect("closed");
+    inbox.settle(one.tag, Verdict::Done).await.expect("too late, and no matter");
+    let again = next(&inbox).await;
+    assert_eq!(again.body, b"one");
+    assert_ne!(again.tag, one.tag);
+    inbox.settle(again.tag, Verdict::Done).await.expect("acknowledged");
+    let two = next(&inbox).await;
+    assert_eq!(two.body, b"two");
+    let poison = Verdict::Poison("it is no message".to_owned());
+    inbox.settle(two.tag, poison).await.expect("laid aside");
+    inbox.close().await.expect("closed");
+    until_waiting(&inbox, Waiting { queued: 0, dead: 1 }).await;
+
+    let dead = mine.basic_get(DEAD.into(), BasicGetOptions::default()).await.expect("asked");
+    let dead = dead.expect("one is there");
+    let headers = dead.delivery.properties.headers().clone().expect("headers");
+    let header = |name: &str| match headers.inner().get(name) {
+        Some(AMQPValue::LongString(text)) => text.to_string(),
+        other => panic!("{name}: {other:?}"),
+    };
+    assert_eq!(header(REASON), "it is no message");
+    assert_eq!(header("x-capstan-key"), "group.changed.db");
+    let back = lapin::options::BasicNackOptions { requeue: true, ..Default::default() };
+    dead.delivery.acker.nack(back).await.expect("put back");
+    until_waiting(&inbox, Waiting { queued: 0, dead: 1 }).await;
+    assert_eq!(inbox.replay(10).await.expect("replayed"), 1);
+    until_waiting(&inbox, Waiting { queued: 1, dead: 0 }).await;
+    assert_eq!(next(&inbox).await.body, b"two", "{QUEUE} has it again");
+    assert_eq!(inbox.replay(10).await.expect("asked"), 0);
+}
