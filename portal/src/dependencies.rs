@@ -110,6 +110,7 @@ fn kind(kind: DependencyKind) -> &'static str {
         DependencyKind::Executor => "Executor",
         DependencyKind::Cmdb => "CMDB",
         DependencyKind::PackageStore => "Package store",
+        DependencyKind::Queue => "Queue",
     }
 }
 
@@ -128,6 +129,9 @@ fn follows(kind: DependencyKind) -> &'static str {
         DependencyKind::PackageStore => {
             "Nothing can be uploaded, and hosts fetch packages from their other locations, or use what they \
              have kept."
+        }
+        DependencyKind::Queue => {
+            "Engines find due work in the database by themselves, somewhat later. Nothing stops."
         }
     }
 }

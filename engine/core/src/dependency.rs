@@ -15,6 +15,8 @@ use crate::{DeploymentId, Timestamp};
 pub const CMDB: &str = "cmdb";
 /// Capstan's own package store.
 pub const PACKAGES: &str = "packages";
+/// What tells engines of due work, if it is not the database.
+pub const QUEUE: &str = "queue";
 
 /// The dependency that is the load balancer with this name.
 pub fn load_balancer(name: &str) -> String {
@@ -40,6 +42,8 @@ pub enum DependencyKind {
     Cmdb,
     /// Keeps archives.
     PackageStore,
+    /// Tells engines of due work.
+    Queue,
 }
 
 impl DependencyKind {
@@ -50,12 +54,13 @@ impl DependencyKind {
             Self::Executor => "executor",
             Self::Cmdb => "cmdb",
             Self::PackageStore => "package_store",
+            Self::Queue => "queue",
         }
     }
 
     /// The kind with this word.
     pub fn from_word(word: &str) -> Option<Self> {
-        [Self::LoadBalancer, Self::Executor, Self::Cmdb, Self::PackageStore]
+        [Self::LoadBalancer, Self::Executor, Self::Cmdb, Self::PackageStore, Self::Queue]
             .into_iter()
             .find(|kind| kind.word() == word)
     }

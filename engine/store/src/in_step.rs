@@ -22,9 +22,14 @@ impl Committer {
         if !self.inner.member.has_others() {
             return due;
         }
-        let passed = self.looked_at.map_or(LOOK_EVERY, |at| at.elapsed());
-        let look = LOOK_EVERY.saturating_sub(passed);
+        let every = self.look_every();
+        let passed = self.looked_at.map_or(every, |at| at.elapsed());
+        let look = every.saturating_sub(passed);
         Some(due.map_or(look, |due| due.min(look)))
+    }
+
+    fn look_every(&self) -> Duration {
+        self.inner.queue.look_every().unwrap_or(LOOK_EVERY)
     }
 
     /// Brings copies in step with what other processes have written. A change that is decided on an old
@@ -70,7 +75,8 @@ impl Committer {
         if !self.inner.member.has_others() || self.taker.is_none() {
             return;
         }
-        let is_time = self.looked_at.is_none_or(|at| at.elapsed() >= LOOK_EVERY);
+        let every = self.look_every();
+        let is_time = self.looked_at.is_none_or(|at| at.elapsed() >= every);
         if !is_time {
             return;
         }

@@ -82,7 +82,7 @@ fn dependencies() -> TableCreateStatement {
         .col(name_null("cut_off_by"))
         .col(text_null("cut_off_reason"))
         .col(big_null("cut_off_until"))
-        .check(one_of("kind", &["load_balancer", "executor", "cmdb", "package_store"]))
+        .check(one_of("kind", &["load_balancer", "executor", "cmdb", "package_store", "queue"]))
         .check(one_of("state", &["closed", "open", "half_open"]))
         .take()
 }
