@@ -12,6 +12,7 @@
 //! | CMDB | [`file_cmdb`], [`http_cmdb`], [`netbox_cmdb`] |
 //! | package store | [`packages`] |
 //! | scripts | [`scripts`] |
+//! | queue | [`nudges`] |
 //!
 //! [`guard`] puts a [`breaker`], a time limit, metrics and tracing around any of them; [`registry`] finds them by
 //! the names that groups use; [`cmdb_records`] says which records of a CMDB count.
@@ -26,6 +27,7 @@ pub mod local;
 pub mod netbox_cmdb;
 pub mod none;
 pub mod noop;
+pub mod nudges;
 pub mod packages;
 pub mod registry;
 pub mod scripts;

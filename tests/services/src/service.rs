@@ -80,6 +80,19 @@ impl Service {
     }
 }
 
+impl Service {
+    /// Where it works.
+    pub(crate) fn folder_of(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Ends it, and waits until it is gone.
+    pub(crate) fn end(mut self) {
+        drop(self.keeper.stdin.take());
+        self.keeper.wait().expect("the keeper ends");
+    }
+}
+
 /// A port that was free just now.
 pub(crate) fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
