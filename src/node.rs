@@ -10,8 +10,10 @@ use std::time::Duration;
 
 use anyhow::Context;
 use capstan_controller::Controller;
-use capstan_core::dependency::{CMDB, DependencyKind, PACKAGES, executor, load_balancer};
-use capstan_core::ports::{Cmdb, Executor, LoadBalancer, ScriptSource};
+use capstan_core::dependency::{
+    Breakers, CMDB, DependencyKind, PACKAGES, QUEUE, executor, load_balancer,
+};
+use capstan_core::ports::{Cmdb, Executor, LoadBalancer, Queue, ScriptSource};
 use capstan_drivers::breaker::{self, Switchboard};
 use capstan_drivers::cmdb_records::Names;
 use capstan_drivers::file_cmdb::FileCmdb;
@@ -20,14 +22,16 @@ use capstan_drivers::http_cmdb::{self, HttpCmdb};
 use capstan_drivers::local::LocalExecutor;
 use capstan_drivers::netbox_cmdb::{self, NetboxCmdb};
 use capstan_drivers::none::NoLoadBalancer;
+use capstan_drivers::nudges::{self, Nudges};
 use capstan_drivers::packages::FilePackageStore;
 use capstan_drivers::scripts::Scripts;
 use capstan_runner::Engine;
 use capstan_store::Store;
+use futures::FutureExt;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinError, JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Roles;
@@ -43,6 +47,8 @@ pub(crate) struct Settings {
     pub(crate) roles: Roles,
     pub(crate) database_url: String,
     pub(crate) lease: Duration,
+    /// A Redis that tells engines of due work.
+    pub(crate) redis_url: Option<String>,
     pub(crate) stale_after: Duration,
     pub(crate) cmdb: CmdbSource,
     pub(crate) packages_dir: PathBuf,
@@ -86,6 +92,8 @@ pub(crate) struct Node {
     stop: CancellationToken,
     server: JoinHandle<std::io::Result<()>>,
     sync: Option<JoinHandle<()>>,
+    nudges: Option<Arc<Nudges>>,
+    keeper: Option<JoinHandle<()>>,
 }
 
 impl Node {
@@ -96,13 +104,17 @@ impl Node {
             .with_context(|| format!("[server] listen: cannot listen on {}", settings.listen))?;
         let address = listener.local_addr().context("the address that is listened on")?;
         let url = settings.public_url.clone().unwrap_or_else(|| local_url(address));
-        let store = Store::open(&capstan_store::Settings {
+        let drivers = drivers(&settings)?;
+        let database = capstan_store::Settings {
             url: settings.database_url.clone(),
             stale_after: settings.stale_after,
             lease: settings.lease,
-        })
-        .await?;
-        let drivers = drivers(&settings)?;
+        };
+        let nudges = nudges(&settings, &drivers)?;
+        let store = match &nudges {
+            Some(nudges) => Store::open_on(&database, Arc::clone(nudges) as Arc<dyn Queue>).await?,
+            None => Store::open(&database).await?,
+        };
         let cmdb = cmdb(&settings.cmdb, &drivers).await?;
         let controller = controller(&settings, store.clone(), &drivers, cmdb)?;
         let keep = |token: &str| match &settings.token_file {
@@ -112,6 +124,12 @@ impl Node {
         let roles = settings.roles;
         let answers = roles.controller || roles.portal;
         let new_token = if answers { controller.ensure_admin_token(keep).await? } else { None };
+        let stop = CancellationToken::new();
+        let keeper = (!roles.engine).then(|| {
+            let breakers = Arc::clone(&drivers.switches) as Arc<dyn Breakers>;
+            let keeping = capstan_runner::keep_dependencies(store.clone(), breakers);
+            tokio::spawn(stop.clone().run_until_cancelled_owned(keeping).map(drop))
+        });
         let engine = roles.engine.then(|| {
             let ports = capstan_runner::Ports {
                 load_balancers: drivers.load_balancers,
@@ -122,7 +140,6 @@ impl Node {
             let settings = capstan_runner::Settings { package_base_url: url, ..settings.engine };
             Engine::start(store.clone(), ports, settings)
         });
-        let stop = CancellationToken::new();
         let service = controller.router().into_make_service_with_connect_info::<SocketAddr>();
         let server = axum::serve(listener, service)
             .with_graceful_shutdown(stop.clone().cancelled_owned())
@@ -140,6 +157,8 @@ impl Node {
             stop,
             server: tokio::spawn(server),
             sync,
+            nudges,
+            keeper,
         })
     }
 
@@ -151,11 +170,10 @@ impl Node {
         }
         self.stop.cancel();
         self.controller.close_streams();
-        let sync = match self.sync {
-            Some(sync) => sync.await.map(Ok),
-            None => Ok(Ok(())),
-        };
-        for (part, ended) in [("sync", sync), ("server", self.server.await)] {
+        let sync = ended(self.sync).await;
+        let keeper = ended(self.keeper).await;
+        let parts = [("sync", sync), ("dependencies", keeper), ("server", self.server.await)];
+        for (part, ended) in parts {
             match ended {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => tracing::error!(part, %error, "ended badly"),
@@ -166,7 +184,25 @@ impl Node {
             let error = capstan_store::chain(&error);
             tracing::warn!(%error, "other processes will notice only after the lease");
         }
+        // Last: the others are told to go on.
+        if let Some(nudges) = self.nudges {
+            nudges.stop().await;
+        }
     }
+}
+
+async fn ended(part: Option<JoinHandle<()>>) -> Result<std::io::Result<()>, JoinError> {
+    match part {
+        Some(part) => part.await.map(Ok),
+        None => Ok(Ok(())),
+    }
+}
+
+fn nudges(settings: &Settings, drivers: &Drivers) -> anyhow::Result<Option<Arc<Nudges>>> {
+    let Some(url) = &settings.redis_url else { return Ok(None) };
+    let breaker = drivers.switches.breaker(QUEUE, DependencyKind::Queue);
+    let settings = nudges::Settings::new(url, settings.roles.engine);
+    Nudges::start(&settings, breaker).context("[queue] url").map(Some)
 }
 
 struct Drivers {
