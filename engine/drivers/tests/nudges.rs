@@ -120,11 +120,23 @@ async fn a_nudge_wakes_every_other_engine_and_leaves_nothing_behind() {
         lengths.collect::<BTreeSet<_>>() == BTreeSet::from([("0".to_owned(), String::new())])
     };
     until("what was received is forgotten", rows).await;
+    // One that was killed long ago.
+    for row in [
+        ["ZADD", "capstan:engines", "1", "dead"],
+        ["ZADD", "dead:workers", "1", "dead-1"],
+        ["ZADD", "core:apalis:queues:list", "1", "dead:workers"],
+        ["HSET", "dead:workers:metadata:dead-1", "service", "x"],
+    ] {
+        redis.command(&row);
+    }
+    controller.nudge(3);
+    one.woken().await;
+    two.woken().await;
     for process in [controller, one, two] {
         process.nudges.stop().await;
     }
     let left = redis.command(&["KEYS", "*"]);
-    assert_eq!(left, "", "nothing is left of processes that have stopped");
+    assert_eq!(left, "", "nothing is left of processes that have stopped or died");
 }
 
 #[tokio::test(flavor = "multi_thread")]

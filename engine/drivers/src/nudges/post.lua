@@ -6,6 +6,11 @@
 local own, most, kept = ARGV[1], tonumber(ARGV[3]), ARGV[4]
 local alive_since = tonumber(redis.call('TIME')[1]) - tonumber(ARGV[2])
 for _, gone in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', '(' .. alive_since)) do
+    -- Its other rows go by themselves; these have no end.
+    for _, worker in ipairs(redis.call('ZRANGE', gone .. ':workers', 0, -1)) do
+        redis.call('UNLINK', gone .. ':inflight:' .. worker, gone .. ':workers:metadata:' .. worker)
+    end
+    redis.call('UNLINK', gone .. ':workers')
     redis.call('ZREM', KEYS[1], gone)
     redis.call('ZREM', KEYS[2], gone .. ':workers')
 end
