@@ -15,4 +15,5 @@ mod harness;
 mod host_faults;
 mod many;
 mod nudges;
+mod refreshes;
 mod story;

@@ -18,7 +18,7 @@
 //! by one, so that one group's loss never harms another group's inputs.
 
 use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -343,15 +343,9 @@ impl Committer {
         if round.parts.values().any(|part| !part.changes.is_empty()) {
             self.inner.watches.tell_all();
         }
-        let taken: BTreeSet<GroupId> = found.iter().map(|(effect, _)| effect.group).collect();
-        for group in round.left.iter().filter(|group| !taken.contains(group)) {
-            self.inner.nudge(Some(*group), round.now);
-        }
+        self.nudge(&round, &found);
         if round.looks() {
             let all = found.len() < round.capacity();
-            if !all {
-                self.inner.nudge(None, round.now);
-            }
             let due = if all { self.ask_next_due().await } else { Some(Some(round.now)) };
             // Nothing may fail after the commit: what is not known is looked for soon. What is due and
             // was not taken is somebody else's just now.

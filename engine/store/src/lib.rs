@@ -51,6 +51,7 @@ mod packages;
 mod part;
 mod processes;
 mod queue;
+mod refreshes;
 mod round;
 mod rows;
 mod scripts;
@@ -74,6 +75,7 @@ use commit::Request;
 use inner::Inner;
 
 pub use error::{Error, SubmitError, chain};
+pub use refreshes::{RefreshWish, Refreshing};
 pub use told::describe_metrics;
 pub use types::{
     Asked, DeploymentFilter, Idempotency, NewAudit, NewPackage, OutputChunk, PageRequest,

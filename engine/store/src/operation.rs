@@ -64,6 +64,9 @@ operations! {
     IdempotencyBegin   => "idempotency_begin"
     IdempotencyFinish  => "idempotency_finish"
     IdempotencyForget  => "idempotency_forget"
+    RefreshWish        => "refresh_wish"
+    RefreshBegin       => "refresh_begin"
+    RefreshEnd         => "refresh_end"
     OutputAppend       => "output_append"
     MetricsSnapshot    => "metrics_snapshot"
 }

@@ -12,7 +12,14 @@ use crate::columns::{
 
 pub(super) fn schema(backend: DbBackend) -> Schema {
     (
-        vec![applications(), groups(), servers(), by_key(server_states(), backend), dependencies()],
+        vec![
+            applications(),
+            groups(),
+            servers(),
+            by_key(server_states(), backend),
+            dependencies(),
+            refreshes(),
+        ],
         vec![
             unique("applications", &["external_id"]),
             unique("applications", &["name"]),
@@ -84,6 +91,19 @@ fn dependencies() -> TableCreateStatement {
         .col(big_null("cut_off_until"))
         .check(one_of("kind", &["load_balancer", "executor", "cmdb", "package_store", "queue"]))
         .check(one_of("state", &["closed", "open", "half_open"]))
+        .take()
+}
+
+/// `refreshes`: who asks the CMDB for a group just now, so that nobody else does. `ended` counts those that
+/// told how they ended, and `told` is what the last one told.
+fn refreshes() -> TableCreateStatement {
+    Table::create()
+        .table("refreshes")
+        .col(id("group_id").primary_key())
+        .col(word_null("holder"))
+        .col(big_null("held_until"))
+        .col(big("ended"))
+        .col(text_null("told"))
         .take()
 }
 
