@@ -11,10 +11,10 @@ use std::time::Duration;
 use anyhow::Context;
 use capstan_controller::Controller;
 use capstan_core::dependency::{
-    BROKER, Breakers, CMDB, DependencyKind, PACKAGES, executor, load_balancer,
+    BROKER, Breakers, CMDB, DependencyKind, PACKAGES, QUEUE, executor, load_balancer,
 };
 use capstan_core::message::{Broker, Inbox};
-use capstan_core::ports::{Cmdb, Executor, LoadBalancer, ScriptSource};
+use capstan_core::ports::{Cmdb, Executor, LoadBalancer, Queue, ScriptSource};
 use capstan_drivers::amqp::{self, AmqpBroker, AmqpInbox};
 use capstan_drivers::breaker::{self, Switchboard};
 use capstan_drivers::cmdb_records::Names;
@@ -24,15 +24,17 @@ use capstan_drivers::http_cmdb::{self, HttpCmdb};
 use capstan_drivers::local::LocalExecutor;
 use capstan_drivers::netbox_cmdb::{self, NetboxCmdb};
 use capstan_drivers::none::NoLoadBalancer;
+use capstan_drivers::nudges::{self, Nudges};
 use capstan_drivers::packages::FilePackageStore;
 use capstan_drivers::scripts::Scripts;
 use capstan_drivers::webhooks::{Allowed, HttpWebhooks, Network};
 use capstan_runner::Engine;
 use capstan_store::{Begin, Store};
+use futures::FutureExt;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinError, JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Roles;
@@ -48,6 +50,8 @@ pub(crate) struct Settings {
     pub(crate) roles: Roles,
     pub(crate) database_url: String,
     pub(crate) lease: Duration,
+    /// A Redis that tells engines of due work.
+    pub(crate) redis_url: Option<String>,
     pub(crate) stale_after: Duration,
     pub(crate) cmdb: CmdbSource,
     pub(crate) packages_dir: PathBuf,
@@ -102,6 +106,8 @@ pub(crate) struct Node {
     server: JoinHandle<std::io::Result<()>>,
     sync: Option<JoinHandle<()>>,
     messages: Option<JoinHandle<()>>,
+    nudges: Option<Arc<Nudges>>,
+    keeper: Option<JoinHandle<()>>,
 }
 
 impl Node {
@@ -112,13 +118,17 @@ impl Node {
             .with_context(|| format!("[server] listen: cannot listen on {}", settings.listen))?;
         let address = listener.local_addr().context("the address that is listened on")?;
         let url = settings.public_url.clone().unwrap_or_else(|| local_url(address));
-        let store = Store::open(&capstan_store::Settings {
+        let drivers = drivers(&settings)?;
+        let database = capstan_store::Settings {
             url: settings.database_url.clone(),
             stale_after: settings.stale_after,
             lease: settings.lease,
-        })
-        .await?;
-        let drivers = drivers(&settings)?;
+        };
+        let nudges = nudges(&settings, &drivers)?;
+        let store = match &nudges {
+            Some(nudges) => Store::open_on(&database, Arc::clone(nudges) as Arc<dyn Queue>).await?,
+            None => Store::open(&database).await?,
+        };
         let cmdb = cmdb(&settings.cmdb, &drivers).await?;
         let controller = controller(&settings, store.clone(), &drivers, cmdb)?;
         let keep = |token: &str| match &settings.token_file {
@@ -128,6 +138,12 @@ impl Node {
         let roles = settings.roles;
         let answers = roles.controller || roles.portal;
         let new_token = if answers { controller.ensure_admin_token(keep).await? } else { None };
+        let stop = CancellationToken::new();
+        let keeper = (!roles.engine).then(|| {
+            let breakers = Arc::clone(&drivers.switches) as Arc<dyn Breakers>;
+            let keeping = capstan_runner::keep_dependencies(store.clone(), breakers);
+            tokio::spawn(stop.clone().run_until_cancelled_owned(keeping).map(drop))
+        });
         let engine = roles.engine.then(|| {
             let ports = capstan_runner::Ports {
                 health: drivers.health,
@@ -139,7 +155,6 @@ impl Node {
             let settings = capstan_runner::Settings { package_base_url: url, ..settings.engine };
             Engine::start(store.clone(), ports, settings)
         });
-        let stop = CancellationToken::new();
         let service = controller.router().into_make_service_with_connect_info::<SocketAddr>();
         let server = axum::serve(listener, service)
             .with_graceful_shutdown(stop.clone().cancelled_owned())
@@ -162,6 +177,8 @@ impl Node {
             server: tokio::spawn(server),
             sync,
             messages,
+            nudges,
+            keeper,
         })
     }
 
@@ -175,7 +192,13 @@ impl Node {
         self.controller.close_streams();
         let sync = ended(self.sync).await;
         let messages = ended(self.messages).await;
-        let parts = [("sync", sync), ("messages", messages), ("server", self.server.await)];
+        let keeper = ended(self.keeper).await;
+        let parts = [
+            ("sync", sync),
+            ("messages", messages),
+            ("dependencies", keeper),
+            ("server", self.server.await),
+        ];
         for (part, ended) in parts {
             match ended {
                 Ok(Ok(())) => {}
@@ -187,16 +210,25 @@ impl Node {
             let error = capstan_store::chain(&error);
             tracing::warn!(%error, "other processes will notice only after the lease");
         }
+        // Last: the others are told to go on.
+        if let Some(nudges) = self.nudges {
+            nudges.stop().await;
+        }
     }
 }
 
-type Ended = Result<std::io::Result<()>, tokio::task::JoinError>;
-
-async fn ended(task: Option<JoinHandle<()>>) -> Ended {
-    match task {
-        Some(task) => task.await.map(Ok),
+async fn ended(part: Option<JoinHandle<()>>) -> Result<std::io::Result<()>, JoinError> {
+    match part {
+        Some(part) => part.await.map(Ok),
         None => Ok(Ok(())),
     }
+}
+
+fn nudges(settings: &Settings, drivers: &Drivers) -> anyhow::Result<Option<Arc<Nudges>>> {
+    let Some(url) = &settings.redis_url else { return Ok(None) };
+    let breaker = drivers.switches.breaker(QUEUE, DependencyKind::Queue);
+    let settings = nudges::Settings::new(url, settings.roles.engine);
+    Nudges::start(&settings, breaker).context("[queue] url").map(Some)
 }
 
 struct Drivers {
@@ -254,12 +286,10 @@ fn controller(
     let (broker, inbox) = broker(settings, drivers);
     let allowed = Allowed::new(settings.webhooks_allow.clone());
     let webhooks = HttpWebhooks::new(settings.webhook_timeout, allowed)?;
-    let breakers: Arc<dyn Breakers> = drivers.switches.clone();
     let ports = capstan_controller::Ports {
         broker,
         inbox,
         webhooks: Arc::new(webhooks),
-        breakers: Some(breakers).filter(|_| !settings.roles.engine),
         cmdb,
         packages: Arc::new(Guard::packages("file", Arc::new(packages)).with_breaker(breaker)),
         load_balancers: drivers.load_balancers.clone(),

@@ -9,7 +9,9 @@ use capstan_drivers::netbox_cmdb;
 use capstan_store::Begin;
 use clap::Args;
 
-use crate::config::{BrokerBegin, Cmdb, CmdbDriver, Config, ConfigArgs, LogFormat, Role, load};
+use crate::config::{
+    BrokerBegin, Cmdb, CmdbDriver, Config, ConfigArgs, LogFormat, Queue, Role, load,
+};
 use crate::node::{CmdbSource, Node, Settings, local_url, wait_for_the_end};
 
 /// Runs Capstan: the API, the pages and the engine, over one database.
@@ -73,6 +75,10 @@ fn settings(config: &Config) -> anyhow::Result<Settings> {
         roles: config.roles,
         data_dir: config.data_dir.clone(),
         lease: config.database.lease,
+        redis_url: match &config.queue {
+            Queue::Database => None,
+            Queue::Redis(url) => Some(url.expose().to_owned()),
+        },
         database_url: config.database.url.expose().to_owned(),
         stale_after: config.cmdb.stale_after,
         cmdb: cmdb(&config.cmdb)?,

@@ -81,7 +81,6 @@ async fn serve(store: &Store, folder: &Path) -> anyhow::Result<(String, String, 
             std::time::Duration::from_secs(1),
             Allowed::default(),
         )?),
-        breakers: None,
     };
     let settings = capstan_controller::Settings::default();
     let controller = capstan_controller::Controller::new(store.clone(), ports, settings);

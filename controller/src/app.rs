@@ -28,7 +28,7 @@ pub(crate) struct App {
     pub(crate) ports: Ports,
     pub(crate) settings: Settings,
     /// Refreshes under way, by id in the CMDB and by whether a person confirms.
-    pub(crate) refreshes: Arc<Flights<(String, bool), Result<Answer, Problem>>>,
+    pub(crate) refreshes: Arc<Flights<(String, bool), Result<(), Problem>>>,
     /// Adoptions under way.
     pub(crate) adoptions: Arc<Flights<GroupId, ()>>,
     /// Adoptions that nobody waits for, at the same time.

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use capstan_core::dependency::Breakers;
 use capstan_core::message::{Broker, Inbox, WebhookCaller};
 use capstan_core::ports::{Cmdb, Executor, LoadBalancer, PackageStore, ScriptSource};
 use capstan_store::Begin;
@@ -29,8 +28,6 @@ pub struct Ports {
     pub inbox: Option<Arc<dyn Inbox>>,
     /// Calls webhooks.
     pub webhooks: Arc<dyn WebhookCaller>,
-    /// The breakers of a process without an engine; an engine keeps them itself.
-    pub breakers: Option<Arc<dyn Breakers>>,
 }
 
 impl std::fmt::Debug for Ports {

@@ -14,6 +14,8 @@ use capstan_core::view::GroupView;
 use futures::{StreamExt, stream};
 use tokio_util::sync::CancellationToken;
 
+use capstan_store::Refreshing;
+
 use crate::app::App;
 use crate::problem::Problem;
 
@@ -23,6 +25,11 @@ const CONCURRENCY: usize = 8;
 const CMDB_LIMIT: Duration = Duration::from_secs(10);
 /// How long a deployment waits for the refresh before it.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// After so long a refresh in another process is given up. It takes [`CMDB_LIMIT`], a look at hosts that are
+/// new, and a write.
+const LEASE: Duration = Duration::from_secs(20);
+/// How often it is looked whether a refresh in another process has ended.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// Wait after a sync that failed; doubled each time until one succeeds.
 const RETRY: Duration = Duration::from_secs(5);
 
@@ -36,14 +43,24 @@ pub(crate) enum Removal {
 }
 
 impl App {
-    /// Refreshes a group from the CMDB; merged with a refresh of it that is under way.
+    /// Refreshes a group from the CMDB; merged with a refresh of it that is under way, here or in another
+    /// process.
     pub(crate) async fn refresh(
         self: &Arc<Self>,
         group: GroupId,
         removal: Removal,
-    ) -> Result<Answer, Problem> {
+    ) -> Result<(), Problem> {
         let external_id = self.group(group).await?.external_id;
-        self.refresh_named(&external_id, removal).await
+        let app = self.clone();
+        let key = (external_id.clone(), removal == Removal::Confirmed);
+        let work = async move {
+            match removal {
+                Removal::Held => app.refresh_in_turn(group, &external_id).await,
+                // It says more than those that others ask for, and a person asks rarely.
+                Removal::Confirmed => app.refresh_now(&external_id, true).await,
+            }
+        };
+        self.refreshes.run(key, work).await.unwrap_or_else(|| Err(Problem::internal()))
     }
 
     /// The same for a group that the CMDB names, and that need not be known yet.
@@ -51,16 +68,38 @@ impl App {
         self: &Arc<Self>,
         external_id: &str,
         removal: Removal,
-    ) -> Result<Answer, Problem> {
+    ) -> Result<(), Problem> {
+        if let Some(group) = self.store.group_id_by_external(external_id).await? {
+            return self.refresh(group, removal).await;
+        }
         let external_id = external_id.to_owned();
-        let confirmed = removal == Removal::Confirmed;
         let app = self.clone();
+        let confirmed = removal == Removal::Confirmed;
         let key = (external_id.clone(), confirmed);
         let work = async move { app.refresh_now(&external_id, confirmed).await };
         self.refreshes.run(key, work).await.unwrap_or_else(|| Err(Problem::internal()))
     }
 
-    async fn refresh_now(&self, external_id: &str, confirmed: bool) -> Result<Answer, Problem> {
+    /// Refreshes a group, or waits for another process that is at it.
+    async fn refresh_in_turn(&self, group: GroupId, external_id: &str) -> Result<(), Problem> {
+        let wish = self.store.refresh_wish(group).await?;
+        loop {
+            match self.store.refresh_begin(wish, LEASE).await? {
+                Refreshing::Begun => break,
+                Refreshing::UnderWay => tokio::time::sleep(LOOK_EVERY).await,
+                Refreshing::Ended(told) => return shared::outcome(&told),
+            }
+        }
+        let result = self.refresh_now(external_id, false).await;
+        let told = shared::told(&result);
+        if let Err(error) = self.store.refresh_end(wish, told.as_deref()).await {
+            let error = capstan_store::chain(&error);
+            tracing::warn!(%error, "others who wait for a refresh will try for themselves");
+        }
+        result
+    }
+
+    async fn refresh_now(&self, external_id: &str, confirmed: bool) -> Result<(), Problem> {
         let record = tokio::time::timeout(CMDB_LIMIT, self.ports.cmdb.group(external_id)).await;
         let record = match record {
             Ok(Ok(Some(record))) => record,
@@ -70,10 +109,10 @@ impl App {
                 return Err(Problem::unavailable("cmdb_unavailable", "CMDB: no answer in time"));
             }
         };
-        self.take(record, confirmed).await.map(|(_, answer)| answer)
+        self.take(record, confirmed).await.map(drop)
     }
 
-    async fn take(&self, record: CmdbGroup, confirmed: bool) -> Result<(GroupId, Answer), Problem> {
+    async fn take(&self, record: CmdbGroup, confirmed: bool) -> Result<GroupId, Problem> {
         let external_id = record.id.clone();
         let (group, answer) = match self.store.sync_group(record, confirmed).await {
             Ok(synced) => synced,
@@ -83,7 +122,7 @@ impl App {
             tracing::warn!(group = external_id, reason, "a refresh waits for a person's word");
         }
         self.look_at_new(group).await?;
-        Ok((group, answer))
+        Ok(group)
     }
 
     /// Refreshes where it can and goes on from the cache where it cannot: a release must go out
@@ -95,7 +134,7 @@ impl App {
         // A refresh that takes longer goes on by itself; nobody waits for it here.
         let why = match tokio::time::timeout(PATIENCE, self.refresh(group.id, Removal::Held)).await
         {
-            Ok(Ok(_)) => return None,
+            Ok(Ok(())) => return None,
             Ok(Err(Problem { detail, .. })) => detail,
             Err(_) => "it takes long".to_owned(),
         };
@@ -130,7 +169,7 @@ impl App {
         let external_id = record.id.clone();
         let is_automatic = record.scale_out == ScaleOut::Automatic;
         match self.take(record, false).await {
-            Ok((group, _)) => {
+            Ok(group) => {
                 self.adopt_later(group);
                 if is_automatic {
                     self.scale_out_later(group);
@@ -181,4 +220,70 @@ fn unknown_to_cmdb(external_id: &str, faults: &[String]) -> Problem {
         detail = format!("{detail}; its faults: {}", faults.join("; "));
     }
     Problem::new(StatusCode::CONFLICT, "group_unknown_to_cmdb", detail)
+}
+
+/// How a refresh ended, as processes tell each other.
+mod shared {
+    use serde::{Deserialize, Serialize};
+
+    use super::Problem;
+    use axum::http::StatusCode;
+
+    /// What the CMDB is to blame for, and would tell others as well.
+    const CODES: [&str; 2] = ["cmdb_unavailable", "group_unknown_to_cmdb"];
+
+    #[derive(Serialize, Deserialize)]
+    struct Told {
+        status: u16,
+        code: String,
+        detail: String,
+    }
+
+    /// What is told; `None`: others are to try for themselves.
+    pub(super) fn told(result: &Result<(), Problem>) -> Option<String> {
+        let Err(problem) = result else { return Some(String::new()) };
+        let told = Told {
+            status: problem.status.as_u16(),
+            code: CODES.into_iter().find(|code| *code == problem.code)?.to_owned(),
+            detail: problem.detail.clone(),
+        };
+        serde_json::to_string(&told).ok()
+    }
+
+    /// What was told.
+    pub(super) fn outcome(told: &str) -> Result<(), Problem> {
+        if told.is_empty() {
+            return Ok(());
+        }
+        let told: Told = serde_json::from_str(told).map_err(|error| {
+            tracing::error!(%error, "another process told of a refresh what cannot be read");
+            Problem::internal()
+        })?;
+        let code = CODES.into_iter().find(|code| *code == told.code);
+        let status = StatusCode::from_u16(told.status);
+        let (Some(code), Ok(status)) = (code, status) else { return Err(Problem::internal()) };
+        Err(match status {
+            StatusCode::SERVICE_UNAVAILABLE => Problem::unavailable(code, told.detail),
+            _ => Problem::new(status, code, told.detail),
+        })
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use super::*;
+
+        #[test]
+        fn what_is_told_is_what_is_heard() {
+            assert!(outcome(&told(&Ok(())).expect("it is told")).is_ok());
+            for problem in [
+                Problem::unavailable("cmdb_unavailable", "CMDB: no answer in time"),
+                Problem::new(StatusCode::CONFLICT, "group_unknown_to_cmdb", "the CMDB gives none"),
+            ] {
+                let heard = told(&Err(problem.clone())).map(|told| outcome(&told));
+                let heard = heard.expect("it is told").expect_err("a problem");
+                assert_eq!(format!("{heard:?}"), format!("{problem:?}"));
+            }
+            assert_eq!(told(&Err(Problem::internal())), None, "others may fare better");
+        }
+    }
 }

@@ -13,6 +13,7 @@
 mod columns;
 mod m0001_first;
 mod m0002_messages;
+mod m0003_refreshes;
 mod tables;
 
 use sea_orm_migration::prelude::{MigrationTrait, MigratorTrait, async_trait};
@@ -24,6 +25,10 @@ pub struct Migrator;
 #[async_trait::async_trait]
 impl MigratorTrait for Migrator {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        vec![Box::new(m0001_first::Migration), Box::new(m0002_messages::Migration)]
+        vec![
+            Box::new(m0001_first::Migration),
+            Box::new(m0002_messages::Migration),
+            Box::new(m0003_refreshes::Migration),
+        ]
     }
 }

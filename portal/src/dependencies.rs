@@ -111,6 +111,7 @@ fn kind(kind: DependencyKind) -> &'static str {
         DependencyKind::Cmdb => "CMDB",
         DependencyKind::PackageStore => "Package store",
         DependencyKind::Broker => "Message broker",
+        DependencyKind::Queue => "Queue",
     }
 }
 
@@ -133,6 +134,9 @@ fn follows(kind: DependencyKind) -> &'static str {
         DependencyKind::Broker => {
             "Messages about events wait in the log, and are sent in their order when it is restored. \
              Messages about changes in the CMDB wait in the broker."
+        }
+        DependencyKind::Queue => {
+            "Engines find due work in the database by themselves, somewhat later. Nothing stops."
         }
     }
 }

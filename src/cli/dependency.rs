@@ -15,7 +15,7 @@ use super::table::{Fit, Table, clean};
 /// Outside dependencies: whether they answer, and their hand switches.
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum DependencyCommand {
-    /// Lists what Capstan calls: load balancers, executors, the CMDB, the package store.
+    /// Lists what Capstan calls: load balancers, executors, the CMDB, the package store, a Redis.
     ///
     /// Tells what the circuit breaker of each does, who cut it off, why and until when.
     #[command(after_help = "Example:\n  capstan dependency list")]

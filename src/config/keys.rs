@@ -61,7 +61,12 @@ pub(super) const KEYS: [Key; 58] = [
     ),
     key("database.url_file", Kind::Text, A_SECRET_FILE),
     key("database.lease_seconds", Kind::Whole, "whole seconds from 1 to 60"),
-    key("queue.url", Kind::Secret, "\"database\""),
+    key(
+        "queue.url",
+        Kind::Secret,
+        "\"database\"; or redis:// or rediss:// with perhaps user and password, host, and perhaps port and \
+         number of a database, like \"redis://:password@redis.example:6379/0\"",
+    ),
     key("queue.url_file", Kind::Text, A_SECRET_FILE),
     key(
         "broker.url",

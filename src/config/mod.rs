@@ -148,10 +148,12 @@ impl Database {
 }
 
 /// `[queue]`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Queue {
     /// The database itself.
     Database,
+    /// The database, and a Redis at this URL that tells engines to look.
+    Redis(Secret),
 }
 
 /// `[broker]`.

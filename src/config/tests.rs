@@ -165,7 +165,7 @@ fn what_is_not_built_in_yet_says_so_and_shows_no_password() {
         ("CAPSTAN__DATABASE__URL", "mysql://ann:hunter2@:3306/x", "cannot be read as a URL"),
         ("CAPSTAN__DATABASE__URL", "sqlite://x.db", "must be absolute"),
         ("CAPSTAN__DATABASE__URL", "hunter2", "no database URL"),
-        ("CAPSTAN__QUEUE__URL", "redis://:hunter2@redis", "Redis is not built in yet"),
+        ("CAPSTAN__QUEUE__URL", "nats://:hunter2@nats", "there is no such queue"),
         ("CAPSTAN__BROKER__URL", "amqp://ann:hunter2@:x/v", "cannot be read as a URL"),
         ("CAPSTAN__BROKER__URL", "http://ann:hunter2@mq", "there is no such broker"),
         ("CAPSTAN__CMDB__TOKEN", "hunter2://hunter2 x", "other characters"),
@@ -327,6 +327,35 @@ fn secrets_come_from_files_and_the_higher_layer_counts() {
     write("[database]\nurl_file = \"url\"\n");
     let error = load_in(folder.path(), &[]).expect_err("a fault").to_string();
     assert!(error.contains("it holds \"postgres://***@db\": it names no database"), "{error}");
+}
+
+#[test]
+fn a_redis_can_tell_engines_of_due_work() {
+    for url in ["redis://cache", "rediss://ann:hunter2@cache:6380/3", "redis://:hunter2@[::1]/"] {
+        let loaded = load(&format!("[queue]\nurl = {url:?}\n"), &[]).expect("it is good");
+        assert_eq!(loaded.config.queue, Queue::Redis(Secret::new(url)));
+        assert!(!format!("{loaded:?}").contains("hunter"), "{loaded:?}");
+    }
+    for (url, problem) in [
+        ("redis://", "it names no host"),
+        ("redis:cache", "there is no such queue"),
+        ("redis://:hunter2@cache/zero", "the number of a database"),
+        ("rediss://:hunter2@cache/0#insecure", "certificates are always checked"),
+        ("redis://:hunter2@cache/0?protocol=resp3", "no further settings"),
+        ("amqp://:hunter2@cache", "there is no such queue"),
+        ("Database", "there is no such queue"),
+    ] {
+        let error = load(&format!("[queue]\nurl = {url:?}\n"), &[]).expect_err("a fault");
+        let text = error.to_string();
+        assert!(text.contains(problem) && text.contains("redis://:password@"), "{text}");
+        assert!(!text.contains("hunter"), "{text}");
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::write(folder.path().join("url"), "redis://:hunter2@cache/1\n").expect("a file");
+    let text = "[queue]\nurl_file = \"url\"\n";
+    std::fs::write(folder.path().join(USUAL_FILE), text).expect("a file");
+    let loaded = load_in(folder.path(), &[]).expect("it is good");
+    assert_eq!(loaded.config.queue, Queue::Redis(Secret::new("redis://:hunter2@cache/1")));
 }
 
 #[test]

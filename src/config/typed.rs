@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use capstan_drivers::breaker;
 use capstan_drivers::netbox_cmdb::Mapping;
+use capstan_drivers::nudges;
 use clap::ValueEnum;
 use reqwest::Url;
 
@@ -202,13 +203,35 @@ fn server_problem(url: &str) -> Option<&'static str> {
 fn queue(reader: &mut Reader<'_>) -> Queue {
     const NAMES: (&str, &str) = ("queue.url", "queue.url_file");
     let url = reader.secret(NAMES.0, NAMES.1);
-    let problem = match url.expose().split_once(':').map_or("", |(scheme, _)| scheme) {
-        "redis" | "rediss" => "Redis is not built in yet",
-        _ if url.expose() == "database" => return Queue::Database,
-        _ => "there is no such queue",
+    let problem = match url.expose().split_once("://") {
+        Some(("redis" | "rediss", _)) => match redis_problem(url.expose()) {
+            None => return Queue::Redis(url),
+            Some(problem) => problem,
+        },
+        None if url.expose() == "database" => return Queue::Database,
+        Some(_) | None => "there is no such queue".to_owned(),
     };
-    reader.refuse_secret(NAMES, problem.to_owned());
+    reader.refuse_secret(NAMES, problem);
     Queue::Database
+}
+
+/// What is wrong with the URL of a Redis. The URL may hold a password and is not repeated.
+fn redis_problem(text: &str) -> Option<Problem> {
+    let Ok(url) = text.parse::<Url>() else { return Some("it cannot be read as a URL".to_owned()) };
+    if url.host_str().is_none_or(str::is_empty) {
+        return Some("it names no host".to_owned());
+    }
+    let database = url.path().trim_matches('/');
+    if !database.is_empty() && database.parse::<u32>().is_err() {
+        return Some("what follows the host must be the number of a database".to_owned());
+    }
+    if url.fragment().is_some() {
+        return Some("it must not have a #: certificates are always checked".to_owned());
+    }
+    if url.query().is_some() {
+        return Some("it must not have a ?: there are no further settings".to_owned());
+    }
+    nudges::url_problem(text).map(|problem| format!("it cannot be used: {problem}"))
 }
 
 fn broker(reader: &mut Reader<'_>) -> Broker {

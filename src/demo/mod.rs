@@ -48,6 +48,15 @@ pub(crate) struct Demo {
     /// A message broker that events go to
     #[arg(long, value_name = "URL", env = "CAPSTAN_DEMO_BROKER", hide_env_values = true)]
     broker: Option<String>,
+    /// A Redis that tells the engines of due work.
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "CAPSTAN_DEMO_QUEUE",
+        hide_env_values = true,
+        requires = "database"
+    )]
+    queue: Option<String>,
     /// What this process does, if `capstan serve` does the rest
     #[arg(long, value_delimiter = ',', value_name = "ROLE,…", requires = "database")]
     roles: Vec<Role>,
@@ -75,6 +84,7 @@ pub(crate) async fn run(demo: Demo) -> anyhow::Result<()> {
     let mut settings = settings(&data, &fleet, listen);
     if let Some(database) = demo.database {
         settings.database_url = database;
+        settings.redis_url = demo.queue;
         if !demo.roles.is_empty() {
             settings.roles = Roles::of(&demo.roles);
         }
@@ -143,6 +153,7 @@ fn settings(data: &std::path::Path, fleet: &Fleet, listen: SocketAddr) -> Settin
         database_url: format!("sqlite://{}", data.join("capstan.db").display()),
         // A file has one process.
         lease: Duration::from_secs(3),
+        redis_url: None,
         stale_after: Duration::from_mins(15),
         cmdb: CmdbSource::File(fleet.inventory()),
         packages_dir: data.join("packages"),

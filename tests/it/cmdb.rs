@@ -46,7 +46,7 @@ async fn cmdb(source: Source) -> String {
     format!("http://{address}/api")
 }
 
-fn group(revision: i64, servers: usize) -> Value {
+pub(crate) fn group(revision: i64, servers: usize) -> Value {
     let server = |number: usize| {
         json!({"id": format!("web-{number}"), "hostname": format!("web-{number}"),
             "ip_address": format!("127.0.0.{number}")})
@@ -57,17 +57,26 @@ fn group(revision: i64, servers: usize) -> Value {
         "health_check_url": "http://{ip}:{port}/", "servers": servers})
 }
 
-struct Serving {
+pub(crate) struct Serving {
     child: Child,
     /// Kept open: whoever prints to a pipe that nobody reads dies.
     _stdout: BufReader<ChildStdout>,
-    url: String,
-    token: String,
-    client: reqwest::Client,
+    pub(crate) url: String,
+    pub(crate) token: String,
+    pub(crate) client: reqwest::Client,
 }
 
 impl Serving {
     fn start(folder: &Path, driver: &str, cmdb: &str) -> Self {
+        Self::start_with(folder, driver, cmdb, &[])
+    }
+
+    pub(crate) fn start_with(
+        folder: &Path,
+        driver: &str,
+        cmdb: &str,
+        environment: &[(&str, &str)],
+    ) -> Self {
         std::fs::write(folder.join("token"), format!("{TOKEN}\n")).unwrap();
         let mut child = Command::new(env!("CARGO_BIN_EXE_capstan"))
             .arg("serve")
@@ -80,6 +89,7 @@ impl Serving {
             .env("CAPSTAN__CMDB__POLL_SECONDS", "1")
             .env("CAPSTAN__CMDB__STALE_AFTER_SECONDS", "10")
             .env("CAPSTAN__LOG__LEVEL", "debug")
+            .envs(environment.iter().copied())
             .stdout(Stdio::piped())
             .stderr(std::fs::File::create(folder.join("log")).unwrap())
             .spawn()
@@ -99,7 +109,11 @@ impl Serving {
     }
 
     /// Looks until the groups are as they should be.
-    async fn until(&self, what: &str, is_so: impl Fn(&[GroupView]) -> bool) -> Vec<GroupView> {
+    pub(crate) async fn until(
+        &self,
+        what: &str,
+        is_so: impl Fn(&[GroupView]) -> bool,
+    ) -> Vec<GroupView> {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let page: Page<GroupView> = self.get("/api/v1/groups").await;

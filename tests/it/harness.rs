@@ -71,11 +71,19 @@ impl Demo {
 
     /// A demo that leaves the engine to other processes, over a database that they share.
     pub(crate) async fn start_without_engine(hosts: u16) -> Self {
+        Self::start_without_engine_with(hosts, &[]).await
+    }
+
+    /// The same with more in its environment.
+    pub(crate) async fn start_without_engine_with(
+        hosts: u16,
+        environment: &[(&str, &str)],
+    ) -> Self {
         let mut demo = Self::prepare(hosts);
         demo.database = Some(Database::shared());
         demo.roles = Some("controller,portal");
         demo.beside = Some(Arc::clone(&DEMOS).read_owned().await);
-        demo.run(&[]).await;
+        demo.run(environment).await;
         demo
     }
 

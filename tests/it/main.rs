@@ -15,5 +15,7 @@ mod harness;
 mod host_faults;
 mod many;
 mod messages;
+mod nudges;
 mod outages;
+mod refreshes;
 mod story;

@@ -1,7 +1,7 @@
 //! Several processes over one database: a controller, and engines that come and go.
 
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use capstan_core::event::Event;
@@ -14,13 +14,17 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 const RESUME_WITHIN: Duration = Duration::from_secs(5);
 
 /// An engine in a process of its own.
-struct Engine {
-    child: Child,
+pub(crate) struct Engine {
+    pub(crate) child: Child,
     folder: tempfile::TempDir,
 }
 
 impl Engine {
     fn start(demo: &Demo) -> Self {
+        Self::start_with(demo, &[])
+    }
+
+    pub(crate) fn start_with(demo: &Demo, environment: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let child = Command::new(env!("CARGO_BIN_EXE_capstan"))
             .args(["serve", "--roles", "engine"])
@@ -29,19 +33,31 @@ impl Engine {
             .env("CAPSTAN__SERVER__PUBLIC_URL", &demo.url)
             .env("CAPSTAN__DATABASE__URL", demo.database())
             .env("CAPSTAN__EXECUTOR__LOCAL__ROOTS", demo.data().join("host"))
-            .stdout(Stdio::null())
+            .envs(environment.iter().copied())
+            .stdout(std::fs::File::create(folder.path().join("told")).unwrap())
             .stderr(std::fs::File::create(folder.path().join("log")).unwrap())
             .spawn()
             .unwrap();
         Self { child, folder }
     }
 
-    fn signal(&self, name: &str) {
+    /// Its metrics; empty before it answers.
+    pub(crate) async fn metrics(&self) -> String {
+        let told = std::fs::read_to_string(self.folder.path().join("told")).unwrap_or_default();
+        let url = told.lines().find_map(|line| line.strip_prefix("portal: ").map(str::to_owned));
+        let Some(url) = url else { return String::new() };
+        match reqwest::get(format!("{url}metrics")).await {
+            Ok(answer) => answer.text().await.unwrap_or_default(),
+            Err(_) => String::new(),
+        }
+    }
+
+    pub(crate) fn signal(&self, name: &str) {
         let pid = self.child.id().to_string();
         assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
     }
 
-    fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         let path: &Path = self.folder.path();
         std::fs::read_to_string(path.join("log")).unwrap_or_default()
     }
@@ -55,12 +71,18 @@ impl Drop for Engine {
     }
 }
 
-async fn create(demo: &Demo, version: &str) -> String {
+/// The sum of a counter over its labels.
+pub(crate) fn sum(metrics: &str, name: &str) -> f64 {
+    let lines = metrics.lines().filter(|line| line.starts_with(name));
+    lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+}
+
+pub(crate) async fn create(demo: &Demo, version: &str) -> String {
     demo.create(version, json!({"max_unavailable": 50, "batch_pattern": "50%+50%"})).await
 }
 
 /// Clicks what a person would, until it has ended.
-async fn drive(demo: &Demo, deployment: &str) {
+pub(crate) async fn drive(demo: &Demo, deployment: &str) {
     let deadline = Instant::now() + PATIENCE;
     loop {
         let view = demo.deployment(deployment).await;
@@ -78,7 +100,7 @@ async fn drive(demo: &Demo, deployment: &str) {
     }
 }
 
-fn assert_rules(events: &[Event]) {
+pub(crate) fn assert_rules(events: &[Event]) {
     if let Err(violations) = capstan_core::checker::check(events) {
         panic!("{violations:#?}");
     }
@@ -95,7 +117,7 @@ async fn until_next_event(demo: &Demo, deployment: &str, seen: usize) -> Duratio
 }
 
 /// Waits until an engine has done something and is at it.
-async fn until_under_way(demo: &Demo, deployment: &str) {
+pub(crate) async fn until_under_way(demo: &Demo, deployment: &str) {
     let deadline = Instant::now() + PATIENCE;
     loop {
         let events = demo.events(deployment).await;

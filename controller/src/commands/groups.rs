@@ -21,7 +21,7 @@ impl App {
         removal: Removal,
     ) -> Result<GroupView, Problem> {
         let result = match self.refresh(group, removal).await {
-            Ok(_) => {
+            Ok(()) => {
                 self.adopt_later(group);
                 self.group(group).await
             }

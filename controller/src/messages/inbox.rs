@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use axum::http::StatusCode;
 use capstan_core::Timestamp;
-use capstan_core::input::Answer;
 use capstan_core::message::{Inbox, Incoming, Verdict};
 use serde::Deserialize;
 use tokio::sync::Semaphore;
@@ -180,8 +179,8 @@ async fn refresh(
             Err(error) => Err(error.into()),
         };
         match asked {
-            Ok(Answer::RefreshHeld(_)) => return Some(Ok("held")),
-            Ok(_) => {
+            Ok(()) if is_held(app, &change.group).await => return Some(Ok("held")),
+            Ok(()) => {
                 if outcome == "known" {
                     adopt(app, &change.group).await;
                 }
@@ -211,10 +210,20 @@ async fn refresh(
     }
 }
 
-/// Asks the hosts of a group that is new what they run.
+/// Whether the last refresh of a group waits for a person's word.
+async fn is_held(app: &App, external_id: &str) -> bool {
+    let Ok(Some(group)) = app.store.group_id_by_external(external_id).await else { return false };
+    let group = app.store.group(group).await.ok().flatten();
+    group.is_some_and(|group| group.refresh_held.is_some())
+}
+
+/// Asks the hosts of a group that is new what they run, and gives new servers of a group its version.
 async fn adopt(app: &Arc<App>, external_id: &str) {
     match app.store.group_id_by_external(external_id).await {
-        Ok(Some(group)) => app.adopt_later(group),
+        Ok(Some(group)) => {
+            app.adopt_later(group);
+            app.scale_out_later(group);
+        }
         Ok(None) => {}
         Err(error) => tracing::warn!(%error, "a group is adopted with its first deployment"),
     }

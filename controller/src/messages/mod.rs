@@ -5,7 +5,6 @@
 //! broken keeps nobody else waiting, and nothing in memory but one batch. In: `inbox` refreshes groups that
 //! the CMDB tells of.
 
-mod breakers;
 mod broker;
 mod inbox;
 mod reader;
@@ -53,9 +52,6 @@ pub(crate) async fn run(app: Arc<App>, shutdown: CancellationToken) {
     }
     if let Some(inbox) = app.ports.inbox.clone() {
         tasks.spawn(inbox::run(app.clone(), inbox, shutdown.clone()));
-    }
-    if let Some(breakers) = app.ports.breakers.clone() {
-        tasks.spawn(breakers::run(app.store.clone(), breakers, shutdown.clone()));
     }
     tasks.spawn(webhooks::run(app, shutdown));
     tasks.close();

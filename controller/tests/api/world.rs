@@ -123,7 +123,6 @@ impl World {
             broker: None,
             inbox,
             webhooks: Arc::new(webhooks()),
-            breakers: None,
         };
         let controller = Arc::new(Controller::new(store.clone(), ports, settings));
         let token = controller.ensure_admin_token(|_| Ok(())).await.expect("a store");

@@ -17,6 +17,8 @@ pub const CMDB: &str = "cmdb";
 pub const PACKAGES: &str = "packages";
 /// The message broker.
 pub const BROKER: &str = "broker";
+/// What tells engines of due work, if it is not the database.
+pub const QUEUE: &str = "queue";
 
 /// The dependency that is the load balancer with this name.
 pub fn load_balancer(name: &str) -> String {
@@ -44,6 +46,8 @@ pub enum DependencyKind {
     PackageStore,
     /// Takes messages out, and brings them in.
     Broker,
+    /// Tells engines of due work.
+    Queue,
 }
 
 impl DependencyKind {
@@ -55,14 +59,22 @@ impl DependencyKind {
             Self::Cmdb => "cmdb",
             Self::PackageStore => "package_store",
             Self::Broker => "broker",
+            Self::Queue => "queue",
         }
     }
 
     /// The kind with this word.
     pub fn from_word(word: &str) -> Option<Self> {
-        [Self::LoadBalancer, Self::Executor, Self::Cmdb, Self::PackageStore, Self::Broker]
-            .into_iter()
-            .find(|kind| kind.word() == word)
+        [
+            Self::LoadBalancer,
+            Self::Executor,
+            Self::Cmdb,
+            Self::PackageStore,
+            Self::Broker,
+            Self::Queue,
+        ]
+        .into_iter()
+        .find(|kind| kind.word() == word)
     }
 }
 

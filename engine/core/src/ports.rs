@@ -12,7 +12,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::record::{BastionRule, OnLbFailure, ScaleOut};
-use crate::{OrderKey, ServerId, Timestamp};
+use crate::{GroupId, OrderKey, ServerId, Timestamp};
 
 /// A call under way.
 pub type Call<'a, T> = Pin<Box<dyn Future<Output = Result<T, DriverError>> + Send + 'a>>;
@@ -358,6 +358,14 @@ pub trait Queue: Send + Sync + std::fmt::Debug {
     fn wake(&self);
     /// Waits for a wake-up that came since the last call ended; several may count as one.
     fn woken(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
+    /// Called after a commit at `at` that left due effects of a group (`None`: of more than one) to other
+    /// processes. It does not wait. Without a way to them nothing is done: they look by themselves.
+    fn nudge(&self, _group: Option<GroupId>, _at: Timestamp) {}
+    /// How often this process is to look for effects that others left; `None`: nobody tells it of them
+    /// just now.
+    fn look_every(&self) -> Option<Duration> {
+        None
+    }
 }
 
 /// Gives the scripts of a kind of application, as they are now. What a deployment uses is kept by

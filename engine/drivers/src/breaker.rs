@@ -340,6 +340,11 @@ impl State {
 }
 
 impl Permit<'_> {
+    /// Whether it finds out whether the dependency answers again.
+    pub(crate) const fn is_probe(&self) -> bool {
+        self.is_probe
+    }
+
     pub(crate) fn end(mut self, ended: Ended<'_>, server: Option<ServerId>) {
         self.is_over = true;
         match ended {

@@ -39,6 +39,7 @@ pub fn describe_metrics() {
         breaker::REFUSED_METRIC,
         "Calls to outside systems that were not made"
     );
+    crate::nudges::describe_metrics();
     metrics::describe_histogram!(
         METRIC,
         metrics::Unit::Seconds,

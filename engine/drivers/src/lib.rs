@@ -14,6 +14,7 @@
 //! | scripts | [`scripts`] |
 //! | message broker | [`amqp`] |
 //! | webhooks | [`webhooks`] |
+//! | queue | [`nudges`] |
 //!
 //! [`guard`] puts a [`breaker`], a time limit, metrics and tracing around any of them;
 //! [`cmdb_records`] says which records of a CMDB count.
@@ -29,6 +30,7 @@ pub mod local;
 pub mod netbox_cmdb;
 pub mod none;
 pub mod noop;
+pub mod nudges;
 pub mod packages;
 pub mod scripts;
 mod switchboard;

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use capstan_core::OrderKey;
-use capstan_core::dependency::{BreakerReport, BreakerState, DependencyKind};
-use capstan_store::{Error, chain};
+use capstan_core::dependency::{BreakerReport, BreakerState, Breakers, DependencyKind};
+use capstan_store::{Error, Store, chain};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -22,13 +22,34 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// Time between two comparisons of every group with the table, if nothing changed.
 const COMPARE: Duration = Duration::from_mins(1);
 
-pub(crate) async fn run(context: Arc<Context>, mut stopped: watch::Receiver<bool>) {
-    let mut switches = context.store.watch_switches();
+pub(crate) async fn run(context: Arc<Context>, stopped: watch::Receiver<bool>) {
+    let (store, breakers) = (context.store.clone(), Arc::clone(&context.ports.breakers));
+    keep_on(store, breakers, Some(context), stopped).await;
+}
+
+/// Keeps database, breakers and groups of one mind in a process without an engine, until it is cancelled.
+pub async fn keep_dependencies(store: Store, breakers: Arc<dyn Breakers>) {
+    let (_never, stopped) = watch::channel(false);
+    keep_on(store, breakers, None, stopped).await;
+}
+
+/// `engine`: it also asks what is broken whether it is well again.
+async fn keep_on(
+    store: Store,
+    breakers: Arc<dyn Breakers>,
+    engine: Option<Arc<Context>>,
+    mut stopped: watch::Receiver<bool>,
+) {
+    let mut switches = store.watch_switches();
     let mut compared_at: Option<Instant> = None;
     let mut cut_off = BTreeSet::new();
     while !*stopped.borrow() {
         let is_due = compared_at.is_none_or(|at| at.elapsed() >= COMPARE);
-        match keep(&context, &mut cut_off, is_due).await {
+        let kept = match (keep(&store, &*breakers, &mut cut_off, is_due).await, &engine) {
+            (Ok(compared), Some(engine)) => probe(engine).await.map(|()| compared),
+            (kept, _) => kept,
+        };
+        match kept {
             Ok(true) => compared_at = Some(Instant::now()),
             Ok(false) => {}
             Err(error) => {
@@ -38,7 +59,7 @@ pub(crate) async fn run(context: Arc<Context>, mut stopped: watch::Receiver<bool
         }
         tokio::select! {
             () = tokio::time::sleep(INTERVAL) => {}
-            () = context.ports.breakers.changed() => {}
+            () = breakers.changed() => {}
             _ = switches.changed() => {}
             _ = stopped.changed() => {}
         }
@@ -47,11 +68,11 @@ pub(crate) async fn run(context: Arc<Context>, mut stopped: watch::Receiver<bool
 
 /// Returns whether groups were compared with the table.
 async fn keep(
-    context: &Context,
+    store: &Store,
+    breakers: &dyn Breakers,
     cut_off: &mut BTreeSet<String>,
     is_due: bool,
 ) -> Result<bool, Error> {
-    let (store, breakers) = (&context.store, &context.ports.breakers);
     let noted = store.dependencies_note(&breakers.reports()).await?;
     let over = store.dependencies_expire().await?;
     let cut_off_now = store.dependencies_cut_off().await?;
@@ -62,7 +83,6 @@ async fn keep(
     if compares {
         store.dependencies_tell(None).await?;
     }
-    probe(context).await?;
     Ok(compares)
 }
 

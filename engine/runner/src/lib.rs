@@ -34,6 +34,7 @@ use capstan_store::Store;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+pub use dependencies::keep_dependencies;
 pub use measure::describe_metrics;
 pub use queue::NAME as QUEUE_NAME;
 

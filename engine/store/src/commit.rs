@@ -343,6 +343,7 @@ impl Committer {
         if round.parts.values().any(|part| !part.changes.is_empty()) {
             self.inner.watches.tell_all();
         }
+        self.nudge(&round, &found);
         if round.looks() {
             let all = found.len() < round.capacity();
             let due = if all { self.ask_next_due().await } else { Some(Some(round.now)) };

@@ -371,10 +371,13 @@ fn view(row: Model, users: usize, all: usize) -> Result<DependencyView, Error> {
         since: Timestamp::from_micros(at),
         expires_at: at_opt(row.cut_off_until),
     });
-    let of_all = matches!(
-        kind,
-        DependencyKind::Cmdb | DependencyKind::PackageStore | DependencyKind::Broker
-    );
+    let of_all = match kind {
+        DependencyKind::Cmdb
+        | DependencyKind::PackageStore
+        | DependencyKind::Broker
+        | DependencyKind::Queue => true,
+        DependencyKind::LoadBalancer | DependencyKind::Executor => false,
+    };
     let groups = u32::try_from(if of_all { all } else { users }).unwrap_or(u32::MAX);
     let since = Timestamp::from_micros(row.since);
     Ok(DependencyView {

@@ -1,15 +1,17 @@
 //! Keeps the committer in step with other processes over the same database: with what they have written,
 //! and with the work that they leave. Where there are none it costs nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
+use capstan_core::effect::Effect;
 use capstan_core::{GroupId, Timestamp};
 
 use crate::cache::freshen;
 use crate::commit::{Committer, hold};
 use crate::operation::within;
 use crate::part::Submit;
+use crate::round::Round;
 use crate::{claims, load};
 
 /// How often a process looks for work that another one has written, if nobody tells it.
@@ -25,9 +27,26 @@ impl Committer {
         if !self.inner.member.has_others() {
             return due;
         }
-        let passed = self.looked_at.map_or(LOOK_EVERY, |at| at.elapsed());
-        let look = LOOK_EVERY.saturating_sub(passed);
+        let every = self.look_every();
+        let passed = self.looked_at.map_or(every, |at| at.elapsed());
+        let look = every.saturating_sub(passed);
         Some(due.map_or(look, |due| due.min(look)))
+    }
+
+    /// Tells other processes of what a round left to them: due effects of groups of which this engine got
+    /// nothing, and more than it can begin.
+    pub(crate) fn nudge(&self, round: &Round, found: &[(Effect, i32)]) {
+        let taken: BTreeSet<GroupId> = found.iter().map(|(effect, _)| effect.group).collect();
+        for group in round.left.iter().filter(|group| !taken.contains(group)) {
+            self.inner.nudge(Some(*group), round.now);
+        }
+        if round.looks() && found.len() >= round.capacity() {
+            self.inner.nudge(None, round.now);
+        }
+    }
+
+    fn look_every(&self) -> Duration {
+        self.inner.queue.look_every().unwrap_or(LOOK_EVERY)
     }
 
     /// Brings copies in step with what other processes have written. A change that is decided on an old
@@ -74,7 +93,8 @@ impl Committer {
         if !self.inner.member.has_others() || self.taker.is_none() {
             return;
         }
-        let is_time = self.looked_at.is_none_or(|at| at.elapsed() >= LOOK_EVERY);
+        let every = self.look_every();
+        let is_time = self.looked_at.is_none_or(|at| at.elapsed() >= every);
         if !is_time {
             return;
         }

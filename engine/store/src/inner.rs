@@ -1,13 +1,14 @@
 //! What all clones of a store share.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use capstan_core::Timestamp;
 use capstan_core::effect::Effect;
 use capstan_core::ports::{Clock, Queue};
+use capstan_core::{GroupId, Timestamp};
 use sea_orm::{
     AccessMode, ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend,
     IsolationLevel, SqliteTransactionMode, TransactionOptions, TransactionTrait,
@@ -71,7 +72,15 @@ impl Store {
     /// Opens the database, brings its schema up to date, and takes over what other runs of this
     /// process left behind.
     pub async fn open(settings: &Settings) -> Result<Self, Error> {
-        let queue = Arc::new(OwnQueue::default());
+        // Boxed: callers' futures would nest deeper than the compiler likes.
+        Box::pin(Self::open_on(settings, Arc::new(OwnQueue::default()))).await
+    }
+
+    /// The same with another way to tell engines of free effects.
+    ///
+    /// # Errors
+    /// As above.
+    pub async fn open_on(settings: &Settings, queue: Arc<dyn Queue>) -> Result<Self, Error> {
         let clock = Arc::new(WallClock::default());
         let (store, beats) =
             Self::open_as(settings, Arc::clone(&clock) as Arc<dyn Clock>, queue).await?;
@@ -291,7 +300,19 @@ impl Inner {
         .await?;
         crash::point("claims.done");
         self.queue.wake();
+        if owed != Owed::Delete {
+            let groups: BTreeSet<GroupId> = effects.iter().map(|effect| effect.group).collect();
+            let one = groups.first().filter(|_| groups.len() == 1);
+            self.nudge(one.copied(), self.now());
+        }
         Ok(())
+    }
+
+    /// Tells other processes of effects that are theirs to take, if there can be others.
+    pub(crate) fn nudge(&self, group: Option<GroupId>, at: Timestamp) {
+        if self.member.has_others() {
+            self.queue.nudge(group, at);
+        }
     }
 }
 

@@ -187,7 +187,9 @@ pub(crate) async fn leave(inner: &Inner) -> Result<(), Error> {
         .await
         .map_err(Error::database("remove a process"))?;
     take_over(&txn, id).await?;
-    txn.commit().await.map_err(Error::database("commit a transaction"))
+    txn.commit().await.map_err(Error::database("commit a transaction"))?;
+    inner.nudge(None, inner.now());
+    Ok(())
 }
 
 /// The beats of this process, and what it sees of others'.
@@ -301,6 +303,7 @@ impl Pulse {
             if swept > 0 {
                 tracing::warn!(swept, "freed work of processes that are gone");
                 inner.queue.wake();
+                inner.nudge(None, inner.now());
             }
         }
         Ok(())
@@ -322,6 +325,7 @@ impl Pulse {
         metrics::counter!("capstan_processes_taken_over_total").increment(1);
         tracing::warn!(process = id, freed, lease = ?self.length, "took over from a silent process");
         inner.queue.wake();
+        inner.nudge(None, inner.now());
         Ok(())
     }
 }

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use capstan_core::changes::{Changes, EffectChange};
 use capstan_core::effect::Effect;
-use capstan_core::{DeploymentId, Timestamp};
+use capstan_core::{DeploymentId, GroupId, Timestamp};
 use sea_orm::DatabaseTransaction;
 use tokio::sync::{OwnedRwLockReadGuard, OwnedSemaphorePermit};
 use tokio::task::JoinHandle;
@@ -23,6 +23,9 @@ use crate::store::commit;
 use crate::work::{Claim, claim_of};
 use crate::{Error, Inner, NewAudit, RequestKey, audit, crash, processes};
 
+/// Other processes are told of effects that are due within this time: so long at most they do not look.
+const SOON: Duration = Duration::from_secs(1);
+
 /// What was decided, with everything that its transaction and what follows need.
 pub(crate) struct Round {
     pub(crate) now: Timestamp,
@@ -31,6 +34,8 @@ pub(crate) struct Round {
     pub(crate) claimed: Vec<(Effect, Option<Claim>)>,
     /// A permit for each effect that is or may be claimed.
     pub(crate) slots: Option<OwnedSemaphorePermit>,
+    /// Groups with effects that are due, or soon will be, and that are left to whoever finds them.
+    pub(crate) left: Vec<GroupId>,
     /// Due effects are claimed from the table with it, and no debts are paid meanwhile.
     looks: Option<OwnedRwLockReadGuard<()>>,
     steps: Result<Vec<Step>, Error>,
@@ -66,8 +71,9 @@ impl Round {
             // Who pays wakes this one when it has ended.
             committer.next_due = Some(now + PAUSE);
         }
+        let left = Vec::new();
         let mut round =
-            Self { now, parts, claimed: Vec::new(), slots, looks, steps: Ok(Vec::new()) };
+            Self { now, parts, claimed: Vec::new(), slots, left, looks, steps: Ok(Vec::new()) };
         round.steps = round.make(committer, if is_due { 0 } else { capacity });
         if !round.looks() {
             // The others are for the round that is decided while this one is written.
@@ -94,6 +100,10 @@ impl Round {
                 self.claimed.push((effect, claim));
             }
             let left = earliest_left(&part.changes, &keys);
+            // What this engine begins of a group it also goes on with.
+            if keys.is_empty() && left.is_some_and(|due| due <= self.now + SOON) {
+                self.left.push(*group);
+            }
             committer.next_due = [committer.next_due, left].into_iter().flatten().min();
         }
         Ok(steps)

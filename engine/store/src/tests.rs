@@ -10,6 +10,7 @@ mod output;
 mod packages;
 mod processes;
 mod records;
+mod refreshes;
 mod rounds;
 mod schema;
 mod sqlite;

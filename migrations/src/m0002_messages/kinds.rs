@@ -6,7 +6,7 @@ use sea_orm_migration::sea_orm::{DbBackend, Statement};
 use crate::columns::{big, big_null, name, name_null, one_of, text_null, word, word_null};
 
 /// The words from here on.
-const KINDS: &str = "'load_balancer', 'executor', 'cmdb', 'package_store', 'broker', 'redis'";
+const KINDS: &str = "'load_balancer', 'executor', 'cmdb', 'package_store', 'broker', 'queue'";
 const COLUMNS: &str = "name, kind, state, found_by, since, last_error, cut_off_at, cut_off_by, \
                        cut_off_reason, cut_off_until";
 /// Where the CHECK of the first schema has got its name from differs between databases and versions.

@@ -1,14 +1,15 @@
 //! Real services for tests: each is started from the system's packages on a free port, in a temporary
 //! folder, and is gone with its folder when the process that started it ends, however it ends.
 //!
-//! A service is started once per process, when it is first asked for; each test gets a database of its
-//! own in it. For tests only: nothing is made durable, and a service that does not come up panics with
+//! A database server is started once per process, when it is first asked for; each test gets a database of
+//! its own in it. What a test breaks on purpose it starts for itself. For tests only: nothing is made durable, and a service that does not come up panics with
 //! what it has printed.
 
 mod mariadb;
 mod postgres;
 mod proxy;
 mod rabbitmq;
+mod redis;
 mod service;
 
 use std::fs::File;
@@ -24,6 +25,7 @@ pub use mariadb::MariaDb;
 pub use postgres::Postgres;
 pub use proxy::Proxy;
 pub use rabbitmq::RabbitMq;
+pub use redis::Redis;
 
 /// The environment variable that says which database tests run on: `sqlite` (as when it is not set),
 /// `postgres` or `mariadb`.

@@ -64,12 +64,6 @@ impl Service {
         Self { name, port, folder: folder.to_owned(), keeper }
     }
 
-    /// Ends it by its signal, and waits until it is gone with its folder.
-    pub(crate) fn end(mut self) {
-        drop(self.keeper.stdin.take());
-        self.keeper.wait().expect("the keeper ends");
-    }
-
     /// Waits until the service answers: until a connection is let in and `is_ready`.
     pub(crate) fn wait(&mut self, is_ready: impl Fn() -> bool) {
         let deadline = Instant::now() + PATIENCE;
@@ -83,6 +77,19 @@ impl Service {
             );
             std::thread::sleep(Duration::from_millis(20));
         }
+    }
+}
+
+impl Service {
+    /// Where it works.
+    pub(crate) fn folder_of(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Ends it by its signal, and waits until it is gone with its folder.
+    pub(crate) fn end(mut self) {
+        drop(self.keeper.stdin.take());
+        self.keeper.wait().expect("the keeper ends");
     }
 }
 

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, missing_docs, reason = "a test says what is wrong by failing")]
 
 mod dependencies;
+mod nudges;
 mod traffic;
 mod traps;
 mod world;
