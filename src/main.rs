@@ -3,6 +3,7 @@
 mod cli;
 mod config;
 mod demo;
+mod fence;
 mod node;
 mod serve;
 
@@ -33,6 +34,8 @@ struct Arguments {
 enum Command {
     Demo(demo::Demo),
     Serve(serve::Serve),
+    #[command(subcommand)]
+    Fence(fence::FenceCommand),
     #[command(flatten)]
     Client(cli::Command),
     /// One instance of the demo's application.
@@ -71,6 +74,9 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Serve(serve) => {
             tokio::runtime::Runtime::new()?.block_on(serve::run(serve)).map(|()| ExitCode::SUCCESS)
         }
+        Command::Fence(command) => tokio::runtime::Runtime::new()?
+            .block_on(fence::run(command))
+            .map(|()| ExitCode::SUCCESS),
         Command::Client(command) => {
             let code = small_runtime()?.block_on(cli::run(&arguments.options, command));
             Ok(code)

@@ -119,7 +119,8 @@ fn cmdb(config: &Cmdb) -> anyhow::Result<CmdbSource> {
     })
 }
 
-fn log(config: &Config) -> anyhow::Result<()> {
+/// Logs as the configuration says.
+pub(crate) fn log(config: &Config) -> anyhow::Result<()> {
     let filter =
         tracing_subscriber::EnvFilter::try_new(&config.log.level).context("[log] level")?;
     let lines = tracing_subscriber::fmt()

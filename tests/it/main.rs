@@ -14,4 +14,5 @@ mod faults;
 mod harness;
 mod host_faults;
 mod many;
+mod restore;
 mod story;

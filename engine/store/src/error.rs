@@ -54,6 +54,9 @@ pub enum Error {
         /// The lock file.
         path: PathBuf,
     },
+    /// Other processes work on the database, and what was asked for needs it alone.
+    #[error("other Capstan processes work on this database; stop all of them first")]
+    HasOthers,
     /// The file of the database cannot be opened.
     #[error(
         "cannot open the database {path}: check that it is a SQLite file and that the user of \
@@ -176,6 +179,7 @@ impl Error {
             | Self::Database { source, .. } => is_unavailable(source),
             Self::Url { .. }
             | Self::InUse { .. }
+            | Self::HasOthers
             | Self::Row { .. }
             | Self::Json { .. }
             | Self::Count { .. }

@@ -51,6 +51,7 @@ mod packages;
 mod part;
 mod processes;
 mod queue;
+mod restored;
 mod round;
 mod rows;
 mod scripts;
