@@ -3,6 +3,8 @@
 mod cli;
 mod config;
 mod demo;
+#[cfg(test)]
+mod deployed;
 mod fence;
 mod node;
 mod serve;

@@ -24,7 +24,7 @@ pub(crate) struct Serve {
     config: ConfigArgs,
     /// What this process does, instead of what the configuration says
     #[arg(long, value_delimiter = ',', value_name = "ROLE,…")]
-    roles: Vec<Role>,
+    pub(crate) roles: Vec<Role>,
 }
 
 /// Serves until Ctrl-C or SIGTERM.
