@@ -17,6 +17,8 @@ test:
 	cargo test --locked --workspace
 	CAPSTAN_TEST_DATABASE=postgres cargo test --locked --workspace --lib
 	CAPSTAN_TEST_DATABASE=mariadb cargo test --locked --workspace --lib
+	CAPSTAN_TEST_DATABASE=postgres cargo test --locked --test it restore::
+	CAPSTAN_TEST_DATABASE=mariadb cargo test --locked --test it restore::
 
 ## The figures that the README quotes.
 bench:
