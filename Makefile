@@ -12,11 +12,13 @@ demo:
 test:
 	@./.ci/setup test
 	cargo fmt --all --check
-	shellcheck -s sh agent-scripts/order agent-scripts/generic/* src/demo/restart.sh .ci/setup
+	shellcheck -s sh agent-scripts/order agent-scripts/generic/* src/demo/restart.sh docs/deploy/make-secrets .ci/setup
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	cargo test --locked --workspace
 	CAPSTAN_TEST_DATABASE=postgres cargo test --locked --workspace --lib
 	CAPSTAN_TEST_DATABASE=mariadb cargo test --locked --workspace --lib
+	CAPSTAN_TEST_DATABASE=postgres cargo test --locked --test it restore::
+	CAPSTAN_TEST_DATABASE=mariadb cargo test --locked --test it restore::
 
 ## The figures that the README quotes.
 bench:

@@ -3,6 +3,9 @@
 mod cli;
 mod config;
 mod demo;
+#[cfg(test)]
+mod deployed;
+mod fence;
 mod migrate;
 mod node;
 mod serve;
@@ -35,6 +38,8 @@ enum Command {
     Demo(demo::Demo),
     Serve(serve::Serve),
     Migrate(migrate::Migrate),
+    #[command(subcommand)]
+    Fence(fence::FenceCommand),
     #[command(flatten)]
     Client(cli::Command),
     /// One instance of the demo's application.
@@ -76,6 +81,9 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Migrate(migrate) => {
             small_runtime()?.block_on(migrate::run(migrate)).map(|()| ExitCode::SUCCESS)
         }
+        Command::Fence(command) => tokio::runtime::Runtime::new()?
+            .block_on(fence::run(command))
+            .map(|()| ExitCode::SUCCESS),
         Command::Client(command) => {
             let code = small_runtime()?.block_on(cli::run(&arguments.options, command));
             Ok(code)

@@ -28,7 +28,7 @@ pub(crate) struct Serve {
     config: ConfigArgs,
     /// What this process does, instead of what the configuration says
     #[arg(long, value_delimiter = ',', value_name = "ROLE,…")]
-    roles: Vec<Role>,
+    pub(crate) roles: Vec<Role>,
 }
 
 /// Serves until Ctrl-C or SIGTERM.
@@ -138,7 +138,8 @@ fn cmdb(config: &Cmdb) -> anyhow::Result<CmdbSource> {
     })
 }
 
-fn log(config: &Config) -> anyhow::Result<()> {
+/// Logs as the configuration says.
+pub(crate) fn log(config: &Config) -> anyhow::Result<()> {
     let filter =
         tracing_subscriber::EnvFilter::try_new(&config.log.level).context("[log] level")?;
     let lines = tracing_subscriber::fmt()

@@ -9,6 +9,7 @@ use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use capstan_core::view::{MissingView, ReadinessView};
+use capstan_store::Error;
 
 use crate::app::App;
 use crate::auth::{bearer, hash};
@@ -21,19 +22,42 @@ pub(crate) async fn live() -> Response {
 
 /// `GET /readyz`: what the process needs answers too.
 pub(crate) async fn ready(State(app): State<Arc<App>>) -> Response {
-    let mut missing = Vec::new();
-    if let Err(error) = app.store.check().await {
-        tracing::warn!(error = chain(&error), "not ready");
-        missing.push(MissingView { what: "database".to_owned(), reason: error.to_string() });
+    let checked = app.store.check().await;
+    if let Err(error) = &checked {
+        tracing::warn!(error = chain(error), "not ready");
     }
+    let missing = missing(checked.err().as_ref(), app.store.may_act());
     let sync = app.sync_state();
-    let mut warnings: Vec<String> =
-        app.ports.cmdb.faults().into_iter().map(|fault| format!("cmdb: {fault}")).collect();
-    warnings.extend(sync.problem.map(|problem| format!("cmdb: the last sync failed: {problem}")));
+    let warnings = if app.settings.serves_api { warnings(&app).await } else { Vec::new() };
     let ready = missing.is_empty();
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let body = ReadinessView { ready, missing, warnings, synced_at: sync.last_success_at };
     (status, Json(body)).into_response()
+}
+
+/// What the process cannot work without, whatever its roles.
+fn missing(store: Option<&Error>, may_act: bool) -> Vec<MissingView> {
+    let view = |what: &str, reason| MissingView { what: what.to_owned(), reason };
+    let store = store.map(|error| {
+        let is_committer = matches!(error, Error::Stuck | Error::Stopping);
+        view(if is_committer { "committer" } else { "database" }, error.to_string())
+    });
+    let lease = (!may_act).then(|| view("lease", Error::Silent.to_string()));
+    store.into_iter().chain(lease).collect()
+}
+
+/// What whoever answers the API does without. That makes it no less ready: where it cannot store packages it
+/// can still brake and roll back.
+async fn warnings(app: &App) -> Vec<String> {
+    let mut warnings: Vec<String> =
+        app.ports.cmdb.faults().into_iter().map(|fault| format!("cmdb: {fault}")).collect();
+    let problem = app.sync_state().problem;
+    warnings.extend(problem.map(|problem| format!("cmdb: the last sync failed: {problem}")));
+    // An upload that is begun and given up takes all that a real one takes.
+    if let Err(error) = app.ports.packages.begin().await {
+        warnings.push(format!("packages: nothing can be uploaded: {error}"));
+    }
+    warnings
 }
 
 /// `GET /metrics`: for Prometheus. Callers on this machine need no token, others do.
@@ -65,4 +89,23 @@ pub(crate) async fn metrics(
     }
     let kind = "text/plain; version=0.0.4; charset=utf-8";
     Ok(([(CONTENT_TYPE, kind)], handle.render()).into_response())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_missing_is_called_by_its_name() {
+        let names = |store: Option<&Error>, may_act| {
+            let missing = missing(store, may_act).into_iter();
+            missing.map(|it| it.what).collect::<Vec<_>>()
+        };
+        assert!(names(None, true).is_empty());
+        assert_eq!(names(Some(&Error::Contended), true), ["database"]);
+        assert_eq!(names(Some(&Error::Stuck), true), ["committer"]);
+        assert_eq!(names(Some(&Error::Stopping), true), ["committer"]);
+        assert_eq!(names(None, false), ["lease"]);
+        assert_eq!(names(Some(&Error::Contended), false), ["database", "lease"]);
+    }
 }

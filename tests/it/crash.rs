@@ -86,7 +86,7 @@ pub(crate) async fn assert_right(demo: &Demo, deployment: &str, version: &str, w
 }
 
 /// Each order was begun once, whatever its script, and the restart hook of none ran twice.
-fn assert_keys_ran_once(data: &Path, what: &str) {
+pub(crate) fn assert_keys_ran_once(data: &Path, what: &str) {
     for root in std::fs::read_dir(data.join("host")).unwrap().flatten() {
         let orders: Vec<_> =
             std::fs::read_dir(root.path().join(".capstan/orders")).unwrap().flatten().collect();

@@ -18,4 +18,5 @@ mod messages;
 mod nudges;
 mod outages;
 mod refreshes;
+mod restore;
 mod story;

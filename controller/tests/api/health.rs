@@ -12,7 +12,7 @@ use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use serde_json::json;
 
 use crate::engine::Engine;
-use crate::world::{Reply, World, id};
+use crate::world::{PACKAGES, Reply, World, id};
 
 /// The recorder of this process: there can be one.
 fn recorder() -> PrometheusHandle {
@@ -41,6 +41,30 @@ async fn a_database_that_cannot_be_written_is_missing() {
     assert_eq!(ask(&world, "/healthz").await.expect(200)["live"], true);
     world.execute("DROP TRIGGER no_writes").await;
     assert_eq!(ask(&world, "/readyz").await.expect(200)["ready"], true);
+}
+
+#[tokio::test]
+async fn a_package_folder_that_cannot_be_used_is_named_and_does_no_harm() {
+    let world = World::empty().await;
+    let ready = ask(&world, "/readyz").await.expect(200);
+    assert_eq!(ready["warnings"], json!([]));
+    let folder = world.folder().join(PACKAGES);
+    std::fs::remove_dir_all(&folder).expect("it goes");
+    std::fs::write(&folder, "no folder").expect("a file in its place");
+    let ready = ask(&world, "/readyz").await.expect(200);
+    assert_eq!(ready["ready"], true, "it can still brake and roll back");
+    let warning = ready["warnings"][0].as_str().expect("a warning");
+    assert!(warning.starts_with("packages: nothing can be uploaded"), "{warning}");
+    std::fs::remove_file(&folder).expect("it goes");
+    std::fs::create_dir_all(folder.join("incoming")).expect("the folder is back");
+    assert_eq!(ask(&world, "/readyz").await.expect(200)["warnings"], json!([]));
+
+    // Who does not answer the API stores no packages.
+    std::fs::remove_dir_all(&folder).expect("it goes");
+    let settings = Settings { serves_api: false, serves_pages: false, ..Settings::default() };
+    let engine = World::with(settings).await;
+    std::fs::remove_dir_all(engine.folder().join(PACKAGES)).expect("it goes");
+    assert_eq!(ask(&engine, "/readyz").await.expect(200)["warnings"], json!([]));
 }
 
 #[tokio::test]

@@ -37,7 +37,7 @@ pub(crate) struct World {
     pub(crate) router: Router,
     pub(crate) token: String,
     kept: Kept,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 /// What came back.
@@ -129,7 +129,12 @@ impl World {
         let token = token.expect("the first start makes a token");
         let router = controller.router();
         let kept = Kept::open(folder.path()).await;
-        Self { cmdb, balancer, executor, store, controller, router, token, kept, _folder: folder }
+        Self { cmdb, balancer, executor, store, controller, router, token, kept, folder }
+    }
+
+    /// Where its database and its packages are.
+    pub(crate) fn folder(&self) -> &std::path::Path {
+        self.folder.path()
     }
 
     /// A controller with group `web` of ten servers, looked at, and packages 1.0.0 and 1.1.0.

@@ -42,7 +42,7 @@ pub enum EventType {
     /// A target's status changed.
     #[serde(rename = "target.status")]
     TargetStatus,
-    /// A stage is tried again by itself.
+    /// A stage is tried again by itself, or ordered anew since the record was restored from a backup.
     #[serde(rename = "target.try")]
     TargetTry,
     /// The answer of a stage is lost (S11).

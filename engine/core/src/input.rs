@@ -114,6 +114,11 @@ pub enum Input {
         /// A person confirms that servers may be removed.
         confirmed: bool,
     },
+    /// The database was restored from a backup: hosts may be ahead of what it says.
+    Restored {
+        /// Who restored it.
+        actor: String,
+    },
     /// A dependency of the group is not usable from here on, for this reason, or usable again.
     Dependency {
         /// Its name.

@@ -55,6 +55,9 @@ pub enum Error {
         /// The lock file.
         path: PathBuf,
     },
+    /// Other processes work on the database, and what was asked for needs it alone.
+    #[error("other Capstan processes work on this database; stop all of them first")]
+    HasOthers,
     /// The file of the database cannot be opened.
     #[error(
         "cannot open the database {path}: check that it is a SQLite file and that the user of \
@@ -198,6 +201,7 @@ impl Error {
             Self::Url { .. }
             | Self::Newer { .. }
             | Self::InUse { .. }
+            | Self::HasOthers
             | Self::Row { .. }
             | Self::Json { .. }
             | Self::Count { .. }

@@ -54,6 +54,7 @@ mod part;
 mod processes;
 mod queue;
 mod refreshes;
+mod restored;
 mod round;
 mod rows;
 mod scripts;

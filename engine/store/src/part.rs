@@ -176,6 +176,7 @@ pub(crate) fn named(input: &Input) -> Option<DeploymentId> {
         | Input::ServerAdmitted { .. }
         | Input::Dependency { .. }
         | Input::Synced { .. }
+        | Input::Restored { .. }
         | Input::Adopt { .. } => None,
     }
 }

@@ -17,7 +17,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
-use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, TransactionTrait};
+use sea_orm::{
+    ConnectionTrait, DatabaseConnection, DbBackend, DbErr, QueryResult, TransactionTrait,
+};
 
 use crate::bulk::sql;
 use crate::clock::WallClock;
@@ -174,6 +176,33 @@ pub(crate) async fn assert_known(txn: &impl ConnectionTrait, member: &Member) ->
     if row.is_some() { Ok(()) } else { Err(Error::Silent) }
 }
 
+/// Waits until no other process is known: those that a backup remembers are silent, and are taken out after
+/// a lease. One that lives or comes meanwhile is an error.
+pub(crate) async fn wait_until_alone(inner: &Inner) -> Result<(), Error> {
+    let Lease::Beats { length, .. } = inner.member.lease else { return Ok(()) };
+    let first = others(&inner.reader, inner.member.id()).await?;
+    loop {
+        let others = others(&inner.reader, inner.member.id()).await?;
+        if others.is_empty() {
+            return Ok(());
+        }
+        if others.iter().any(|(id, beats)| first.get(id) != Some(beats)) {
+            return Err(Error::HasOthers);
+        }
+        tokio::time::sleep(length / BEATS).await;
+    }
+}
+
+/// The other processes and their beats.
+async fn others(conn: &DatabaseConnection, me: &str) -> Result<BTreeMap<String, i64>, Error> {
+    let what = "read the processes";
+    let text = "SELECT id, beats FROM processes WHERE id <> ?";
+    let rows = conn.query_all_raw(sql(conn, text, [me.into()])).await;
+    let rows = rows.map_err(Error::database(what))?;
+    let read = |row: &QueryResult| Ok((row.try_get("", "id")?, row.try_get("", "beats")?));
+    rows.iter().map(read).collect::<Result<_, DbErr>>().map_err(Error::database(what))
+}
+
 /// Takes this process out, and frees what it had claimed, so that others go on at once.
 pub(crate) async fn leave(inner: &Inner) -> Result<(), Error> {
     if !inner.member.has_others() {
@@ -271,15 +300,10 @@ impl Pulse {
 
     /// Takes over from processes that have stood still for a lease.
     async fn look(&mut self, inner: &Arc<Inner>) -> Result<(), Error> {
-        let what = "read the processes";
-        let text = "SELECT id, beats FROM processes WHERE id <> ?";
-        let statement = sql(&self.conn, text, [inner.member.id().into()]);
-        let rows = self.conn.query_all_raw(statement).await.map_err(Error::database(what))?;
+        let others = others(&self.conn, inner.member.id()).await?;
         let now = Instant::now();
         let mut seen = BTreeMap::new();
-        for row in rows {
-            let id: String = row.try_get("", "id").map_err(Error::database(what))?;
-            let beats: i64 = row.try_get("", "beats").map_err(Error::database(what))?;
+        for (id, beats) in others {
             let since = match self.seen.get(&id) {
                 Some((known, since)) if *known == beats => *since,
                 _ => now,

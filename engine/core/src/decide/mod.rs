@@ -13,6 +13,7 @@
 //! * [`member`]: servers that come, go and are pulled out
 //! * [`put_back`]: servers that are put back
 //! * [`sync`]: the record of the CMDB
+//! * [`restored`]: the record comes from a backup
 //! * [`advance`]: the rows of the tables, then the holds, then the next steps, until nothing changes
 //! * [`hold`]: the holds that Capstan sets and clears by itself
 //! * [`start`]: one stage of one target starts
@@ -31,6 +32,7 @@ mod member;
 mod observe;
 mod outcome;
 mod put_back;
+mod restored;
 mod start;
 mod sync;
 mod tries;
@@ -48,6 +50,7 @@ pub use command::permitted;
 pub use late_mark::wants_admit;
 pub use observe::{LOOK_INTERVAL, wants_drain};
 pub use put_back::{RETURN_PATIENCE, return_package, wants_return};
+pub use restored::RESTORED_FENCES;
 pub use view::view;
 
 /// The name under which the engine itself acts.
@@ -141,6 +144,7 @@ impl Decider<'_> {
                 Ok(self.dependency_changed(name, impaired.as_ref()))
             }
             Input::Synced { record, confirmed } => Ok(self.synced(record, *confirmed)),
+            Input::Restored { actor } => Ok(self.restored(actor)),
         }
     }
 }

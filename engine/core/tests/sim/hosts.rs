@@ -342,6 +342,11 @@ impl World {
         }
     }
 
+    /// The record came from a backup.
+    pub fn restored(&mut self) {
+        self.give(Input::Restored { actor: "ann".to_owned() }).unwrap();
+    }
+
     /// A new server, on which nothing was installed yet.
     pub fn add_server(&mut self) {
         self.add_host(Host { blank: true, ..Host::default() });

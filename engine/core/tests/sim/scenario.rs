@@ -23,7 +23,7 @@ pub struct Step {
 }
 
 /// The words, each with its weight in random scenarios.
-pub const WORDS: [(&str, u32); 53] = [
+pub const WORDS: [(&str, u32); 54] = [
     ("ok", 40),
     ("ok_all", 8),
     ("may", 4),
@@ -77,6 +77,7 @@ pub const WORDS: [(&str, u32); 53] = [
     ("lb_back", 3),
     ("hosts_open", 1),
     ("hosts_back", 2),
+    ("backup", 1),
 ];
 
 impl Step {
@@ -234,6 +235,7 @@ pub fn apply(world: &mut World, step: &Step) {
         "hosts_open" => world
             .impair(HOSTS, if a.is_multiple_of(2) { Condition::Open } else { Condition::CutOff }),
         "hosts_back" => world.restore(HOSTS),
+        "backup" => world.restored(),
         "bad" => drop(world.bad.insert(super::package(a % 4).id)),
         _ => match Action::from_word(word) {
             Some(action) => click(world, world.current(), action),

@@ -220,3 +220,31 @@ async fn a_process_acts_only_for_a_while_after_it_was_heard() {
     until("it falls silent", async || !member.may_act()).await;
     assert!(Member::alone("me".to_owned()).may_act());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fences_are_raised_by_who_is_alone_and_by_nobody_else() {
+    let database = Database::shared();
+    let store = open(&database).await;
+    let (group, servers) = group(&store, 2).await;
+    let fences = "SELECT fence AS number FROM server_states";
+    let before = numbers(&store, fences).await;
+
+    let refused = open(&database).await;
+    let error = refused.fences_raise("ada").await.expect_err("another process lives");
+    assert!(matches!(error, SubmitError::Store(Error::HasOthers)), "{error:?}");
+    assert_eq!(numbers(&store, fences).await, before);
+    refused.leave().await.expect("it goes");
+
+    // As a backup remembers it: a process that will never beat again.
+    let text = "INSERT INTO processes (id, beats, started_at) VALUES (?, 7, 0)";
+    let statement = sql(store.writer(), text, ["of the backup".into()]);
+    store.writer().execute_raw(statement).await.expect("it is entered");
+    assert_eq!(store.fences_raise("ada").await.expect("it is alone"), 1);
+    let raised = before.iter().map(|fence| fence + capstan_core::decide::RESTORED_FENCES);
+    assert_eq!(numbers(&store, fences).await, raised.collect::<Vec<_>>());
+    assert_eq!(servers.len(), before.len());
+    let audits = "SELECT COUNT(*) AS number FROM actions WHERE action = 'fence raise' \
+                  AND actor = 'ada' AND answer = 'accepted'";
+    assert_eq!(numbers(&store, audits).await, [1]);
+    assert!(store.group(group).await.expect("it is read").is_some());
+}
