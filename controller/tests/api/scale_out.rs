@@ -21,7 +21,12 @@ async fn group_of_four(world: &World) -> String {
         world.executor.reports(&format!("web-{number}"), "1.0.0", &sha256(b"web 1.0.0"));
     }
     for number in 5..=6 {
-        world.balancer.sights.lock().unwrap().insert(format!("web-{number}"), Sight::Dead);
+        world
+            .balancer
+            .sights
+            .lock()
+            .expect("nobody panicked")
+            .insert(format!("web-{number}"), Sight::Dead);
     }
     let path = format!("/api/v1/groups/{}", ids.group);
     world.post(&format!("{path}/sync"), json!({})).await.expect(200);
@@ -56,7 +61,7 @@ async fn new_servers_of_an_automatic_group_get_its_version_once() {
     // Who was taken once is left to people.
     world.post(&format!("{all}/{}/revoke", id(&scaleout)), json!({})).await.expect(200);
     world.cmdb.put(automatic(6));
-    let revision = world.get(&path).await.json()["cmdb_revision"].as_i64().unwrap();
+    let revision = world.get(&path).await.json()["cmdb_revision"].as_i64().expect("a number");
     world.cmdb.change.notify_one();
     world.until(&path, |group| group["cmdb_revision"].as_i64() > Some(revision)).await;
     shutdown.cancel();
