@@ -3,14 +3,19 @@
 use std::sync::Arc;
 
 use capstan_core::config::ConfigRequest;
+use capstan_core::deployment_status::DeploymentStatus;
 use capstan_core::record::{Flavor, OutBecause, ScaleOut};
+use capstan_core::view::ServerView;
 use capstan_core::{DeploymentId, GroupId};
+use capstan_store::{DeploymentFilter, PageRequest};
 
 use crate::app::App;
 use crate::audit::Deed;
 use crate::commands::create::CreateRequest;
 use crate::problem::Problem;
 
+/// Deployments among which the last one that was started is looked for; drafts lie before it.
+const RECENT: u32 = 20;
 /// Who does what Capstan does by itself.
 const CAPSTAN: &str = "capstan";
 
@@ -33,8 +38,9 @@ impl App {
         });
     }
 
-    /// One is due when nothing runs in the group, it runs a version, and servers are new. A server that a
-    /// target has taken once is not new any more: what failed is tried again by a person alone.
+    /// One is due when nothing runs in the group, it runs a version, and servers are new. It visits new
+    /// servers alone: what failed, or runs something else, is for a person to decide, and so is everything
+    /// after a scaleout that did not succeed.
     async fn scale_out(self: &Arc<Self>, id: GroupId) -> Result<Option<DeploymentId>, Problem> {
         let group = self.group(id).await?;
         let is_free = group.running_deployment.is_none() && group.refresh_held.is_none();
@@ -43,14 +49,28 @@ impl App {
         }
         let history = self.store.history(id).await?;
         let Some(current) = history.current() else { return Ok(None) };
-        let is_new = |server: &capstan_core::view::ServerView| {
-            let is_member = !server.retired && server.pulled_out.is_none();
-            is_member && server.out_because == Some(OutBecause::New)
-        };
-        let new = self.store.servers(id).await?.iter().filter(|server| is_new(server)).count();
-        if new == 0 {
+        let servers = self.store.servers(id).await?;
+        let members = servers.iter().filter(|row| !row.retired && row.pulled_out.is_none());
+        let (new, known): (Vec<&ServerView>, Vec<&ServerView>) =
+            members.partition(|row| row.out_because == Some(OutBecause::New));
+        if new.is_empty() || self.last_scaleout_failed(id).await? {
             return Ok(None);
         }
+        let version = &current.package.version;
+        let proves =
+            |row: &&ServerView| row.version.as_ref() == Some(version) && row.proven_at.is_some();
+        if let Some(other) = known.iter().find(|row| !proves(row)) {
+            let (group, hostname, new) = (&group.name, &other.hostname, new.len());
+            tracing::warn!(
+                group,
+                hostname,
+                version,
+                new,
+                "new servers wait for a person: a server of the group does not prove its version"
+            );
+            return Ok(None);
+        }
+        let new = new.len();
         let request = CreateRequest {
             group: id,
             package: current.package.id.to_string(),
@@ -76,5 +96,16 @@ impl App {
             Err(problem) if problem.code == "deployment_running" => Ok(None),
             Err(problem) => Err(problem),
         }
+    }
+
+    /// Whether the last deployment that was started is a scaleout that did not come to SUCCESS.
+    async fn last_scaleout_failed(&self, group: GroupId) -> Result<bool, Problem> {
+        let filter = DeploymentFilter { group: Some(group), status: None, running: false };
+        let page = PageRequest { limit: RECENT, cursor: None };
+        let recent = self.store.deployments(filter, page).await?.items;
+        let last = recent.iter().find(|row| row.status != DeploymentStatus::Pending);
+        Ok(last.is_some_and(|row| {
+            row.flavor == Flavor::Scaleout && row.status != DeploymentStatus::Success
+        }))
     }
 }

@@ -73,7 +73,7 @@ impl App {
         caller: &Caller,
         request: WebhookRequest,
     ) -> Result<WebhookView, Problem> {
-        let detail = format!("{} for {}", request.name, request.url);
+        let detail = format!("{} for {}", request.name, place(&request.url));
         let result = self.webhook_make_now(caller, request).await;
         let subject = result.as_ref().map(|view| view.id.to_string()).unwrap_or_default();
         self.audited(deed(caller, "webhook.create", subject, detail), result).await
@@ -112,7 +112,7 @@ impl App {
         request: WebhookChangeRequest,
     ) -> Result<WebhookView, Problem> {
         let detail = match (&request.url, request.enabled) {
-            (Some(url), _) => format!("for {url}"),
+            (Some(url), _) => format!("for {}", place(url)),
             (None, Some(true)) => "on".to_owned(),
             (None, Some(false)) => "off".to_owned(),
             (None, None) => String::new(),
@@ -216,6 +216,14 @@ fn events(text: String) -> Result<String, Problem> {
             Err(Problem::invalid("events", text, &allowed))
         }
     }
+}
+
+/// Where a webhook goes, for the audit: the path and what stands before the host may be secrets.
+fn place(url: &str) -> String {
+    let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
+    let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let host = host.rsplit('@').next().unwrap_or_default();
+    format!("{scheme}://{host}")
 }
 
 fn deed<'a>(caller: &'a Caller, action: &'a str, subject: String, detail: String) -> Deed<'a> {

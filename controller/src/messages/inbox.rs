@@ -231,7 +231,9 @@ async fn adopt(app: &Arc<App>, external_id: &str) {
 
 /// Whether the CMDB will answer the same again.
 fn is_final(problem: &Problem) -> bool {
-    problem.status != StatusCode::SERVICE_UNAVAILABLE
+    // One that refuses our token now may take another one later: messages wait for that.
+    problem.code != "cmdb_unavailable"
+        && problem.status != StatusCode::SERVICE_UNAVAILABLE
         && problem.status != StatusCode::INTERNAL_SERVER_ERROR
 }
 

@@ -73,6 +73,23 @@ async fn new_servers_of_an_automatic_group_get_its_version_once() {
 }
 
 #[tokio::test]
+async fn a_group_that_is_not_all_of_one_version_waits_for_a_person() {
+    let world = World::empty().await;
+    let path = group_of_four(&world).await;
+    // Whatever a release left behind: one server runs something else by the record.
+    world.execute("UPDATE server_states SET running_proven_at = NULL WHERE service = 'in'").await;
+    let shutdown = CancellationToken::new();
+    let sync = tokio::spawn(Arc::clone(&world.controller).run_sync(shutdown.clone()));
+    world.cmdb.put(automatic(6));
+    world.cmdb.change.notify_one();
+    world.until(&path, |group| group["total"] == 6).await;
+    shutdown.cancel();
+    sync.await.expect("it ends without a panic");
+    let page = world.get("/api/v1/deployments").await.json();
+    assert_eq!(newest(&page)["flavor"], "adopted");
+}
+
+#[tokio::test]
 async fn new_servers_of_another_group_wait_for_a_person() {
     let world = World::empty().await;
     let path = group_of_four(&world).await;

@@ -518,3 +518,31 @@ fn a_stage_is_never_called_markup_before_verify_even_when_bypassed() {
     assert_eq!(stages[0].stage, Stage::Verify);
     case.run().is(Status::BakeSuccess);
 }
+
+#[test]
+fn a_balancer_that_is_asked_says_alone_how_a_server_stands() {
+    let mut case = baked(12, half());
+    let server = case.batch(2)[0];
+    case.world.hosts.get_mut(&server).unwrap().dead = true;
+    case.world.look();
+    assert!(case.server(server).is_out());
+    // One look fails, and the server itself answers.
+    case.world.hosts.get_mut(&server).unwrap().dead = false;
+    case.world.balancer_answers = false;
+    case.world.look();
+    assert!(case.server(server).is_out(), "its balancer has not shown it");
+    case.world.balancer_answers = true;
+    case.world.look();
+    assert_eq!(case.server(server).service, Service::In);
+}
+
+#[test]
+fn what_a_wrong_report_disproved_is_visited_by_a_rollback() {
+    let mut case = released_unseen();
+    let wrong = owed(&case)[0];
+    case.world.hosts.get_mut(&wrong).unwrap().package = Some(package(0).id);
+    come_back(&mut case);
+    case.world.look();
+    assert_eq!(case.server(wrong).service, Service::In, "the balancer sends it traffic");
+    assert!(!case.server(wrong).proves(package(1).id));
+}

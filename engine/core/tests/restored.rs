@@ -113,3 +113,16 @@ fn what_an_ended_deployment_had_under_way_is_given_up() {
     let bastion = case.batch(1)[0];
     assert_eq!(case.target(bastion), Target::Revoked);
 }
+
+#[test]
+fn a_mark_that_the_record_does_not_know_is_not_taken_off_unproven() {
+    let mut case = baked(4, half());
+    let server = case.world.state.servers().iter().find(|row| !row.is_out()).unwrap().id;
+    // After the backup a release drained it, or a person pulled it out.
+    case.world.hosts.get_mut(&server).unwrap().mark = true;
+    case.world.restored();
+    case.world.look();
+    case.world.admit_servers();
+    assert!(case.world.hosts[&server].mark, "S5: nobody knows what it runs");
+    assert!(case.server(server).is_out());
+}

@@ -89,7 +89,8 @@ async fn answering(
             Err(error) => tracing::warn!(%error, "servers could not be asked whether they answer"),
         }
     }
-    answering
+    // Where nobody answers it is rather this process that reaches nobody.
+    if answering.iter().any(|(_, answers)| *answers) { answering } else { Vec::new() }
 }
 
 /// Every member of the group; `None`: they cannot be read, and the part that was given must do.

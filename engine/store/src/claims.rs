@@ -249,6 +249,18 @@ pub(crate) enum Owed {
     Delete,
 }
 
+/// Waits until no other transaction of `owner` that claims something is still to be decided. A commit whose
+/// answer was given up on may end later: what is owed to its claims is not paid before, when they could not
+/// be seen. On MySQL there is no such lock.
+pub(crate) async fn wait_for_claims(txn: &impl ConnectionTrait, owner: &str) -> Result<(), Error> {
+    if txn.get_database_backend() != DbBackend::Postgres {
+        return Ok(());
+    }
+    let text = "SELECT pg_advisory_xact_lock(hashtextextended(?, 0))";
+    let waited = txn.execute_raw(sql(txn, text, [owner.into()])).await;
+    waited.map(drop).map_err(Error::database("wait for earlier claims"))
+}
+
 /// Does what is owed to effects that `owner` claimed. One that was replaced meanwhile is another
 /// effect, though it has the same kind and subject: it is due at another instant, and stays.
 pub(crate) async fn pay(
@@ -257,6 +269,7 @@ pub(crate) async fn pay(
     effects: &[Effect],
     owed: Owed,
 ) -> Result<(), Error> {
+    wait_for_claims(txn, owner).await?;
     let what = match owed {
         Owed::Delete => "DELETE FROM effects",
         Owed::Free => "UPDATE effects SET owner = NULL, claims = 0",

@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 
 use crate::apply::{EffectKey, run};
 use crate::bulk::{Applied, Step};
-use crate::claims::{Owed, claim};
+use crate::claims::{Owed, claim, wait_for_claims};
 use crate::commit::{Committer, PAUSE};
 use crate::hand_out::{Taker, due_now, is_overdue, key};
 use crate::idempotency::note_made;
@@ -201,9 +201,13 @@ async fn write_all(
     crash::point("commit.begin");
     let started = Instant::now();
     let is_audited = !noted.audits.is_empty();
+    let claims_something = look.is_some() || !claimed.is_empty();
     let written = within(inner.write_limit(), async {
         let txn = inner.begin_round().await?;
         processes::assert_known(&txn, &inner.member).await?;
+        if claims_something {
+            wait_for_claims(&txn, inner.member.id()).await?;
+        }
         if run(&txn, steps).await? == Applied::Lost {
             return Ok(None);
         }

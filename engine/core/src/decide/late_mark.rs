@@ -9,6 +9,7 @@ use crate::{ServerId, Timestamp};
 
 use super::Decider;
 use super::observe::LOOK_INTERVAL;
+use super::restored::RESTORED_FENCES;
 
 impl Decider<'_> {
     /// It carries our mark, and nothing in the record asks for it: it is out until the mark is off (S13).
@@ -72,7 +73,11 @@ impl Decider<'_> {
 /// which an order was given once, can have got it from us.
 pub(super) fn came_late(server: &Server) -> bool {
     let ours = server.service == Service::In || server.fence > 0;
-    ours && !server.drained && server.pulled_out.is_none() && !has_late_mark(server)
+    // A record from a backup does not know what was done since: the mark may be wanted, and the server is
+    // not put into traffic before it has proved something again.
+    let is_known = server.fence < RESTORED_FENCES
+        || server.running.as_ref().is_some_and(|running| running.proven_at.is_some());
+    ours && is_known && !server.drained && server.pulled_out.is_none() && !has_late_mark(server)
 }
 
 /// Whether it is out because of a mark that came late.

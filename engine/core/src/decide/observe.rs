@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use crate::dependency::Traffic;
 use crate::effect::{Effect, EffectKind};
 use crate::event::{EventData, EventType};
 use crate::input::Answer;
@@ -124,10 +125,15 @@ impl Decider<'_> {
         }
     }
 
-    /// Nobody shows who gets traffic, and the server was asked itself: one in service that does not answer
-    /// is dead all the same, and one that was in service before it died is so again (S13).
+    /// The load balancer is bypassed, and the server was asked itself: one in service that does not answer
+    /// is dead all the same, and one that was in service before it died is so again (S13). In every other
+    /// case the load balancer alone says how a server stands.
     pub(super) fn see_health(&mut self, id: ServerId, answers: bool) {
+        let traffic = Traffic::of(&self.state.group.dependencies, self.state.binding());
         let Some(server) = self.state.server(id).filter(|server| !server.retired) else { return };
+        if traffic != Traffic::Bypassed || server.service == Service::Unknown {
+            return;
+        }
         let was_in_service = server.out_because == Some(OutBecause::Dead);
         match answers {
             false => self.see_dead(id),
@@ -250,7 +256,7 @@ impl Decider<'_> {
                 self.change_server(id, |server| server.dead_since = Some(now));
                 self.server_out(id, OutBecause::Dead, "it does not answer");
             }
-            (Service::Out, Some(OutBecause::Outside), None) => {
+            (Service::Out, Some(OutBecause::Dead | OutBecause::Outside), None) => {
                 self.change_server(id, |server| server.dead_since = Some(now));
             }
             (Service::Out, Some(OutBecause::Dead | OutBecause::Outside), Some(since)) => {

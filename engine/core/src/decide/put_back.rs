@@ -151,6 +151,12 @@ impl Decider<'_> {
     }
 
     fn does_not_return(&mut self, id: ServerId, what: &str) {
+        // Whatever it proved once does not count any more, wherever it comes in again.
+        self.change_server(id, |server| {
+            if let Some(running) = &mut server.running {
+                running.proven_at = None;
+            }
+        });
         let message = if self.is_in(id) {
             self.server_out(id, OutBecause::Outside, what);
             what.to_owned()

@@ -294,6 +294,15 @@ impl Store {
             let group: Uuid = row.try_get("", "group_id").map_err(Error::database(what))?;
             let rev: i64 = row.try_get("", "rev").map_err(Error::database(what))?;
             let by = || consumer.as_str().into();
+            // What was not sent yet is not passed over.
+            let sent = "SELECT sent_seq FROM message_cursors WHERE consumer = ? AND stream = ?";
+            let sent = txn.query_one_raw(sql(&txn, sent, [by(), deployment.0.into()])).await;
+            let sent: Option<i64> = sent
+                .map_err(Error::database(what))?
+                .map(|row| row.try_get("", "sent_seq"))
+                .transpose()
+                .map_err(Error::database(what))?;
+            let after = Ord::min(after, sent.unwrap_or(0));
             for (text, values) in [
                 (
                     "DELETE FROM message_cursors WHERE consumer = ? AND stream = ?",
