@@ -227,8 +227,19 @@ pub fn marks(world: &World) {
     for server in world.state.servers().iter().filter(|server| !server.retired && server.fence > 0)
     {
         let is_marked = world.can_drain && world.hosts[&server.id].mark;
+        if is_marked && !server.drained && is_doubtful(server) {
+            // Whoever is out unproven stays out until it has proved something.
+            assert!(server.is_out(), "S5: a restored record does not know the mark: {server:?}");
+            continue;
+        }
         assert!(server.drained || !is_marked, "S13: our mark came late and stays: {server:?}");
     }
+}
+
+/// Its record comes from a backup, and it has proved nothing since.
+fn is_doubtful(server: &Server) -> bool {
+    let proven = server.running.as_ref().is_some_and(|running| running.proven_at.is_some());
+    server.fence >= decide::RESTORED_FENCES && !proven
 }
 
 /// What must be true of the whole log.
