@@ -1,4 +1,4 @@
-//! Makes tables and indexes, the same way for every migration but the first, which stays as it is.
+//! Makes tables and indexes, the same way for every migration.
 
 use sea_orm_migration::prelude::{
     ConnectionTrait, DbErr, MysqlQueryBuilder, SchemaManager, TableCreateStatement,
