@@ -102,7 +102,7 @@ impl Demo {
         Self {
             folder: tempfile::tempdir().unwrap(),
             hosts,
-            first_port: first_port(),
+            first_port: first_port(hosts),
             database: Some(Database::new()).filter(|it| !it.url.starts_with("sqlite")),
             roles: None,
             child: None,
@@ -243,10 +243,13 @@ impl Drop for Demo {
 
 /// A range of ports of its own for each demo: instances give their port up for a moment at each
 /// release, and another demo must not take it then.
-fn first_port() -> u16 {
-    static DEMOS: AtomicU16 = AtomicU16::new(0);
-    let process = u16::try_from(std::process::id() % 200).unwrap();
-    10_000 + process * 100 + DEMOS.fetch_add(1, Ordering::Relaxed) * 12
+fn first_port(hosts: u16) -> u16 {
+    static TAKEN: AtomicU16 = AtomicU16::new(0);
+    const EACH_PROCESS: u16 = 2_000;
+    let process = u16::try_from(std::process::id() % 11).unwrap();
+    let taken = TAKEN.fetch_add(hosts, Ordering::Relaxed);
+    assert!(taken + hosts <= EACH_PROCESS, "more instances than ports for one test process");
+    10_000 + process * EACH_PROCESS + taken
 }
 
 struct Told {
