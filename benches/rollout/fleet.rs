@@ -60,7 +60,7 @@ pub(crate) async fn create(store: &Store, group: GroupId) -> anyhow::Result<Depl
         locations: Vec::new(),
         stored: true,
     };
-    let (package, _) = store.package_register(new).await?;
+    let (package, _) = store.package_register(new, None).await?;
     let (set, scripts) = Scripts::new(None).scripts("generic")?;
     store.scripts_put(&scripts).await?;
     let create = Create {

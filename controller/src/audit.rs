@@ -27,13 +27,17 @@ pub(crate) struct Deed<'a> {
 impl Deed<'_> {
     /// The deed as whoever decides it writes it down, if it is accepted.
     pub(crate) fn asked(&self, caller: &Caller) -> Asked {
-        let audit = Some(self.clone().entry("accepted"));
-        Asked { request: caller.request.clone(), audit }
+        Asked { request: caller.request.clone(), audit: Some(self.accepted()) }
     }
 
     /// The same for what Capstan does by itself.
     pub(crate) fn asked_by_nobody(&self) -> Asked {
-        Asked { request: None, audit: Some(self.clone().entry("accepted")) }
+        Asked { request: None, audit: Some(self.accepted()) }
+    }
+
+    /// The entry that the store writes together with what the deed does.
+    pub(crate) fn accepted(&self) -> NewAudit {
+        self.clone().entry("accepted")
     }
 
     fn entry(self, answer: &str) -> NewAudit {
@@ -55,7 +59,7 @@ impl Deed<'_> {
 }
 
 impl App {
-    /// Writes down a deed and how it went, and hands its result on.
+    /// Writes down how a deed went that writes nothing of its own, and hands its result on.
     pub(crate) async fn audited<T>(
         &self,
         deed: Deed<'_>,
@@ -70,7 +74,7 @@ impl App {
         }
     }
 
-    /// The same for a deed that was written down with what follows from it, if it was accepted.
+    /// The same for a deed that the store wrote down with what it did, if it was accepted.
     pub(crate) async fn audited_unless_accepted<T>(
         &self,
         deed: Deed<'_>,

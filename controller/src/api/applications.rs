@@ -113,13 +113,17 @@ pub(crate) async fn create(
         deployment: None,
         detail: String::new(),
     };
-    let result = add(&app, request).await;
-    let view = app.audited(deed, result).await?;
+    let result = add(&app, &deed, request).await;
+    let view = app.audited_unless_accepted(deed, result).await?;
     let location = format!("{BASE}/applications/{}", view.id);
     Ok((StatusCode::CREATED, [(LOCATION, location)], Answered(view)).into_response())
 }
 
-async fn add(app: &App, request: ApplicationRequest) -> Result<ApplicationView, Problem> {
+async fn add(
+    app: &App,
+    deed: &Deed<'_>,
+    request: ApplicationRequest,
+) -> Result<ApplicationView, Problem> {
     let good = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
     if !(1..=64).contains(&request.name.len()) || !request.name.bytes().all(good) {
         return Err(Problem::invalid("name", request.name, "1 to 64 letters, digits and . _ -"));
@@ -141,7 +145,7 @@ async fn add(app: &App, request: ApplicationRequest) -> Result<ApplicationView, 
     let ApplicationRequest { name, owner, environment, kind, bastion } = request;
     let id = ApplicationId(Uuid::now_v7());
     let application = Application { id, name, owner, environment, kind, bastion };
-    match app.store.application_put(&application).await {
+    match app.store.application_put(&application, Some(deed.accepted())).await {
         Ok(view) => Ok(view),
         // Somebody else was faster.
         Err(_) if app.store.application_by_name(&application.name).await?.is_some() => {

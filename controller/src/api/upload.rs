@@ -15,6 +15,7 @@ use futures::StreamExt;
 
 use crate::api::packages::registered;
 use crate::app::App;
+use crate::audit::Deed;
 use crate::auth::Caller;
 use crate::commands::packages::{Outcome, check_sha256, check_version, deed, version_exists};
 use crate::extract::{Segments, too_large};
@@ -57,18 +58,15 @@ pub(crate) async fn upload(
     body: Body,
 ) -> Result<Response, Problem> {
     let subject = format!("{application}/{version}");
-    let result = upload_now(&app, &application, version, &headers, body).await;
-    let detail = match &result {
-        Ok((view, _)) => format!("sha256 {}", view.sha256),
-        Err(_) => String::new(),
-    };
-    let (view, outcome) =
-        app.audited(deed(&caller, "package.upload", subject, detail), result).await?;
+    let mut deed = deed(&caller, "package.upload", subject, String::new());
+    let result = upload_now(&app, &mut deed, &application, version, &headers, body).await;
+    let (view, outcome) = app.audited_unless_accepted(deed, result).await?;
     Ok(registered(view, outcome))
 }
 
 async fn upload_now(
     app: &Arc<App>,
+    deed: &mut Deed<'_>,
     application: &str,
     version: String,
     headers: &HeaderMap,
@@ -98,15 +96,16 @@ async fn upload_now(
         }
     };
     crash::point("upload.stored");
-    app.put_package(NewPackage {
+    deed.detail = format!("sha256 {}", stored.sha256);
+    let package = NewPackage {
         application: application.id,
         version,
         sha256: stored.sha256,
         size: Some(stored.size),
         locations: Vec::new(),
         stored: true,
-    })
-    .await
+    };
+    app.put_package(deed, package).await
 }
 
 fn wanted_digest(headers: &HeaderMap) -> Result<Option<String>, Problem> {

@@ -21,13 +21,14 @@ impl App {
     ) -> Result<DependencyView, Problem> {
         let until = expires_at.map(|at| format!("until {at}: ")).unwrap_or_default();
         let detail = format!("{until}{}", reason.clone().unwrap_or_default());
-        let result = self.cut_off_now(caller, name, reason, expires_at).await;
-        self.audited(deed(caller, "dependency.cut_off", name, detail), result).await
+        let deed = deed(caller, "dependency.cut_off", name, detail);
+        let result = self.cut_off_now(&deed, name, reason, expires_at).await;
+        self.audited_unless_accepted(deed, result).await
     }
 
     async fn cut_off_now(
         &self,
-        caller: &Caller,
+        deed: &Deed<'_>,
         name: &str,
         reason: Option<String>,
         expires_at: Option<Timestamp>,
@@ -37,8 +38,8 @@ impl App {
         if let Some(at) = expires_at.filter(|at| *at <= now) {
             return Err(Problem::invalid("expires_at", at, "an instant that is still to come"));
         }
-        let cut = CutOff { by: caller.name.clone(), reason, since: now, expires_at };
-        self.switch(name, Some(cut)).await
+        let cut = CutOff { by: deed.actor.to_owned(), reason, since: now, expires_at };
+        self.switch(deed, name, Some(cut)).await
     }
 
     /// Restores a dependency: it is called again.
@@ -49,15 +50,21 @@ impl App {
         reason: Option<String>,
     ) -> Result<DependencyView, Problem> {
         let detail = reason.clone().unwrap_or_default();
+        let deed = deed(caller, "dependency.restore", name, detail);
         let result = match reason.map(|reason| sentence("reason", Some(reason))).transpose() {
-            Ok(_) => self.switch(name, None).await,
+            Ok(_) => self.switch(&deed, name, None).await,
             Err(problem) => Err(problem),
         };
-        self.audited(deed(caller, "dependency.restore", name, detail), result).await
+        self.audited_unless_accepted(deed, result).await
     }
 
-    async fn switch(&self, name: &str, cut: Option<CutOff>) -> Result<DependencyView, Problem> {
-        if let Some(view) = self.store.dependency_switch(name, cut).await? {
+    async fn switch(
+        &self,
+        deed: &Deed<'_>,
+        name: &str,
+        cut: Option<CutOff>,
+    ) -> Result<DependencyView, Problem> {
+        if let Some(view) = self.store.dependency_switch(name, cut, Some(deed.accepted())).await? {
             return Ok(view);
         }
         let known: Vec<String> =

@@ -151,12 +151,14 @@ impl App {
     ) -> Result<(PackageView, Outcome), Problem> {
         let subject = format!("{}/{}", request.application, request.version);
         let detail = format!("sha256 {}", request.sha256);
-        let result = self.register_now(request).await;
-        self.audited(deed(caller, "package.register", subject, detail), result).await
+        let deed = deed(caller, "package.register", subject, detail);
+        let result = self.register_now(&deed, request).await;
+        self.audited_unless_accepted(deed, result).await
     }
 
     async fn register_now(
         self: &Arc<Self>,
+        deed: &Deed<'_>,
         request: RegisterRequest,
     ) -> Result<(PackageView, Outcome), Problem> {
         check_version(&request.version)?;
@@ -174,15 +176,17 @@ impl App {
             locations: vec![Location { idc: String::new(), url }],
             stored: false,
         };
-        self.put_package(package).await
+        self.put_package(deed, package).await
     }
 
     /// Writes a package; the groups of its application may turn out to run it.
     pub(crate) async fn put_package(
         self: &Arc<Self>,
+        deed: &Deed<'_>,
         package: NewPackage,
     ) -> Result<(PackageView, Outcome), Problem> {
-        let (view, registered) = self.store.package_register(package).await?;
+        let (view, registered) =
+            self.store.package_register(package, Some(deed.accepted())).await?;
         let outcome = match registered {
             Registered::Created => Outcome::Created,
             Registered::Same => Outcome::Same,
@@ -203,21 +207,21 @@ impl App {
     ) -> Result<PackageView, Problem> {
         let action = if request.bad { "package.mark_bad" } else { "package.clear_bad" };
         let detail = request.reason.clone().unwrap_or_default();
-        let result = self.mark_now(caller, application, version, request).await;
-        let subject = format!("{application}/{version}");
-        self.audited(deed(caller, action, subject, detail), result).await
+        let deed = deed(caller, action, format!("{application}/{version}"), detail);
+        let result = self.mark_now(&deed, application, version, request).await;
+        self.audited_unless_accepted(deed, result).await
     }
 
     async fn mark_now(
         &self,
-        caller: &Caller,
+        deed: &Deed<'_>,
         application: &str,
         version: &str,
         request: MarkRequest,
     ) -> Result<PackageView, Problem> {
         let bad = match (request.bad, request.reason) {
             (true, reason) => {
-                Some(Bad { by: caller.name.clone(), reason: sentence("reason", reason)? })
+                Some(Bad { by: deed.actor.to_owned(), reason: sentence("reason", reason)? })
             }
             (false, None) => None,
             (false, Some(reason)) => {
@@ -225,7 +229,7 @@ impl App {
             }
         };
         let id: PackageId = self.package(application, version).await?.id;
-        let marked = self.store.package_mark(id, bad).await?;
+        let marked = self.store.package_mark(id, bad, Some(deed.accepted())).await?;
         marked.ok_or_else(|| Problem::unknown("package", "package_unknown", id))
     }
 }

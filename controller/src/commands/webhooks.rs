@@ -7,6 +7,7 @@ use capstan_core::{DeploymentId, WebhookId};
 use capstan_store::{NewWebhook, WebhookChange};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
+use uuid::Uuid;
 
 use crate::app::App;
 use crate::audit::Deed;
@@ -74,14 +75,16 @@ impl App {
         request: WebhookRequest,
     ) -> Result<WebhookView, Problem> {
         let detail = format!("{} for {}", request.name, place(&request.url));
-        let result = self.webhook_make_now(caller, request).await;
-        let subject = result.as_ref().map(|view| view.id.to_string()).unwrap_or_default();
-        self.audited(deed(caller, "webhook.create", subject, detail), result).await
+        let id = WebhookId(Uuid::now_v7());
+        let deed = deed(caller, "webhook.create", id.to_string(), detail);
+        let result = self.webhook_make_now(&deed, id, request).await;
+        self.audited_unless_accepted(deed, result).await
     }
 
     async fn webhook_make_now(
         &self,
-        caller: &Caller,
+        deed: &Deed<'_>,
+        id: WebhookId,
         request: WebhookRequest,
     ) -> Result<WebhookView, Problem> {
         let name = request.name.trim().to_owned();
@@ -90,13 +93,14 @@ impl App {
         }
         let secret = format!("whsec_{}", new_secret());
         let new = NewWebhook {
+            id,
             name: name.clone(),
             url: self.callable(request.url)?,
             secret: secret.clone(),
             events: events(request.events.unwrap_or_else(|| EVENTS.to_owned()))?,
-            created_by: caller.name.clone(),
+            created_by: deed.actor.to_owned(),
         };
-        let Some(view) = self.store.webhook_create(new).await? else {
+        let Some(view) = self.store.webhook_create(new, Some(deed.accepted())).await? else {
             let detail = format!("there is a webhook {name} already");
             return Err(Problem::new(StatusCode::CONFLICT, "webhook_exists", detail));
         };
@@ -117,12 +121,14 @@ impl App {
             (None, Some(false)) => "off".to_owned(),
             (None, None) => String::new(),
         };
-        let result = self.webhook_change_now(id, request).await;
-        self.audited(deed(caller, "webhook.change", id.to_string(), detail), result).await
+        let deed = deed(caller, "webhook.change", id.to_string(), detail);
+        let result = self.webhook_change_now(&deed, id, request).await;
+        self.audited_unless_accepted(deed, result).await
     }
 
     async fn webhook_change_now(
         &self,
+        deed: &Deed<'_>,
         id: WebhookId,
         request: WebhookChangeRequest,
     ) -> Result<WebhookView, Problem> {
@@ -136,7 +142,7 @@ impl App {
             events: wanted.map(events).transpose()?,
             enabled,
         };
-        let view = self.store.webhook_change(id, change).await?;
+        let view = self.store.webhook_change(id, change, Some(deed.accepted())).await?;
         self.webhooks_changed.notify_one();
         view.ok_or_else(|| unknown(id))
     }
@@ -147,13 +153,14 @@ impl App {
         caller: &Caller,
         id: WebhookId,
     ) -> Result<(), Problem> {
-        let result = match self.store.webhook_delete(id).await {
+        let deed = deed(caller, "webhook.delete", id.to_string(), String::new());
+        let result = match self.store.webhook_delete(id, Some(deed.accepted())).await {
             Ok(true) => Ok(()),
             Ok(false) => Err(unknown(id)),
             Err(error) => Err(error.into()),
         };
         self.webhooks_changed.notify_one();
-        self.audited(deed(caller, "webhook.delete", id.to_string(), String::new()), result).await
+        self.audited_unless_accepted(deed, result).await
     }
 
     /// Sends a webhook the events of a deployment again.
@@ -166,16 +173,17 @@ impl App {
         let after = request.after.unwrap_or(0);
         let deployment = request.deployment;
         let detail = format!("deployment {deployment} after {after}");
-        let result = self.webhook_replay_now(id, deployment, after).await;
         let deed = Deed {
             deployment: Some(deployment),
             ..deed(caller, "webhook.replay", id.to_string(), detail)
         };
-        self.audited(deed, result).await
+        let result = self.webhook_replay_now(&deed, id, deployment, after).await;
+        self.audited_unless_accepted(deed, result).await
     }
 
     async fn webhook_replay_now(
         &self,
+        deed: &Deed<'_>,
         id: WebhookId,
         deployment: DeploymentId,
         after: i64,
@@ -184,7 +192,7 @@ impl App {
             return Err(Problem::invalid("after", after, "0 or a place in the log"));
         }
         self.webhook(id).await?;
-        if !self.store.webhook_replay(id, deployment, after).await? {
+        if !self.store.webhook_replay(id, deployment, after, Some(deed.accepted())).await? {
             return Err(Problem::unknown("deployment", "deployment_unknown", deployment));
         }
         Ok(ReplayView { deployment, after })

@@ -96,7 +96,6 @@ pub(super) async fn once(
 async fn open(app: &App, token: TokenRow) -> Result<Response, Problem> {
     let (secret, csrf) = (new_secret(), new_secret());
     let expires_at = app.store.now() + app.settings.session;
-    app.store.session_create(&hash(&secret), token.id, &csrf, expires_at).await?;
     let deed = Deed {
         actor: &token.name,
         action: "session.open",
@@ -105,7 +104,11 @@ async fn open(app: &App, token: TokenRow) -> Result<Response, Problem> {
         deployment: None,
         detail: String::new(),
     };
-    app.note(deed, "accepted").await;
+    let result = app
+        .store
+        .session_create(&hash(&secret), token.id, &csrf, expires_at, Some(deed.accepted()))
+        .await;
+    app.audited_unless_accepted(deed, result.map_err(Problem::from)).await?;
     let mut response = Redirect::to("/").into_response();
     set_cookie(app, &mut response, SESSION_COOKIE, &secret, app.settings.session);
     set_cookie(app, &mut response, DOOR_COOKIE, "", Duration::ZERO);
@@ -119,9 +122,6 @@ pub(super) async fn sign_out(
     headers: HeaderMap,
     Posted(_): Posted<BareForm>,
 ) -> Result<Response, Problem> {
-    if let Some(secret) = cookie(&headers, SESSION_COOKIE) {
-        app.store.session_delete(&hash(secret)).await?;
-    }
     let caller = visitor.caller();
     let deed = Deed {
         actor: &caller.name,
@@ -131,7 +131,10 @@ pub(super) async fn sign_out(
         deployment: None,
         detail: String::new(),
     };
-    app.note(deed, "accepted").await;
+    if let Some(secret) = cookie(&headers, SESSION_COOKIE) {
+        let result = app.store.session_delete(&hash(secret), Some(deed.accepted())).await;
+        app.audited_unless_accepted(deed, result.map_err(Problem::from)).await?;
+    }
     let mut response =
         (StatusCode::SEE_OTHER, [(LOCATION, HeaderValue::from_static("/login"))]).into_response();
     set_cookie(&app, &mut response, SESSION_COOKIE, "", Duration::ZERO);

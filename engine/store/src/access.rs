@@ -10,7 +10,7 @@ use uuid::Uuid;
 use crate::entities::{login_links, sessions, tokens};
 use crate::operation::{Operation, timed};
 use crate::store::commit;
-use crate::{Error, SessionRow, Store, TokenRow, crash};
+use crate::{Error, NewAudit, SessionRow, Store, TokenRow, audit, crash};
 
 impl Store {
     /// Keeps a new access token.
@@ -82,6 +82,7 @@ impl Store {
         token: TokenId,
         csrf: &str,
         expires_at: Timestamp,
+        audit: Option<NewAudit>,
     ) -> Result<(), Error> {
         timed(Operation::SessionCreate, async {
             let txn = self.begin().await?;
@@ -101,6 +102,7 @@ impl Store {
                 .insert(&txn)
                 .await
                 .map_err(Error::database("write a session"))?;
+            audit::insert_if_asked(&txn, audit, self.now()).await?;
             commit(txn).await
         })
         .await
@@ -133,13 +135,15 @@ impl Store {
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn session_delete(&self, hash: &str) -> Result<(), Error> {
+    pub async fn session_delete(&self, hash: &str, audit: Option<NewAudit>) -> Result<(), Error> {
         timed(Operation::SessionDelete, async {
+            let txn = self.begin().await?;
             sessions::Entity::delete_by_id(hash.to_owned())
-                .exec(self.writer())
+                .exec(&txn)
                 .await
-                .map(|_| ())
-                .map_err(Error::database("end a session"))
+                .map_err(Error::database("end a session"))?;
+            audit::insert_if_asked(&txn, audit, self.now()).await?;
+            commit(txn).await
         })
         .await
     }

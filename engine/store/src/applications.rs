@@ -17,7 +17,7 @@ use crate::entities::groups;
 use crate::operation::{Operation, timed};
 use crate::rows::inventory::{self, Freshness, application_view, bastion_word};
 use crate::store::commit;
-use crate::{Error, PageRequest, Store};
+use crate::{Error, NewAudit, PageRequest, Store, audit};
 use uuid::Uuid;
 
 impl Store {
@@ -28,6 +28,7 @@ impl Store {
     pub async fn application_put(
         &self,
         application: &Application,
+        audit: Option<NewAudit>,
     ) -> Result<ApplicationView, Error> {
         timed(Operation::ApplicationPut, async {
             let txn = self.inner.begin_in_turn().await?;
@@ -45,6 +46,7 @@ impl Store {
             let row = row.into_active_model().reset_all();
             let row = if is_new { row.insert(&txn).await } else { row.update(&txn).await }
                 .map_err(Error::database("write an application"))?;
+            audit::insert_if_asked(&txn, audit, self.now()).await?;
             commit(txn).await?;
             self.application_one(row).await
         })

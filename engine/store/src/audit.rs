@@ -14,7 +14,8 @@ use crate::operation::{Operation, timed};
 use crate::{Error, NewAudit, PageRequest, Store, crash};
 
 impl Store {
-    /// Adds an entry to the audit. What a group is asked for is written by [`Store::submit_for`].
+    /// Adds an entry to the audit: a refusal, or a deed that writes nothing. What a deed does is written
+    /// together with its entry, by the method that does it.
     ///
     /// # Errors
     /// When the database does not answer.
@@ -64,6 +65,18 @@ impl Store {
             )
         })
         .await
+    }
+}
+
+/// Writes the entry of a deed beside what it does, in its transaction. `None`: nobody asked for it.
+pub(crate) async fn insert_if_asked(
+    txn: &impl ConnectionTrait,
+    audit: Option<NewAudit>,
+    now: Timestamp,
+) -> Result<(), Error> {
+    match audit {
+        Some(audit) => insert(txn, audit, now).await,
+        None => Ok(()),
     }
 }
 

@@ -28,7 +28,7 @@ use crate::entities::{deployments, groups};
 use crate::operation::{Operation, timed};
 use crate::rows::{Reader, at_opt};
 use crate::store::commit;
-use crate::{Error, Store, SubmitError, chain};
+use crate::{Error, NewAudit, Store, SubmitError, audit, chain};
 
 /// The name under which breakers act.
 const BREAKER: &str = capstan_core::decide::CAPSTAN;
@@ -134,13 +134,17 @@ impl Store {
         &self,
         name: &str,
         cut_off: Option<CutOff>,
+        audit: Option<NewAudit>,
     ) -> Result<Option<DependencyView>, Error> {
         let known = timed(Operation::DependencySwitch, async {
             let txn = self.begin().await?;
             let one = Column::Name.eq(name);
-            let written = switch(&txn, one, cut_off).await?;
+            if switch(&txn, one, cut_off).await? == 0 {
+                return Ok(false);
+            }
+            audit::insert_if_asked(&txn, audit, self.now()).await?;
             commit(txn).await?;
-            Ok(written > 0)
+            Ok(true)
         })
         .await?;
         if !known {

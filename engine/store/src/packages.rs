@@ -15,27 +15,32 @@ use crate::operation::{Operation, timed};
 use crate::rows::inventory::package_view;
 use crate::rows::{Reader, to_json};
 use crate::store::commit;
-use crate::{Error, NewPackage, PageRequest, Registered, Store, crash};
+use crate::{Error, NewAudit, NewPackage, PageRequest, Registered, Store, audit, crash};
 
 const TABLE: &str = "packages";
 
 impl Store {
     /// Registers a package. One that is known with the same digest takes what is new: locations,
-    /// size, that the store holds it. One with another digest stays as it is and is given back.
+    /// size, that the store holds it. One with another digest stays as it is and is given back, and
+    /// nothing is written, `audit` neither.
     ///
     /// # Errors
     /// When the database does not answer, or there is no such application.
     pub async fn package_register(
         &self,
         new: NewPackage,
+        audit: Option<NewAudit>,
     ) -> Result<(PackageView, Registered), Error> {
         timed(Operation::PackageRegister, async {
             let txn = self.inner.begin_in_turn().await?;
             let (row, registered) = match by_version(&txn, new.application, &new.version).await? {
                 None => (insert(self, &txn, new).await?, Registered::Created),
-                Some(known) if known.sha256 != new.sha256 => (known, Registered::OtherDigest),
+                Some(known) if known.sha256 != new.sha256 => {
+                    return Ok((package_view(known)?, Registered::OtherDigest));
+                }
                 Some(known) => (merge(&txn, known, new).await?, Registered::Same),
             };
+            audit::insert_if_asked(&txn, audit, self.now()).await?;
             crash::point("package.written");
             commit(txn).await?;
             crash::point("package.done");
@@ -120,6 +125,7 @@ impl Store {
         &self,
         id: PackageId,
         bad: Option<Bad>,
+        audit: Option<NewAudit>,
     ) -> Result<Option<PackageView>, Error> {
         timed(Operation::PackageMark, async {
             let bad = bad.map(|bad| to_json(TABLE, &bad)).transpose()?;
@@ -127,6 +133,7 @@ impl Store {
             let Some(row) = by_id(&txn, id).await? else { return Ok(None) };
             let row = ActiveModel { bad: Set(bad), ..row.into_active_model() };
             let row = row.update(&txn).await.map_err(Error::database("mark a package"))?;
+            audit::insert_if_asked(&txn, audit, self.now()).await?;
             commit(txn).await?;
             package_view(row).map(Some)
         })

@@ -3,6 +3,7 @@
 mod access;
 mod applying;
 mod claiming;
+mod deeds;
 mod dependencies;
 mod listing;
 mod messages;

@@ -47,7 +47,7 @@ async fn cut_off(world: &World) {
         since: world.store.now(),
         expires_at: None,
     };
-    world.store.dependency_switch(EDGE, Some(cut)).await.unwrap().expect("it is known");
+    world.store.dependency_switch(EDGE, Some(cut), None).await.unwrap().expect("it is known");
 }
 
 /// Waits until the store shows what is wanted; every commit is a reason to look again.
@@ -114,7 +114,7 @@ async fn a_release_goes_on_without_its_balancer_and_the_debts_are_paid_when_it_i
     assert_eq!(in_service(&world).await, 7);
 
     dies(&world, &Fault::None);
-    world.store.dependency_switch(EDGE, None).await.unwrap();
+    world.store.dependency_switch(EDGE, None, None).await.unwrap();
     until(&world, "every server is in", async || in_service(&world).await == 8).await;
     assert!(world.view().await.owed.is_empty());
     world.assert_right().await;
@@ -146,7 +146,7 @@ async fn a_cut_ends_by_itself_and_a_new_process_knows_of_it() {
         since: world.store.now(),
         expires_at: Some(world.store.now() + std::time::Duration::from_mins(10)),
     };
-    world.store.dependency_switch(EDGE, Some(cut)).await.unwrap();
+    world.store.dependency_switch(EDGE, Some(cut), None).await.unwrap();
     engine.stop().await;
     let engine = guarded(&world);
     world.act(Action::Rollout).await;

@@ -246,7 +246,7 @@ pub(crate) async fn draft(
         locations: Vec::new(),
         stored: true,
     };
-    let (package, _) = store.package_register(new).await.unwrap();
+    let (package, _) = store.package_register(new, None).await.unwrap();
     let (set, scripts) = Scripts::new(None).scripts("generic").unwrap();
     store.scripts_put(&scripts).await.unwrap();
     let create = Create {

@@ -21,11 +21,13 @@ use crate::entities::webhooks::{Column, Entity, Model};
 use crate::operation::{Operation, timed};
 use crate::rows::{Reader, at_opt};
 use crate::store::commit;
-use crate::{Error, PageRequest, Store};
+use crate::{Error, NewAudit, PageRequest, Store, audit};
 
 /// A webhook to make.
 #[derive(Clone, PartialEq, Eq)]
 pub struct NewWebhook {
+    /// Its id, a new one.
+    pub id: WebhookId,
     /// Its name; no two have the same.
     pub name: String,
     /// What is called.
@@ -86,7 +88,11 @@ impl Store {
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn webhook_create(&self, new: NewWebhook) -> Result<Option<WebhookView>, Error> {
+    pub async fn webhook_create(
+        &self,
+        new: NewWebhook,
+        audit: Option<NewAudit>,
+    ) -> Result<Option<WebhookView>, Error> {
         timed(Operation::WebhookCreate, async {
             let txn = self.inner.begin_in_turn().await?;
             let same = Entity::find().filter(Column::Name.eq(&new.name)).one(&txn).await;
@@ -94,7 +100,7 @@ impl Store {
                 return Ok(None);
             }
             let row = Model {
-                id: Uuid::now_v7(),
+                id: new.id.0,
                 name: new.name,
                 url: new.url,
                 secret: new.secret,
@@ -113,6 +119,7 @@ impl Store {
                 .await
                 .map_err(Error::database("write a webhook"))?;
             self.consumer_enter(&txn, &consumer(WebhookId(row.id)), None, Begin::Now).await?;
+            audit::insert_if_asked(&txn, audit, self.now()).await?;
             commit(txn).await?;
             view(row).map(|webhook| Some(webhook.view))
         })
@@ -173,6 +180,7 @@ impl Store {
         &self,
         id: WebhookId,
         change: WebhookChange,
+        audit: Option<NewAudit>,
     ) -> Result<Option<WebhookView>, Error> {
         timed(Operation::WebhookChange, async {
             let mut update = Entity::update_many().filter(Column::Id.eq(id.0));
@@ -185,15 +193,20 @@ impl Store {
             if let Some(enabled) = change.enabled {
                 update = update.col_expr(Column::Enabled, Expr::value(enabled));
             }
-            update
+            let txn = self.begin().await?;
+            let done = update
                 .col_expr(Column::DisabledBecause, Expr::value(None::<String>))
                 .col_expr(Column::FailingSince, Expr::value(None::<i64>))
                 .col_expr(Column::Failures, Expr::value(0))
                 .col_expr(Column::NextTryAt, Expr::value(None::<i64>))
-                .exec(self.writer())
+                .exec(&txn)
                 .await
                 .map_err(Error::database("change a webhook"))?;
-            Ok(())
+            if done.rows_affected == 0 {
+                return Ok(());
+            }
+            audit::insert_if_asked(&txn, audit, self.now()).await?;
+            commit(txn).await
         })
         .await?;
         Ok(self.webhook(id).await?.map(|webhook| webhook.view))
@@ -203,7 +216,11 @@ impl Store {
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn webhook_delete(&self, id: WebhookId) -> Result<bool, Error> {
+    pub async fn webhook_delete(
+        &self,
+        id: WebhookId,
+        audit: Option<NewAudit>,
+    ) -> Result<bool, Error> {
         timed(Operation::WebhookDelete, async {
             let txn = self.begin().await?;
             forget(&txn, &consumer(id)).await?;
@@ -211,9 +228,12 @@ impl Store {
             let done = txn.execute_raw(sql(&txn, text, [id.0.into()])).await;
             done.map_err(Error::database("delete calls of a webhook"))?;
             let done = Entity::delete_by_id(id.0).exec(&txn).await;
-            let done = done.map_err(Error::database("delete a webhook"))?;
+            if done.map_err(Error::database("delete a webhook"))?.rows_affected == 0 {
+                return Ok(false);
+            }
+            audit::insert_if_asked(&txn, audit, self.now()).await?;
             commit(txn).await?;
-            Ok(done.rows_affected > 0)
+            Ok(true)
         })
         .await
     }
@@ -281,6 +301,7 @@ impl Store {
         id: WebhookId,
         deployment: DeploymentId,
         after: i64,
+        audit: Option<NewAudit>,
     ) -> Result<bool, Error> {
         timed(Operation::WebhookReplay, async {
             let what = "send events again";
@@ -322,6 +343,7 @@ impl Store {
                 let done = txn.execute_raw(sql(&txn, text, values)).await;
                 done.map_err(Error::database(what))?;
             }
+            audit::insert_if_asked(&txn, audit, self.now()).await?;
             commit(txn).await?;
             self.inner.watches.tell_all();
             Ok(true)

@@ -23,18 +23,18 @@ async fn tokens_sessions_and_login_links_are_found_by_their_hash_until_they_end(
 
     let soon = store.now() + Duration::from_mins(1);
     let past = capstan_core::Timestamp::from_micros(1);
-    store.session_create("s1", token, "c1", soon).await.expect("created");
-    store.session_create("s2", token, "c2", past).await.expect("created");
+    store.session_create("s1", token, "c1", soon, None).await.expect("created");
+    store.session_create("s2", token, "c2", past, None).await.expect("created");
     let session = store.session_find("s1").await.expect("read").expect("there");
     assert_eq!(
         (session.token, session.csrf.as_str(), session.expires_at),
         (row.clone(), "c1", soon)
     );
     assert_eq!(store.session_find("s2").await.expect("read"), None);
-    store.session_delete("s1").await.expect("deleted");
+    store.session_delete("s1", None).await.expect("deleted");
     assert_eq!(store.session_find("s1").await.expect("read"), None);
     let nobody = TokenId(Uuid::now_v7());
-    assert!(store.session_create("s3", nobody, "c", soon).await.is_err(), "no such token");
+    assert!(store.session_create("s3", nobody, "c", soon, None).await.is_err(), "no such token");
 
     store.login_link_create("l1", token, soon).await.expect("created");
     store.login_link_create("l2", token, past).await.expect("created");

@@ -34,7 +34,7 @@ async fn a_breaker_is_noted_when_it_changes_and_its_switch_is_left_alone() {
     let (store, _folder) = store().await;
     assert!(note(&store, BreakerState::Closed).await, "it is new");
     assert!(!note(&store, BreakerState::Closed).await, "nothing changed");
-    store.dependency_switch(EDGE, Some(cut(&store, None))).await.expect("it is written");
+    store.dependency_switch(EDGE, Some(cut(&store, None)), None).await.expect("it is written");
     assert!(note(&store, BreakerState::Open).await);
     let all = store.dependencies().await.expect("they are read");
     let opened = &all[0];
@@ -49,10 +49,10 @@ async fn a_breaker_is_noted_when_it_changes_and_its_switch_is_left_alone() {
     assert!(note(&store, BreakerState::HalfOpen).await);
     let all = store.dependencies().await.expect("they are read");
     assert_eq!(all[0].since, opened.since, "it is broken all the while");
-    let restored = store.dependency_switch(EDGE, None).await.expect("it is written");
+    let restored = store.dependency_switch(EDGE, None, None).await.expect("it is written");
     let restored = restored.expect("it is known");
     assert_eq!((restored.cut_off, restored.state), (None, BreakerState::HalfOpen));
-    let unknown = store.dependency_switch("load_balancer.mars", None).await;
+    let unknown = store.dependency_switch("load_balancer.mars", None, None).await;
     assert_eq!(unknown.expect("it is read"), None);
 }
 
@@ -61,11 +61,11 @@ async fn a_cut_ends_when_its_time_is_over() {
     let (store, _folder) = store().await;
     note(&store, BreakerState::Closed).await;
     let lasting = cut(&store, Some(Duration::from_hours(1)));
-    store.dependency_switch(EDGE, Some(lasting)).await.expect("it is written");
+    store.dependency_switch(EDGE, Some(lasting), None).await.expect("it is written");
     assert!(!store.dependencies_expire().await.expect("it is read"));
     assert!(store.dependencies_cut_off().await.expect("they are read").contains(EDGE));
     let over = CutOff { expires_at: Some(store.now()), ..cut(&store, None) };
-    store.dependency_switch(EDGE, Some(over)).await.expect("it is written");
+    store.dependency_switch(EDGE, Some(over), None).await.expect("it is written");
     assert!(store.dependencies_expire().await.expect("it is written"));
     assert!(store.dependencies_cut_off().await.expect("they are read").is_empty());
 }
@@ -90,13 +90,13 @@ async fn groups_are_told_of_what_they_use_and_of_nothing_else() {
         all.iter().map(|(name, why)| (name.clone(), why.condition)).collect()
     };
     assert_eq!(conditions(&told().await), [(used.clone(), Condition::Open)]);
-    store.dependency_switch(&used, Some(cut(&store, None))).await.expect("it is written");
+    store.dependency_switch(&used, Some(cut(&store, None)), None).await.expect("it is written");
     assert_eq!(
         conditions(&told().await),
         [(used.clone(), Condition::CutOff)],
         "a switch comes first"
     );
-    store.dependency_switch(&used, None).await.expect("it is written");
+    store.dependency_switch(&used, None, None).await.expect("it is written");
     assert_eq!(conditions(&told().await), [(used.clone(), Condition::Open)]);
     let closed = [report(&used, DependencyKind::LoadBalancer, BreakerState::Closed)];
     store.dependencies_note(&closed).await.expect("it is noted");

@@ -168,7 +168,7 @@ async fn history_is_by_start_and_knows_bad_packages() {
     }
     write(&store, &mut state, &changes).await;
     let bad = Bad { by: "ada".to_owned(), reason: "it leaks".to_owned() };
-    store.package_mark(package.id, Some(bad)).await.expect("marked");
+    store.package_mark(package.id, Some(bad), None).await.expect("marked");
     let history = store.history(state.id()).await.expect("read");
     let seen: Vec<_> = history.0.iter().map(|past| (past.id, past.bad)).collect();
     assert_eq!(seen, [(ids[0], true), (ids[2], true)]);

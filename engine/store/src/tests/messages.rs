@@ -8,7 +8,7 @@ use capstan_core::changes::{Changes, DeploymentChanges};
 use capstan_core::event::{Event, EventType};
 use capstan_core::record::Deployment;
 use capstan_core::state::GroupState;
-use capstan_core::{DeploymentId, Timestamp};
+use capstan_core::{DeploymentId, Timestamp, WebhookId};
 use capstan_services::Database;
 use sea_orm::ConnectionTrait;
 use uuid::Uuid;
@@ -178,6 +178,7 @@ async fn one_process_has_a_consumer_and_another_takes_over_when_it_is_gone() {
 
 fn new(name: &str) -> NewWebhook {
     NewWebhook {
+        id: WebhookId(Uuid::now_v7()),
         name: name.to_owned(),
         url: "https://example.com/hook".to_owned(),
         secret: "top secret".to_owned(),
@@ -187,7 +188,7 @@ fn new(name: &str) -> NewWebhook {
 }
 
 async fn hook(store: &Store, name: &str) -> Webhook {
-    let view = store.webhook_create(new(name)).await.expect("made").expect("a new name");
+    let view = store.webhook_create(new(name), None).await.expect("made").expect("a new name");
     store.webhook(view.id).await.expect("read").expect("it is there")
 }
 
@@ -197,7 +198,10 @@ async fn a_webhook_is_sent_a_deployment_again() {
     let shop = application(&store, "shop").await;
     let mut state = group_state(&store, &shop, 1).await;
     let hook = hook(&store, "chat").await;
-    assert!(store.webhook_create(new("chat")).await.expect("asked").is_none(), "a taken name");
+    assert!(
+        store.webhook_create(new("chat"), None).await.expect("asked").is_none(),
+        "a taken name"
+    );
     let name = hook.consumer();
     let id = add(&store, &mut state, 4).await;
     let other = add(&store, &mut state, 2).await;
@@ -210,16 +214,16 @@ async fn a_webhook_is_sent_a_deployment_again() {
     );
     append(&store, &mut state, id, 1).await;
     let batch = feed.next(10).await.expect("read");
-    assert!(store.webhook_replay(hook.view.id, id, 2).await.expect("written"));
+    assert!(store.webhook_replay(hook.view.id, id, 2, None).await.expect("written"));
     let lost = !feed.sent(&batch, &[1], Vec::new()).await.expect("asked");
     assert!(lost, "what was read before is not written over it");
     assert!(store.consumer_take(&name, None).await.expect("taken"));
     assert_eq!(drain(&mut store.feed(&name)).await, BTreeMap::from([(id.0, vec![3, 4, 5])]));
-    let unknown = store.webhook_replay(hook.view.id, DeploymentId(Uuid::now_v7()), 0).await;
+    let unknown = store.webhook_replay(hook.view.id, DeploymentId(Uuid::now_v7()), 0, None).await;
     assert!(!unknown.expect("asked"));
 
-    assert!(store.webhook_delete(hook.view.id).await.expect("deleted"));
-    assert!(!store.webhook_delete(hook.view.id).await.expect("asked"));
+    assert!(store.webhook_delete(hook.view.id, None).await.expect("deleted"));
+    assert!(!store.webhook_delete(hook.view.id, None).await.expect("asked"));
     assert!(!store.consumer_take(&name, None).await.expect("asked"), "it is gone");
     for table in ["message_consumers", "message_groups", "message_cursors"] {
         let text = format!("SELECT COUNT(*) AS number FROM {table}");
@@ -247,7 +251,7 @@ async fn a_webhook_that_fails_for_too_long_is_switched_off_and_can_be_switched_o
     let view = store.webhook(id).await.expect("read").expect("it is there").view;
     assert_eq!((view.enabled, view.disabled_because.as_deref()), (false, Some("no answer")));
     let on = WebhookChange { enabled: Some(true), ..WebhookChange::default() };
-    let view = store.webhook_change(id, on).await.expect("written").expect("it is there");
+    let view = store.webhook_change(id, on, None).await.expect("written").expect("it is there");
     assert!(view.enabled && view.disabled_because.is_none() && view.failures == 0);
     let shown = format!("{:?}", store.webhook(id).await.expect("read").expect("it is there"));
     assert!(!shown.contains("top secret"), "{shown}");

@@ -21,7 +21,7 @@ async fn a_version_is_registered_once_and_only_gains() {
         locations: vec![location("http://a")],
         stored: false,
     };
-    let (first, registered) = store.package_register(new.clone()).await.expect("registered");
+    let (first, registered) = store.package_register(new.clone(), None).await.expect("registered");
     assert_eq!(registered, Registered::Created);
 
     let more = NewPackage {
@@ -30,22 +30,22 @@ async fn a_version_is_registered_once_and_only_gains() {
         stored: true,
         ..new.clone()
     };
-    let (second, registered) = store.package_register(more).await.expect("registered");
+    let (second, registered) = store.package_register(more, None).await.expect("registered");
     assert_eq!(registered, Registered::Same);
     assert_eq!(second.id, first.id);
     assert_eq!((second.size, second.stored, second.locations.len()), (Some(5), true, 2));
 
     let other = NewPackage { sha256: "bb".to_owned(), ..new };
-    let (third, registered) = store.package_register(other).await.expect("answered");
+    let (third, registered) = store.package_register(other, None).await.expect("answered");
     assert_eq!(registered, Registered::OtherDigest);
     assert_eq!(third, second);
 
     let bad = Bad { by: "ada".to_owned(), reason: "it leaks".to_owned() };
-    let marked = store.package_mark(first.id, Some(bad.clone())).await.expect("marked");
+    let marked = store.package_mark(first.id, Some(bad.clone()), None).await.expect("marked");
     assert_eq!(marked.expect("there").bad, Some(bad));
     let found = store.package_by_version(shop.id, "1.0").await.expect("read").expect("there");
     assert!(found.bad.is_some());
-    store.package_mark(first.id, None).await.expect("marked");
+    store.package_mark(first.id, None, None).await.expect("marked");
     assert_eq!(store.package(first.id).await.expect("read"), Some(second.clone()));
     assert_eq!(store.packages_by_digest("aa").await.expect("read"), [second]);
 }

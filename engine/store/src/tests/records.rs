@@ -58,7 +58,7 @@ pub(super) async fn application(store: &Store, name: &str) -> Application {
         kind: "generic".to_owned(),
         bastion: BastionRule::One,
     };
-    store.application_put(&application).await.expect("an application is put");
+    store.application_put(&application, None).await.expect("an application is put");
     application
 }
 
@@ -71,7 +71,7 @@ pub(super) async fn package(store: &Store, of: &Application, version: &str) -> P
         locations: vec![Location { idc: "east".to_owned(), url: "http://p/1".to_owned() }],
         stored: false,
     };
-    let (view, _) = store.package_register(new).await.expect("a package is registered");
+    let (view, _) = store.package_register(new, None).await.expect("a package is registered");
     PackageRef { id: view.id, version: view.version, sha256: view.sha256 }
 }
 
