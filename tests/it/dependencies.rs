@@ -1,11 +1,10 @@
 //! The hand switch of the load balancer in the whole binary: bypass, debts, and a kill in between.
 
-use capstan_core::dependency::DependencyKind;
 use capstan_core::view::{DependencyView, Page};
 use reqwest::{Method, StatusCode};
 use serde_json::json;
 
-use crate::harness::{Demo, LOOK_EVERY, PATIENCE};
+use crate::harness::Demo;
 
 const NONE: &str = "dependencies/load_balancer.none";
 
@@ -38,48 +37,4 @@ async fn a_cut_outlives_a_kill_and_what_was_released_meanwhile_is_brought_in_aft
     assert_eq!(ended.ran_without[0].dependency, "load_balancer.none");
     demo.assert_all_run("1.1.0").await;
     capstan_core::checker::check(&demo.events(&deployment).await).unwrap();
-}
-
-/// Everything that can be cut off and is not a host or a package is cut off.
-async fn cut_everything_off(demo: &Demo, is_cut: bool) {
-    let all: Page<DependencyView> = demo.get("dependencies").await;
-    let kept = [DependencyKind::Executor, DependencyKind::PackageStore];
-    for dependency in all.items.iter().filter(|it| !kept.contains(&it.kind)) {
-        let mut body = json!({"cut_off": is_cut});
-        if is_cut {
-            body["reason"] = json!("all is down");
-        }
-        let path = format!("dependencies/{}", dependency.name);
-        let (status, answer) = demo.call(Method::PUT, &path, Some(body)).await;
-        assert_eq!(status, StatusCode::OK, "{answer}");
-    }
-}
-
-#[tokio::test]
-async fn a_rollback_goes_out_from_the_database_and_the_packages_alone() {
-    let demo = Demo::start(20).await;
-    demo.settle_for(1).await;
-    let config = json!({"max_unavailable": 50, "batch_pattern": "50%+50%"});
-    let release = demo.create("1.1.0", config).await;
-    demo.click_past_the_bastion(&release).await;
-    demo.wait_for(&release, "SUCCESS").await;
-
-    cut_everything_off(&demo, true).await;
-    let rollback = demo.roll_back().await;
-    let ended = demo.wait_for(&rollback, "SUCCESS").await;
-    demo.assert_all_run("1.0.0").await;
-    assert_eq!((ended.out, ended.owed.len()), (0, 20), "nobody was drained, and nobody was seen");
-    let without: Vec<&str> = ended.ran_without.iter().map(|it| it.dependency.as_str()).collect();
-    assert_eq!(without, ["load_balancer.none"], "a rollback never asks the CMDB");
-    let most = demo.events(&rollback).await.iter().filter_map(|event| event.data.out_count).max();
-    assert!(most <= Some(5), "at most B / 2 at a time, B is ten: {most:?}");
-    capstan_core::checker::check(&demo.events(&rollback).await).unwrap();
-
-    cut_everything_off(&demo, false).await;
-    let paid = tokio::time::timeout(PATIENCE, async {
-        while !demo.deployment(&rollback).await.owed.is_empty() {
-            tokio::time::sleep(LOOK_EVERY).await;
-        }
-    });
-    paid.await.expect("all that was owed is paid");
 }

@@ -87,6 +87,15 @@ impl Demo {
         demo
     }
 
+    /// A demo over a database on a server, with more in its environment.
+    pub(crate) async fn start_on_server_with(hosts: u16, environment: &[(&str, &str)]) -> Self {
+        let mut demo = Self::prepare(hosts);
+        demo.database = Some(Database::shared());
+        demo.beside = Some(Arc::clone(&DEMOS).read_owned().await);
+        demo.run(environment).await;
+        demo
+    }
+
     /// A demo over a database server, and the line between them, to be disturbed.
     pub(crate) async fn start_behind_a_line(hosts: u16) -> (Self, Proxy) {
         let mut demo = Self::prepare(hosts);

@@ -10,6 +10,7 @@ mod crash_writes;
 mod database;
 mod dependencies;
 mod disk;
+mod emergency;
 mod faults;
 mod harness;
 mod host_faults;
