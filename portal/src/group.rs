@@ -124,8 +124,12 @@ fn facts(view: &GroupView) -> Markup {
         dl.facts {
             div { dt { "In service" } dd { (in_service(view)) } }
             div { dt { "Version" } dd { (version(view.version.as_deref())) } }
-            div { dt { "IDC, site" } dd { (view.idc) ", " (view.site) } }
-            div { dt { "Paths" } dd.code { (view.virtual_path) " → " (view.doc_base) } }
+            @for (name, value) in [("IDC", &view.idc), ("Site", &view.site)] {
+                @if !value.is_empty() { div { dt { (name) } dd { (value) } } }
+            }
+            @for (name, value) in [("Virtual path", &view.virtual_path), ("Folder", &view.doc_base)] {
+                @if !value.is_empty() { div { dt { (name) } dd.code { (value) } } }
+            }
             div { dt { "Port" } dd { (view.port) } }
             div { dt { "Health check" } dd.code { (view.health_check_url) } }
             div { dt { "Load balancer" } dd { (view.load_balancer) } }
