@@ -25,8 +25,13 @@ const PATIENCE: Duration = Duration::from_mins(5);
 /// A store with one group of `size` servers that all serve.
 pub(crate) async fn fleet(folder: &Path, size: u32) -> anyhow::Result<(Store, GroupId)> {
     let url = format!("sqlite://{}", folder.join("bench.db").display());
-    let settings = capstan_store::Settings::new(url);
-    let store = Store::open(&settings).await?;
+    let store = Store::open(&capstan_store::Settings::new(url)).await?;
+    let group = group(&store, size).await?;
+    Ok((store, group))
+}
+
+/// A group of `size` servers that all serve.
+pub(crate) async fn group(store: &Store, size: u32) -> anyhow::Result<GroupId> {
     let servers: Vec<serde_json::Value> = (0..size)
         .map(|place| {
             serde_json::json!({
@@ -47,7 +52,7 @@ pub(crate) async fn fleet(folder: &Path, size: u32) -> anyhow::Result<(Store, Gr
     let answering = Vec::new();
     let observed = Input::Observed { deployment: None, seen, can_drain: false, answering };
     store.submit(group, observed).await?;
-    Ok((store, group))
+    Ok(group)
 }
 
 pub(crate) async fn create(store: &Store, group: GroupId) -> anyhow::Result<DeploymentId> {

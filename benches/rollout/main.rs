@@ -2,15 +2,19 @@
 //!
 //! `rollout`, `brake` and `answers` run the real store on `SQLite` with `synchronous=FULL` and the real
 //! engine, with drivers that do nothing but note when they were called. `idle` and `resume` run the real
-//! binary with the fleet of its demo.
+//! binary with the fleet of its demo. `postgres` and `mariadb` run the rollout over a database server that
+//! makes each commit durable, with engines in processes of their own; `celery` runs the same shape on
+//! Celery, Redis and `PostgreSQL`.
 //!
-//! `cargo bench --bench rollout` measures everything. Parts can be named and sizes of the rollout given:
-//! `cargo bench --bench rollout -- rollout brake 1000 4000`.
+//! `cargo bench --bench rollout` measures everything up to `resume`. Parts can be named and sizes of the
+//! rollout given: `cargo bench --bench rollout -- rollout brake 1000 4000`.
 
 mod answers;
 mod fleet;
+mod peer;
 mod process;
 mod recorder;
+mod servers;
 mod speed;
 
 use anyhow::bail;
@@ -20,10 +24,16 @@ use anyhow::bail;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const SIZES: [u32; 3] = [1000, 4000, 10_000];
-const PARTS: [&str; 5] = ["rollout", "brake", "answers", "idle", "resume"];
+const PARTS: [&str; 8] =
+    ["rollout", "brake", "answers", "idle", "resume", "postgres", "mariadb", "celery"];
+/// Those that are measured when none is named.
+const USUAL: usize = 5;
 
 fn main() -> anyhow::Result<()> {
     let (mut parts, mut sizes) = (Vec::new(), Vec::new());
+    if std::env::args().nth(1).as_deref() == Some(servers::ENGINE) {
+        return run(servers::engine(std::env::args().skip(2).collect()));
+    }
     // Cargo adds `--bench`.
     for argument in std::env::args().skip(1).filter(|argument| !argument.starts_with("--")) {
         if let Ok(size) = argument.parse::<u32>() {
@@ -37,9 +47,11 @@ fn main() -> anyhow::Result<()> {
     if sizes.is_empty() {
         sizes = SIZES.to_vec();
     }
-    for part in PARTS.into_iter().filter(|part| parts.is_empty() || parts.iter().any(|p| p == part))
-    {
-        measure(part, &sizes)?;
+    let usual = if parts.is_empty() { USUAL } else { 0 };
+    for (place, part) in PARTS.into_iter().enumerate() {
+        if place < usual || parts.iter().any(|named| named == part) {
+            measure(part, &sizes)?;
+        }
     }
     Ok(())
 }
@@ -57,6 +69,9 @@ fn measure(part: &str, sizes: &[u32]) -> anyhow::Result<()> {
         "answers" => run(answers::answers(10_000)),
         "idle" => run(process::idle()),
         "resume" => run(process::resume()),
+        "postgres" => run(servers::postgres(sizes)),
+        "mariadb" => run(servers::mariadb(sizes)),
+        "celery" => run(peer::celery(sizes)),
         other => bail!("{other:?} is no part of this benchmark"),
     }
 }

@@ -11,7 +11,7 @@ use crate::fleet::{act, create, engine, fleet, wait_for_calls, wait_until};
 use crate::process::resident_mib;
 use crate::recorder::Recorder;
 
-const STAGES: f64 = 5.0;
+pub(crate) const STAGES: f64 = 5.0;
 
 /// One rollout of `size` targets in four batches of 25 %.
 pub(crate) async fn rollout(size: u32) -> anyhow::Result<()> {

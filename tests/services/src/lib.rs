@@ -2,8 +2,8 @@
 //! folder, and is gone with its folder when the process that started it ends, however it ends.
 //!
 //! A database server is started once per process, when it is first asked for; each test gets a database of
-//! its own in it. What a test breaks on purpose it starts for itself. For tests only: nothing is made durable, and a service that does not come up panics with
-//! what it has printed.
+//! its own in it. What a test breaks on purpose it starts for itself. For tests and benchmarks only: nothing is made
+//! durable that does not say so, and a service that does not come up panics with what it has printed.
 
 mod mariadb;
 mod postgres;

@@ -23,6 +23,15 @@ impl Postgres {
 
     /// Starts a server of one's own.
     pub fn start() -> Self {
+        Self::start_with(&["-c", "fsync=off"])
+    }
+
+    /// One that makes each commit durable, as it does by default, for benchmarks.
+    pub fn start_durable() -> Self {
+        Self::start_with(&[])
+    }
+
+    fn start_with(settings: &[&str]) -> Self {
         let folder = Service::folder("postgres", "postgres");
         let data = folder.join("data");
         run(as_user("postgres", &program("initdb"))
@@ -31,7 +40,7 @@ impl Postgres {
         let port = free_port();
         let mut server = as_user("postgres", &program("postgres"));
         server.arg("-D").arg(&data).args(["-p", &port.to_string(), "-h", "127.0.0.1", "-k", ""]);
-        server.args(["-c", "max_connections=400", "-c", "fsync=off"]);
+        server.args(["-c", "max_connections=400"]).args(settings);
         let mut service = Service::start("PostgreSQL", port, &folder, "QUIT", &server);
         service.wait(|| ends_well(&mut client(port, "SELECT 1")));
         Self { service }
