@@ -3,6 +3,7 @@
 
 mod arrows;
 mod browser;
+mod chaos;
 mod cli;
 mod cmdb;
 mod crash;

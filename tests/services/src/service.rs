@@ -44,6 +44,12 @@ impl Service {
         folder
     }
 
+    /// Keeps a folder that outlives the programs that work in it.
+    pub(crate) fn keep(folder: &Path) -> Self {
+        let mut program = Command::new("sleep");
+        Self::start("folder", 0, folder, "KILL", program.arg("infinity"))
+    }
+
     /// Starts a program. `signal` ends it at once.
     pub(crate) fn start(
         name: &'static str,
