@@ -5,6 +5,7 @@
 
 mod api;
 mod check;
+mod clock;
 mod ear;
 mod faults;
 mod fleet;
@@ -89,4 +90,9 @@ async fn break_things(world: &Arc<World>, plan: &Plan) -> BTreeMap<String, usize
 #[tokio::test(flavor = "multi_thread")]
 async fn over_postgres_the_rules_hold_whatever_is_broken() {
     survive(Kind::Postgres).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn over_mariadb_the_rules_hold_whatever_is_broken() {
+    survive(Kind::MariaDb).await;
 }

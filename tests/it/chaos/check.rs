@@ -49,15 +49,13 @@ pub(crate) async fn check(world: &World, done: &[Done]) -> Found {
     found.wrong.extend(world.ear.wrong.lock().unwrap().iter().cloned());
     found.wrong.extend(world.api.bugs.lock().unwrap().iter().cloned());
     for process in &world.processes {
-        let log = process.log();
-        if log.contains("panicked at") {
-            found.say(format!("{} panicked: {log}", process.name));
+        let (name, log) = (&process.name, process.log());
+        for line in log.lines().filter(|line| line.contains("panicked at")) {
+            found.say(format!("{name}: {line}"));
         }
-        for end in process.ends() {
-            // 75: it stood still for longer than its lease. 1: it started without its database.
-            if !matches!(end, Ok(1 | 75)) {
-                found.say(format!("{} ended by itself with {end:?}: {log}", process.name));
-            }
+        // 75: it stood still for longer than its lease. 1: it started without its database.
+        for end in process.ends().into_iter().filter(|end| !matches!(end, Ok(1 | 75))) {
+            found.say(format!("{name} ended by itself with {end:?}"));
         }
     }
     found

@@ -4,10 +4,12 @@ use std::fs::OpenOptions;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::Mutex as Lock;
+use std::sync::{Arc, Mutex as Lock};
 use std::time::Duration;
 
 use tokio::sync::Mutex;
+
+use super::clock::Clock;
 
 /// How soon something notices that a process has ended and starts it again.
 const WATCH_EVERY: Duration = Duration::from_millis(100);
@@ -26,6 +28,7 @@ pub(crate) struct Process {
     pub(crate) role: Role,
     folder: PathBuf,
     environment: Vec<(String, String)>,
+    clock: Arc<Clock>,
     /// Whoever does something to the process holds this meanwhile.
     child: Mutex<Option<Child>>,
     /// How far ahead its clock goes; behind, if that is negative.
@@ -40,6 +43,7 @@ impl Process {
         role: Role,
         folder: &Path,
         environment: Vec<(String, String)>,
+        clock: &Arc<Clock>,
     ) -> Self {
         let folder = folder.join(name);
         std::fs::create_dir_all(&folder).unwrap();
@@ -48,6 +52,7 @@ impl Process {
             role,
             folder,
             environment,
+            clock: Arc::clone(clock),
             child: Mutex::default(),
             skew: Lock::default(),
             ends: Lock::default(),
@@ -71,7 +76,7 @@ impl Process {
         let mut command = Command::new(env!("CARGO_BIN_EXE_capstan"));
         let skew = *self.skew.lock().unwrap();
         if skew != 0 {
-            command.envs(clock_ahead(skew));
+            command.envs(self.clock.ahead(skew));
         }
         command
             .args(["serve", "--roles", roles])
@@ -106,6 +111,10 @@ impl Process {
     pub(crate) async fn skew(&self, seconds: i64) {
         *self.skew.lock().unwrap() = seconds;
         self.kill(Duration::ZERO).await;
+    }
+
+    pub(crate) fn is_skewed(&self) -> bool {
+        *self.skew.lock().unwrap() != 0
     }
 
     fn kill_held(&self, child: &mut Option<Child>) {
@@ -159,19 +168,4 @@ impl Drop for Process {
             drop(child.wait());
         }
     }
-}
-
-/// The time of day is shifted for what is started so; clocks that only count are left alone.
-fn clock_ahead(seconds: i64) -> [(&'static str, String); 4] {
-    let libraries = std::fs::read_dir("/usr/lib").unwrap().flatten();
-    let library = libraries
-        .map(|folder| folder.path().join("faketime/libfaketimeMT.so.1"))
-        .find(|path| path.exists())
-        .expect("libfaketime, of Debian's package `faketime`");
-    [
-        ("LD_PRELOAD", library.display().to_string()),
-        ("FAKETIME", format!("{seconds:+}s")),
-        ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned()),
-        ("FAKETIME_DONT_RESET", "1".to_owned()),
-    ]
 }

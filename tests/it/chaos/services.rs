@@ -70,12 +70,14 @@ pub(crate) struct Lines {
 
 impl Services {
     pub(crate) fn start(kind: Kind) -> Self {
+        let rabbit = std::thread::spawn(RabbitMq::start);
         let server = Server::start(kind);
-        let (redis, rabbit) = (Redis::start(), RabbitMq::start());
+        let redis = Redis::start();
+        let rabbit = rabbit.join().expect("RabbitMQ starts");
         Self {
             database_url: server.database(),
             redis_url: redis.url(),
-            rabbit_url: rabbit.vhost(),
+            rabbit_url: rabbit.url(),
             database: Arc::new(Mutex::new(server)),
             redis: Arc::new(Mutex::new(redis)),
             rabbit: Arc::new(Mutex::new(rabbit)),

@@ -8,6 +8,7 @@ use reqwest::StatusCode;
 use serde_json::json;
 
 use super::api::Api;
+use super::clock::Clock;
 use super::ear::Ear;
 use super::fleet::{FIRST, Fleet, group_name};
 use super::plan::Plan;
@@ -77,6 +78,7 @@ impl World {
         let urls: Vec<String> =
             ports.iter().map(|port| format!("http://127.0.0.1:{port}")).collect();
         let token = place.join("token");
+        let clock = Arc::new(Clock::make(&place));
         let (mut processes, mut lines) = (Vec::new(), Vec::new());
         for number in 0..CONTROLLERS + ENGINES {
             let own = services.lines();
@@ -87,7 +89,8 @@ impl World {
             let mut environment = environment(&fleet, &services, &own, listen, &urls[0]);
             environment.push(variable("AUTH__ADMIN_TOKEN_FILE", &token.display()));
             environment.push(variable("PACKAGES__PATH", &place.join("packages").display()));
-            let process = Arc::new(Process::new(&name, role, &place, environment));
+            let process = Process::new(&name, role, &place, environment, &clock);
+            let process = Arc::new(process);
             process.start().await;
             if number == 0 {
                 // The first brings the schema up to date and makes the token.

@@ -18,7 +18,7 @@ folder=$1 signal=$2
 shift 2
 "$@" > "$folder/output" 2>&1 < /dev/null &
 read -r _
-kill "-$signal" "$!"
+kill "-$signal" "$!" 2> /dev/null
 wait
 rm -rf "$folder"
 "#;
