@@ -20,22 +20,28 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::harness::beside_demos;
 use plan::Plan;
 use services::Kind;
 use world::World;
 
 /// More versions than a group comes to.
 const VERSIONS: usize = 60;
-/// How long what is under way may take to end, once nothing is broken any more.
-const PATIENCE: Duration = Duration::from_mins(10);
+/// How long what is under way may take to end, once nothing is broken any more: so long, and for each
+/// instance so much longer.
+const PATIENCE: Duration = Duration::from_mins(3);
+const EACH: Duration = Duration::from_millis(300);
 
 async fn survive(kind: Kind) {
     let plan = Plan::from_environment();
     println!("{kind:?}: {}", plan.told());
+    let _beside = beside_demos().await;
     let began = Instant::now();
     let world = Arc::new(World::start(&plan, kind, VERSIONS).await);
     println!("{:?}: everything runs", began.elapsed());
-    let (until, by) = (Instant::now() + plan.time, Instant::now() + plan.time + PATIENCE);
+    let until = Instant::now() + plan.time;
+    let instances = u32::try_from(plan.sizes.iter().sum::<usize>()).unwrap();
+    let by = until + PATIENCE + EACH * instances;
     let releases: Vec<_> = (0..plan.sizes.len())
         .map(|group| {
             let (world, plan) = (Arc::clone(&world), plan.clone());

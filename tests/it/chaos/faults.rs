@@ -12,6 +12,11 @@ use super::world::World;
 const OUTLIVES_LEASE: std::ops::Range<u64> = 4_500..9_000;
 /// Shorter than a lease, so that nobody notices.
 const WITHIN_LEASE: std::ops::Range<u64> = 300..2_500;
+/// A run that is shorter has no time for pauses.
+const SHORT: Duration = Duration::from_mins(1);
+const SHORT_GAPS: std::ops::Range<u64> = 200..2_000;
+/// Long ones have calm moments, too, in which releases get far.
+const LONG_GAPS: std::ops::Range<u64> = 200..6_000;
 /// How far a clock is off.
 const SKEW_SECONDS: i64 = 60;
 /// How many nudges a flood holds, in mailboxes that are made to take as many.
@@ -136,6 +141,7 @@ fn to(rng: &mut Rng) -> To {
 pub(crate) fn schedule(mut rng: Rng, time: Duration) -> Vec<(Duration, Fault)> {
     let mut faults = Vec::new();
     let mut left: Vec<Kind> = Vec::new();
+    let gaps = if time < SHORT { SHORT_GAPS } else { LONG_GAPS };
     let mut at = Duration::from_millis(rng.u64(500..1_500));
     while at < time {
         if left.is_empty() {
@@ -144,7 +150,7 @@ pub(crate) fn schedule(mut rng: Rng, time: Duration) -> Vec<(Duration, Fault)> {
         }
         let kind = left.pop().expect("it was filled just now");
         faults.push((at, kind(&mut rng)));
-        at += Duration::from_millis(rng.u64(200..2_000));
+        at += Duration::from_millis(rng.u64(gaps.clone()));
     }
     faults
 }

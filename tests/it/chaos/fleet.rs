@@ -2,7 +2,9 @@
 //! the application is a file that says which version serves. One small server answers the health URLs of
 //! all of them, each at an address of its own in 127.0.0.0/8.
 
+use std::fs::Permissions;
 use std::net::{IpAddr, Ipv4Addr};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -112,7 +114,7 @@ impl Fleet {
         std::fs::create_dir_all(root.join("run")).unwrap();
         std::fs::create_dir_all(root.join("shared")).unwrap();
         std::fs::write(&hook, RESTART).unwrap();
-        crate::disk::run("chmod", &["755", hook.to_str().unwrap()]);
+        std::fs::set_permissions(&hook, Permissions::from_mode(0o755)).unwrap();
         std::fs::write(release.join(".capstan-release"), &note).unwrap();
         let link = Path::new("releases").join(&first.version);
         std::os::unix::fs::symlink(link, root.join("current")).unwrap();

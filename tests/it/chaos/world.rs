@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use capstan_core::view::GroupView;
 use reqwest::StatusCode;
 use serde_json::json;
 
 use super::api::Api;
 use super::clock::Clock;
 use super::ear::Ear;
-use super::fleet::{FIRST, Fleet, group_name};
+use super::fleet::{FIRST, Fleet, Package, group_name};
 use super::plan::Plan;
 use super::process::{Process, Role};
 use super::services::{Kind, Lines, Services};
@@ -19,7 +20,7 @@ use crate::harness::processes_with;
 const ENGINES: usize = 3;
 const CONTROLLERS: usize = 2;
 /// How long everything together may take to come up.
-const PATIENCE: Duration = Duration::from_mins(2);
+const PATIENCE: Duration = Duration::from_mins(5);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// Everything that takes part.
@@ -109,9 +110,21 @@ impl World {
         world
     }
 
-    /// Registers the packages, and waits until the groups are there and known to run the first.
+    /// Waits until the groups are there and known to run the first package, then registers the others.
     async fn bring_in(&mut self) {
-        for package in &self.fleet.packages {
+        let count = self.fleet.groups();
+        self.until_groups(|all| all.len() == count).await;
+        self.register(&self.fleet.packages[..1]).await;
+        let is_adopted = |row: &GroupView| row.version.as_deref() == Some(FIRST);
+        let all = self.until_groups(|all| all.iter().all(is_adopted)).await;
+        self.register(&self.fleet.packages[1..]).await;
+        let named = |group: usize| all.iter().find(|row| row.name == group_name(group));
+        let id = |group: usize| named(group).expect("it is there").id.to_string();
+        self.groups = (0..count).map(id).collect();
+    }
+
+    async fn register(&self, packages: &[Package]) {
+        for package in packages {
             let body = json!({
                 "application": "web", "version": package.version, "sha256": package.sha256,
                 "location": format!("file://{}", package.path.display()),
@@ -119,18 +132,17 @@ impl World {
             let (status, answer) = self.api.post("packages", &body).await;
             assert_eq!(status, StatusCode::CREATED, "{answer}");
         }
+    }
+
+    async fn until_groups(&self, is_so: impl Fn(&[GroupView]) -> bool) -> Vec<GroupView> {
         let deadline = Instant::now() + PATIENCE;
-        let count = self.fleet.groups();
         loop {
-            let all: Vec<capstan_core::view::GroupView> = self.api.all("groups").await;
-            let adopted = all.iter().filter(|row| row.version.as_deref() == Some(FIRST)).count();
-            if adopted == count {
-                let named = |group: usize| all.iter().find(|row| row.name == group_name(group));
-                let id = |group: usize| named(group).expect("it is there").id.to_string();
-                self.groups = (0..count).map(id).collect();
-                return;
+            let all: Vec<GroupView> = self.api.all("groups").await;
+            if is_so(&all) {
+                return all;
             }
-            assert!(Instant::now() < deadline, "{adopted} of {count} groups were adopted");
+            let told: Vec<_> = all.iter().map(|row| (&row.name, row.total, &row.version)).collect();
+            assert!(Instant::now() < deadline, "{told:?}");
             tokio::time::sleep(LOOK_EVERY).await;
         }
     }
@@ -169,6 +181,8 @@ fn environment(
         variable("BROKER__BEGIN", &"first"),
         variable("CMDB__PATH", &fleet.inventory().display()),
         variable("EXECUTOR__LOCAL__ROOTS", &fleet.hosts().display()),
+        // Of three engines on one machine.
+        variable("EXECUTOR__LOCAL__PROCESSES", &8),
         variable("LOAD_BALANCER__NONE__TIMEOUT_MS", &1_500),
         variable("LOG__LEVEL", &level),
     ]

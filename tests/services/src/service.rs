@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// How long a service may take to come up on a busy machine.
-const PATIENCE: Duration = Duration::from_mins(1);
+const PATIENCE: Duration = Duration::from_mins(3);
 
 /// Runs a program until its own input ends, which it does when the test's process is gone; then kills
 /// the program and removes its folder. `$1`: the folder; `$2`: the signal; the rest: the program.
