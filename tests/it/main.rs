@@ -20,4 +20,5 @@ mod nudges;
 mod outages;
 mod refreshes;
 mod restore;
+mod split_brain;
 mod story;
