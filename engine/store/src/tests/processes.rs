@@ -274,3 +274,22 @@ async fn a_server_that_hangs_up_on_new_connections_is_unavailable() {
         assert!(gone().await, "nobody is let in");
     }
 }
+
+/// Whoever asks may go away at any time, as when a request is cut off. What its connection is used for next
+/// must not be part of a transaction that nobody ends.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_that_is_given_up_while_it_begins_is_not_open_for_others() {
+    let (database, line) = Database::shared().behind_a_line();
+    let settings = Settings { lease: Duration::from_mins(1), ..Settings::new(&database.url) };
+    let store = Store::open(&settings).await.expect("the store opens");
+    // From the first statement's way there to the last one's way back.
+    for after in (20..260).step_by(20) {
+        line.slow(Duration::from_millis(60));
+        let begin = join_all((0..8).map(|_| store.inner.snapshot_to_show()));
+        drop(tokio::time::timeout(Duration::from_millis(after), begin).await);
+        line.open();
+        for begun in join_all((0..8).map(|_| store.inner.snapshot_to_show())).await {
+            begun.expect("no transaction is open").rollback().await.expect("it ends");
+        }
+    }
+}
