@@ -108,14 +108,15 @@ impl Api {
                 request = request.header("Idempotency-Key", key).json(body);
             }
             let told = match answer(request).await {
-                Ok((status, body)) if is_told(status, &body) => {
-                    if status.is_server_error() {
-                        let bug = format!("{method} {path}: {status} {body}");
-                        self.bugs.lock().unwrap().push(bug);
+                Ok((status, body)) if is_told(status, &body) => return (status, body),
+                Ok((status, body)) => {
+                    let told = format!("{method} {path}: {status} {body}");
+                    if is_a_bug(status) {
+                        println!("{told}");
+                        self.bugs.lock().unwrap().push(told.clone());
                     }
-                    return (status, body);
+                    told
                 }
-                Ok((status, body)) => format!("{status} {body}"),
                 Err(error) => format!("{error:?}"),
             };
             assert!(Instant::now() < deadline, "{method} {path}: nobody answers: {told}");
@@ -134,6 +135,10 @@ async fn answer(request: reqwest::RequestBuilder) -> reqwest::Result<(StatusCode
 
 /// Whether this answer says what became of it; else it is asked for again.
 fn is_told(status: StatusCode, body: &Value) -> bool {
-    let is_under_way = body["code"] == "idempotency_running";
-    !is_under_way && status != StatusCode::SERVICE_UNAVAILABLE
+    body["code"] != "idempotency_running" && !status.is_server_error()
+}
+
+/// 503 means try again, and every other answer of that kind a bug.
+fn is_a_bug(status: StatusCode) -> bool {
+    status.is_server_error() && status != StatusCode::SERVICE_UNAVAILABLE
 }

@@ -165,3 +165,23 @@ pub(crate) fn ran(root: &Path, found: &mut Found) -> BTreeSet<String> {
     keys.extend(restarted);
     keys
 }
+
+#[test]
+fn a_key_that_ran_twice_is_found() {
+    let root = tempfile::tempdir().unwrap();
+    let order = root.path().join(".capstan/orders/a-key");
+    std::fs::create_dir_all(&order).unwrap();
+    std::fs::create_dir_all(root.path().join("shared")).unwrap();
+    std::fs::write(order.join("runs"), "begun\n").unwrap();
+    let restarts = root.path().join("shared/restarts.log");
+    std::fs::write(&restarts, "one 1.0.0\ntwo 1.1.0\n").unwrap();
+    let count = || {
+        let mut found = Found::default();
+        (ran(root.path(), &mut found).len(), found.wrong.len())
+    };
+    assert_eq!(count(), (3, 0));
+    std::fs::write(order.join("runs"), "begun\nbegun\n").unwrap();
+    assert_eq!(count(), (3, 1));
+    std::fs::write(&restarts, "one 1.0.0\ntwo 1.1.0\none 1.0.0\n").unwrap();
+    assert_eq!(count(), (3, 2));
+}

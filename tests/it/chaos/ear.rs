@@ -108,3 +108,27 @@ async fn connect(url: &str) -> lapin::Result<(Connection, lapin::Channel)> {
     channel.queue_bind(QUEUE.into(), EXCHANGE.into(), "#".into(), options, none()).await?;
     Ok((connection, channel))
 }
+
+/// What the broker gives out may come again, and may not be missing, mixed up or different.
+#[test]
+fn an_ear_notices_what_is_missing_mixed_up_or_different() {
+    let message = |seq: i64, actor: &str| {
+        let id = uuid::Uuid::nil();
+        let event = serde_json::json!({
+            "seq": seq, "at": "2026-01-02T03:04:05Z", "type": "deployment.created", "group": id,
+            "deployment": id, "actor": actor, "data": {},
+        });
+        let cloud = serde_json::json!({"id": format!("{id}/{seq}"), "data": event});
+        cloud.to_string().into_bytes()
+    };
+    let wrong = |messages: &[(i64, &str)]| {
+        let ear = Ear::default();
+        messages.iter().for_each(|(seq, actor)| ear.hear(&message(*seq, actor)));
+        let wrong = ear.wrong.lock().unwrap().len();
+        (ear.heard(&uuid::Uuid::nil().to_string()), wrong)
+    };
+    assert_eq!(wrong(&[(1, "ada"), (2, "ada"), (1, "ada"), (2, "ada"), (3, "ada")]), (3, 0));
+    assert_eq!(wrong(&[(1, "ada"), (3, "ada")]), (1, 1), "one is missing");
+    assert_eq!(wrong(&[(2, "ada"), (1, "ada")]), (1, 1), "two are mixed up");
+    assert_eq!(wrong(&[(1, "ada"), (1, "bob")]), (1, 1), "it comes again as another");
+}

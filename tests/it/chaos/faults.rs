@@ -280,3 +280,14 @@ fn pick(world: &World, role: Role, who: usize) -> &Process {
     let of_role: Vec<_> = world.processes.iter().filter(|it| it.role == role).collect();
     of_role[who % of_role.len()]
 }
+
+/// A seed gives the same faults again, and a run of the usual length meets every kind.
+#[test]
+fn a_schedule_follows_from_its_seed_and_has_every_kind() {
+    let of = |seed: u64| schedule(Rng::with_seed(seed), Duration::from_secs(40));
+    assert_eq!(of(7), of(7));
+    assert_ne!(of(7), of(8));
+    let kinds: std::collections::BTreeSet<String> =
+        of(7).into_iter().map(|(_, fault)| fault.name()).collect();
+    assert_eq!(kinds.len(), 15, "{kinds:?}");
+}
