@@ -1,7 +1,7 @@
 # The two commands of the README. Each does its own set-up and says plainly what is missing.
 
 SHELL := /bin/sh
-.PHONY: demo test setup lint bench
+.PHONY: demo test setup lint bench chaos
 
 ## Everything in one process, with a fleet of real processes on this machine.
 demo:
@@ -23,3 +23,11 @@ test:
 ## The figures that the README quotes.
 bench:
 	cargo bench --locked --bench rollout
+
+## Everything is broken for ten minutes under twenty releases, over each database.
+chaos:
+	@./.ci/setup test
+	CAPSTAN_CHAOS_SECONDS=$${CAPSTAN_CHAOS_SECONDS:-600} \
+	CAPSTAN_CHAOS_DEPLOYMENTS=$${CAPSTAN_CHAOS_DEPLOYMENTS:-20} \
+	CAPSTAN_CHAOS_TARGETS=$${CAPSTAN_CHAOS_TARGETS:-50-500} \
+	cargo test --locked --test it chaos::over_ -- --nocapture --test-threads 1

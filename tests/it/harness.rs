@@ -22,6 +22,11 @@ pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// itself: it holds the other side of this lock.
 static DEMOS: LazyLock<Arc<RwLock<()>>> = LazyLock::new(Arc::default);
 
+/// Held by whatever runs beside demos and keeps the machine busy.
+pub(crate) async fn beside_demos() -> OwnedRwLockReadGuard<()> {
+    Arc::clone(&DEMOS).read_owned().await
+}
+
 /// A demo that runs, with its data folder.
 pub(crate) struct Demo {
     folder: tempfile::TempDir,

@@ -3,6 +3,7 @@
 
 mod arrows;
 mod browser;
+mod chaos;
 mod cli;
 mod cmdb;
 mod crash;
@@ -20,4 +21,5 @@ mod nudges;
 mod outages;
 mod refreshes;
 mod restore;
+mod split_brain;
 mod story;

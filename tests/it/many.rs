@@ -20,7 +20,7 @@ pub(crate) struct Engine {
 }
 
 impl Engine {
-    fn start(demo: &Demo) -> Self {
+    pub(crate) fn start(demo: &Demo) -> Self {
         Self::start_with(demo, &[])
     }
 

@@ -250,7 +250,10 @@ fn is_unavailable(error: &DbErr) -> bool {
     if matches!(error, DbErr::ConnectionAcquire(_)) {
         return true;
     }
+    // Whoever was reached hung up or is something else, as while a server dies: no statement was sent.
+    let is_new = matches!(error, DbErr::Conn(_));
     match sqlx_error(error) {
+        Some(sqlx::Error::Protocol(_)) => is_new,
         Some(sqlx::Error::Database(error)) => is_passing(error.as_ref()),
         Some(
             sqlx::Error::Io(_)

@@ -4,14 +4,20 @@ use std::fs::File;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::LazyLock;
+use std::time::Duration;
 
 use crate::fresh_name;
 use crate::service::{Service, as_user, ends_well, free_port, run, run_with};
 
-/// A PostgreSQL server.
+/// A PostgreSQL server. What it has committed outlives its processes, and not the machine.
 #[derive(Debug)]
 pub struct Postgres {
-    service: Service,
+    // The server goes before the folder that it works in.
+    server: Option<Service>,
+    _folder: Service,
+    port: u16,
+    data: PathBuf,
+    settings: &'static [&'static str],
 }
 
 impl Postgres {
@@ -31,24 +37,49 @@ impl Postgres {
         Self::start_with(&[])
     }
 
-    fn start_with(settings: &[&str]) -> Self {
+    fn start_with(settings: &'static [&'static str]) -> Self {
         let folder = Service::folder("postgres", "postgres");
         let data = folder.join("data");
         run(as_user("postgres", &program("initdb"))
             .args(["-A", "trust", "-U", "postgres", "-N", "-E", "UTF8", "--locale=C", "-D"])
             .arg(&data));
-        let port = free_port();
+        let keeper = Service::keep(&folder);
+        let (server, port) = (None, free_port());
+        let mut postgres = Self { server, _folder: keeper, port, data, settings };
+        postgres.resume();
+        postgres
+    }
+
+    /// kill -9 of the server and of all that it has started; what was committed stays.
+    pub fn kill(&mut self) {
+        let server = self.server.take().expect("it runs");
+        let notes = std::fs::read_to_string(self.data.join("postmaster.pid")).expect("its pid");
+        let mut pids = vec![notes.lines().next().expect("a line with its pid").to_owned()];
+        pids.extend(children(&pids[0]));
+        // Others may have ended by themselves meanwhile.
+        ends_well(Command::new("kill").arg("-KILL").args(&pids));
+        server.end();
+        // A new server is not let in before the last of the old one is gone.
+        while pids.iter().any(|pid| is_alive(pid)) {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Starts it again, where it was.
+    pub fn resume(&mut self) {
+        let output = Service::folder("postgres-output", "root");
+        let port = self.port;
         let mut server = as_user("postgres", &program("postgres"));
-        server.arg("-D").arg(&data).args(["-p", &port.to_string(), "-h", "127.0.0.1", "-k", ""]);
-        server.args(["-c", "max_connections=400"]).args(settings);
-        let mut service = Service::start("PostgreSQL", port, &folder, "QUIT", &server);
+        server.arg("-D").arg(&self.data).args(["-p", &port.to_string(), "-h", "127.0.0.1"]);
+        server.args(["-k", "", "-c", "max_connections=400"]).args(self.settings);
+        let mut service = Service::start("PostgreSQL", port, &output, "QUIT", &server);
         service.wait(|| ends_well(&mut client(port, "SELECT 1")));
-        Self { service }
+        self.server = Some(service);
     }
 
     /// The URL of a new, empty database.
     pub fn database(&self) -> String {
-        let (name, port) = (fresh_name(), self.service.port);
+        let (name, port) = (fresh_name(), self.port);
         run(&mut client(port, &format!("CREATE DATABASE {name}")));
         format!("postgres://postgres@127.0.0.1:{port}/{name}")
     }
@@ -58,6 +89,19 @@ impl Postgres {
 pub(crate) fn restore(url: &str, dump: File) {
     let mut client = Command::new(program("psql"));
     run_with(client.args(["-q", "-v", "ON_ERROR_STOP=1", "-d", url]), dump);
+}
+
+/// One that ended and that nobody has asked about counts as gone.
+fn is_alive(pid: &str) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, state)| !state.starts_with('Z'))
+}
+
+/// The processes that a process has started.
+fn children(pid: &str) -> Vec<String> {
+    let path = format!("/proc/{pid}/task/{pid}/children");
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    text.split_whitespace().map(str::to_owned).collect()
 }
 
 fn client(port: u16, statement: &str) -> Command {

@@ -90,6 +90,11 @@ impl RabbitMq {
         self.server = Some(server);
     }
 
+    /// The URL of the virtual host that is there from the start: for who has the server alone.
+    pub fn url(&self) -> String {
+        format!("amqp://guest:guest@127.0.0.1:{}/%2f", self.port)
+    }
+
     /// The URL of a new, empty virtual host.
     pub fn vhost(&self) -> String {
         let name = fresh_name();

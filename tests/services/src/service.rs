@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// How long a service may take to come up on a busy machine.
-const PATIENCE: Duration = Duration::from_mins(1);
+const PATIENCE: Duration = Duration::from_mins(3);
 
 /// Runs a program until its own input ends, which it does when the test's process is gone; then kills
 /// the program and removes its folder. `$1`: the folder; `$2`: the signal; the rest: the program.
@@ -18,7 +18,7 @@ folder=$1 signal=$2
 shift 2
 "$@" > "$folder/output" 2>&1 < /dev/null &
 read -r _
-kill "-$signal" "$!"
+kill "-$signal" "$!" 2> /dev/null
 wait
 rm -rf "$folder"
 "#;
@@ -42,6 +42,12 @@ impl Service {
             run(Command::new("chown").arg(user).arg(&folder));
         }
         folder
+    }
+
+    /// Keeps a folder that outlives the programs that work in it.
+    pub(crate) fn keep(folder: &Path) -> Self {
+        let mut program = Command::new("sleep");
+        Self::start("folder", 0, folder, "KILL", program.arg("infinity"))
     }
 
     /// Starts a program. `signal` ends it at once.

@@ -3,6 +3,7 @@
 
 mod dependencies;
 mod nudges;
+mod split_brain;
 mod traffic;
 mod traps;
 mod world;

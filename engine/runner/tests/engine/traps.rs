@@ -162,7 +162,8 @@ async fn two_servers_may_swap_their_names() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_that_is_in_use_is_not_opened_again() {
     let world = World::new(1, ConfigRequest::default(), |_| Outcome::exit(0)).await;
-    let url = format!("sqlite://{}", world.folder.path().join("capstan.db").display());
+    let folder = world.folder.as_ref().unwrap().path();
+    let url = format!("sqlite://{}", folder.join("capstan.db").display());
     let settings =
         capstan_store::Settings { stale_after: PATIENCE, ..capstan_store::Settings::new(url) };
     let refused = Store::open(&settings).await.unwrap_err().to_string();

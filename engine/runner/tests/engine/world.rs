@@ -70,7 +70,8 @@ impl Queue for OneQueue {
 }
 
 pub(crate) struct World {
-    pub(crate) folder: tempfile::TempDir,
+    /// Where the database lies, if it is a file.
+    pub(crate) folder: Option<tempfile::TempDir>,
     pub(crate) store: Store,
     pub(crate) group: GroupId,
     pub(crate) deployment: DeploymentId,
@@ -98,6 +99,25 @@ impl World {
         let wakes = Arc::clone(&queue) as Arc<dyn Queue>;
         let store =
             Store::open_with(&settings, Arc::clone(&clock) as Arc<dyn Clock>, wakes).await.unwrap();
+        Self { folder: Some(folder), clock, queue, ..Self::over(store, size, config, rule).await }
+    }
+
+    /// The same over a database server, on which others may open stores of their own.
+    pub(crate) async fn shared(
+        settings: &capstan_store::Settings,
+        size: usize,
+        config: ConfigRequest,
+        rule: impl Fn(&Asked<'_>) -> Outcome + Send + Sync + 'static,
+    ) -> Self {
+        Self::over(Store::open(settings).await.unwrap(), size, config, rule).await
+    }
+
+    async fn over(
+        store: Store,
+        size: usize,
+        config: ConfigRequest,
+        rule: impl Fn(&Asked<'_>) -> Outcome + Send + Sync + 'static,
+    ) -> Self {
         let (group, _) = store.sync_group(record(size), false).await.unwrap();
         let servers = store.servers(group).await.unwrap();
         let seen = servers.iter().map(|server| (server.id, Sight::Serving)).collect();
@@ -106,12 +126,12 @@ impl World {
         store.submit(group, observed).await.unwrap();
         let deployment = draft(&store, group, config, "1.1.0").await;
         Self {
-            folder,
+            folder: None,
             store,
             group,
             deployment,
-            clock,
-            queue,
+            clock: Arc::default(),
+            queue: Arc::default(),
             hosts: Arc::new(FakeExecutor::with_rule(rule)),
             balancer: Arc::new(FakeLoadBalancer::new()),
             health: Arc::new(FakeLoadBalancer::new()),

@@ -10,7 +10,7 @@
 use std::str::FromStr;
 use std::time::Duration;
 
-use sea_orm::sqlx::mysql::MySqlConnectOptions;
+use sea_orm::sqlx::mysql::{MySqlConnectOptions, MySqlConnection};
 use sea_orm::sqlx::postgres::PgConnectOptions;
 use sea_orm::sqlx::{self, Connection, Executor};
 use sea_orm::{ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DbBackend};
@@ -58,7 +58,7 @@ pub(super) async fn open_postgres(url: &str) -> Result<Opened, Error> {
             .options(POSTGRES_BOUNDS)
     });
     options.map_sqlx_postgres_pool_opts(|options| {
-        options.after_release(|connection, _| Box::pin(answers(connection)))
+        options.after_release(|connection, _| Box::pin(answers(connection.ping())))
     });
     opened(options, database).await
 }
@@ -72,7 +72,7 @@ pub(super) async fn open_mysql(url: &str) -> Result<Opened, Error> {
     options
         .map_sqlx_mysql_opts(|options| options.statement_cache_capacity(STATEMENTS))
         .map_sqlx_mysql_pool_opts(|options| {
-            let options = options.after_release(|connection, _| Box::pin(answers(connection)));
+            let options = options.after_release(|connection, _| Box::pin(ends_all(connection)));
             options.after_connect(|connection, _| {
                 Box::pin(async move {
                     let level = "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED";
@@ -124,10 +124,19 @@ async fn opened(options: ConnectOptions, database: String) -> Result<Opened, Err
     Ok(Opened { writer, reader, decider, migrated, beats: Some(beats), lock: None })
 }
 
+/// A transaction whose caller went away while it began is open at the server, and the driver, which counts
+/// it once it has begun, does not know: what the next user of the connection writes would be in it, and be
+/// lost with it. (For PostgreSQL the driver sees to it.)
+async fn ends_all(connection: &mut MySqlConnection) -> Result<bool, sqlx::Error> {
+    answers(async { connection.execute("ROLLBACK").await.map(|_| ()) }).await
+}
+
 /// Whether a connection that is given back may be used again. The pool asks as well, and would wait for the
 /// answer as long as the network lets it.
-async fn answers<C: Connection>(connection: &mut C) -> Result<bool, sqlx::Error> {
-    let answer = tokio::time::timeout(ANSWER, connection.ping()).await;
+async fn answers(
+    asked: impl Future<Output = Result<(), sqlx::Error>>,
+) -> Result<bool, sqlx::Error> {
+    let answer = tokio::time::timeout(ANSWER, asked).await;
     answer.unwrap_or_else(|_| Err(sqlx::Error::PoolTimedOut)).map(|()| true)
 }
 

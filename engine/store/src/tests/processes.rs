@@ -248,3 +248,48 @@ async fn fences_are_raised_by_who_is_alone_and_by_nobody_else() {
     assert_eq!(numbers(&store, audits).await, [1]);
     assert!(store.group(group).await.expect("it is read").is_some());
 }
+
+/// As a server does that is just dying: whoever asks is told to try again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_hangs_up_on_new_connections_is_unavailable() {
+    let (database, line) = Database::shared().behind_a_line();
+    let settings = Settings { lease: LEASE, ..Settings::new(&database.url) };
+    line.refuse();
+    let error = Store::open(&settings).await.expect_err("nobody is let in");
+    assert!(error.is_unavailable(), "{error:?}");
+
+    line.open();
+    let store = Store::open(&settings).await.expect("the store opens");
+    line.refuse();
+    let gone = || async {
+        let read = store.application_by_name("shop").await;
+        assert!(
+            read.as_ref().is_ok() || read.as_ref().is_err_and(Error::is_unavailable),
+            "{read:?}"
+        );
+        read.is_err()
+    };
+    until("the line is cut", gone).await;
+    for _ in 0..20 {
+        assert!(gone().await, "nobody is let in");
+    }
+}
+
+/// Whoever asks may go away at any time, as when a request is cut off. What its connection is used for next
+/// must not be part of a transaction that nobody ends.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_that_is_given_up_while_it_begins_is_not_open_for_others() {
+    let (database, line) = Database::shared().behind_a_line();
+    let settings = Settings { lease: Duration::from_mins(1), ..Settings::new(&database.url) };
+    let store = Store::open(&settings).await.expect("the store opens");
+    // From the first statement's way there to the last one's way back.
+    for after in (20..260).step_by(20) {
+        line.slow(Duration::from_millis(60));
+        let begin = join_all((0..8).map(|_| store.inner.snapshot_to_show()));
+        drop(tokio::time::timeout(Duration::from_millis(after), begin).await);
+        line.open();
+        for begun in join_all((0..8).map(|_| store.inner.snapshot_to_show())).await {
+            begun.expect("no transaction is open").rollback().await.expect("it ends");
+        }
+    }
+}

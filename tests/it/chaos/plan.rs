@@ -1,0 +1,59 @@
+//! How much of everything, and the seed that the rest follows from.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use fastrand::Rng;
+
+/// The seed; without it one is taken from the clock. It is printed.
+const SEED: &str = "CAPSTAN_CHAOS_SEED";
+/// For how long things are broken, in seconds.
+const SECONDS: &str = "CAPSTAN_CHAOS_SECONDS";
+/// How many groups are released to at once.
+const GROUPS: &str = "CAPSTAN_CHAOS_DEPLOYMENTS";
+/// How many instances a group has: the fewest and the most, as in `50-500`.
+const TARGETS: &str = "CAPSTAN_CHAOS_TARGETS";
+
+/// What a run is made of.
+#[derive(Debug, Clone)]
+pub(crate) struct Plan {
+    pub(crate) seed: u64,
+    pub(crate) time: Duration,
+    /// How many instances each group has.
+    pub(crate) sizes: Vec<usize>,
+}
+
+impl Plan {
+    /// What the environment asks for, and else a run that `make test` has time for.
+    pub(crate) fn from_environment() -> Self {
+        let seed = number(SEED).unwrap_or_else(|| {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock after 1970");
+            now.as_secs() % 1_000_000
+        });
+        let targets = std::env::var(TARGETS).unwrap_or_else(|_| "8-14".to_owned());
+        let size = |text: &str| text.parse::<usize>().ok();
+        let bounds = targets.split_once('-').map(|(low, high)| (size(low), size(high)));
+        let Some((Some(low), Some(high))) = bounds else {
+            panic!("{TARGETS} is {targets:?}; it is the fewest and the most, as in 50-500");
+        };
+        let groups = number(GROUPS).unwrap_or(3);
+        let mut rng = Rng::with_seed(seed);
+        let sizes = (0..groups).map(|_| rng.usize(low..=high)).collect();
+        Self { seed, time: Duration::from_secs(number(SECONDS).unwrap_or(14)), sizes }
+    }
+
+    /// Random numbers for one part of the run, whatever the others draw.
+    pub(crate) fn rng(&self, part: u64) -> Rng {
+        Rng::with_seed(self.seed.wrapping_add(part.wrapping_mul(0x9e37_79b9_7f4a_7c15)))
+    }
+
+    /// How a person runs this again.
+    pub(crate) fn told(&self) -> String {
+        let Self { seed, time, sizes } = self;
+        format!("{SEED}={seed}: {} s, groups of {sizes:?}", time.as_secs())
+    }
+}
+
+fn number(variable: &str) -> Option<u64> {
+    let text = std::env::var(variable).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{variable} is {text:?}, which is no number")))
+}
