@@ -45,7 +45,7 @@ async fn over(name: &str, database: impl Fn() -> String, sizes: &[u32]) -> anyho
     for queue in [None, Some(redis.url())] {
         for engines in ENGINES {
             for size in sizes {
-                rollout(&database(), queue.as_deref(), engines, *size).await?;
+                Box::pin(rollout(&database(), queue.as_deref(), engines, *size)).await?;
             }
         }
     }

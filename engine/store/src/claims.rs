@@ -6,7 +6,7 @@
 
 use capstan_core::effect::{Effect, EffectKind};
 use capstan_core::{DeploymentId, GroupId, Timestamp};
-use sea_orm::{ConnectionTrait, DbBackend, FromQueryResult, Value};
+use sea_orm::{ConnAcquireErr, ConnectionTrait, DbBackend, DbErr, FromQueryResult, Value};
 use uuid::Uuid;
 
 use crate::Error;
@@ -17,6 +17,8 @@ use crate::types::QueueMetrics;
 
 /// Effects in one statement of [`pay`].
 const PAID_AT_ONCE: usize = 1000;
+/// How long MySQL is waited for in [`wait_for_claims`], as for any lock.
+const LOCK_SECONDS: u32 = 2;
 
 /// Kinds after this one are a newer version's; they are left to it.
 const LAST_KIND: i16 = EffectKind::LAST_NUMBER;
@@ -251,14 +253,28 @@ pub(crate) enum Owed {
 
 /// Waits until no other transaction of `owner` that claims something is still to be decided. A commit whose
 /// answer was given up on may end later: what is owed to its claims is not paid before, when they could not
-/// be seen. On MySQL there is no such lock.
+/// be seen. On MySQL the connection has the lock, not the transaction, and lets go of it when it is given
+/// back or has ended. A file has one writer.
 pub(crate) async fn wait_for_claims(txn: &impl ConnectionTrait, owner: &str) -> Result<(), Error> {
-    if txn.get_database_backend() != DbBackend::Postgres {
-        return Ok(());
+    let failed = || Error::database("wait for earlier claims");
+    match txn.get_database_backend() {
+        DbBackend::Postgres => {
+            let text = "SELECT pg_advisory_xact_lock(hashtextextended(?, 0))";
+            txn.execute_raw(sql(txn, text, [owner.into()])).await.map(drop).map_err(failed())
+        }
+        DbBackend::MySql => {
+            let text = format!("SELECT CAST(GET_LOCK(?, {LOCK_SECONDS}) AS SIGNED) AS got");
+            let name = format!("capstan claims {owner}");
+            let row = txn.query_one_raw(sql(txn, &text, [name.into()])).await.map_err(failed())?;
+            let got: Option<i64> =
+                row.map(|row| row.try_get("", "got")).transpose().map_err(failed())?.flatten();
+            if got == Some(1) {
+                return Ok(());
+            }
+            Err(failed()(DbErr::ConnectionAcquire(ConnAcquireErr::Timeout)))
+        }
+        DbBackend::Sqlite | _ => Ok(()),
     }
-    let text = "SELECT pg_advisory_xact_lock(hashtextextended(?, 0))";
-    let waited = txn.execute_raw(sql(txn, text, [owner.into()])).await;
-    waited.map(drop).map_err(Error::database("wait for earlier claims"))
 }
 
 /// Does what is owed to effects that `owner` claimed. One that was replaced meanwhile is another

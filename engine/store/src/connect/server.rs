@@ -107,16 +107,19 @@ fn options(url: &str) -> ConnectOptions {
 }
 
 async fn opened(options: ConnectOptions, database: String) -> Result<Opened, Error> {
-    let connect = async |connections: u32| {
+    let connect = async |options: &ConnectOptions, connections: u32| {
         let mut options = options.clone();
         options.max_connections(connections);
         let failed = |source| Error::Connect { database: database.clone(), source };
         Database::connect(options).await.map_err(failed)
     };
-    let writer = connect(CONNECTIONS).await?;
-    let decider = connect(DECIDING).await?;
-    let beats = connect(BEATING).await?;
-    let turn = connect(1).await?;
+    let writer = connect(&options, CONNECTIONS).await?;
+    let decider = connect(&options, DECIDING).await?;
+    let beats = connect(&options, BEATING).await?;
+    // Its lock is not let go of between two statements.
+    let mut keeps_lock = options.clone();
+    keeps_lock.map_sqlx_mysql_pool_opts(|options| options);
+    let turn = connect(&keeps_lock, 1).await?;
     wait_for_turn(&turn).await?;
     let migrated = bring_up_to_date(&writer, &database).await?;
     turn.close().await.map_err(Error::database("say that the schema is up to date"))?;
@@ -126,9 +129,10 @@ async fn opened(options: ConnectOptions, database: String) -> Result<Opened, Err
 
 /// A transaction whose caller went away while it began is open at the server, and the driver, which counts
 /// it once it has begun, does not know: what the next user of the connection writes would be in it, and be
-/// lost with it. (For PostgreSQL the driver sees to it.)
+/// lost with it. (For PostgreSQL the driver sees to it.) Locks by name outlive transactions.
 async fn ends_all(connection: &mut MySqlConnection) -> Result<bool, sqlx::Error> {
-    answers(async { connection.execute("ROLLBACK").await.map(|_| ()) }).await
+    let text = "ROLLBACK; DO RELEASE_ALL_LOCKS()";
+    answers(async { connection.execute(text).await.map(|_| ()) }).await
 }
 
 /// Whether a connection that is given back may be used again. The pool asks as well, and would wait for the

@@ -14,7 +14,9 @@ use super::apply;
 use super::records::{application, at, group_state, settings, store};
 use crate::Store;
 use crate::apply::EffectKey;
-use crate::claims::{Owed, claim, next_due, overdue, pay, release_all_but, release_owner};
+use crate::claims::{
+    Owed, claim, next_due, overdue, pay, release_all_but, release_owner, wait_for_claims,
+};
 use crate::processes::Member;
 use crate::store::commit;
 
@@ -176,4 +178,36 @@ async fn a_group_stays_with_the_process_that_works_on_it_unless_work_lies_too_lo
     // What has been due for more than a second is anybody's.
     let late = take(&you, 5, 9).await;
     assert!(late.iter().any(|effect| effect.group == state.id()), "{late:?}");
+}
+
+/// A commit whose answer is given up on may be done all the same, later. What is owed to its claims is not
+/// paid before that, when they cannot be seen.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_owed_to_a_claim_waits_for_its_commit() {
+    let (store, database) = store().await;
+    if database.kind() == "sqlite" {
+        return; // One writer: nothing is paid while anything else is written.
+    }
+    let shop = application(&store, "shop").await;
+    let mut state = group_state(&store, &shop, 0).await;
+    let all = effects(&state);
+    put(&store, &mut state, all.iter().copied().map(EffectChange::Put).collect(), &[]).await;
+    let txn = store.begin().await.expect("a transaction begins");
+    wait_for_claims(&txn, "me").await.expect("nobody else claims");
+    let me = Member::alone("me".to_owned());
+    assert_eq!(claim(&txn, &me, at(9), 99).await.expect("claimed").len(), all.len());
+    let payment = {
+        let (store, all) = (store.clone(), all.clone());
+        tokio::spawn(async move {
+            let txn = store.begin().await.expect("a transaction begins");
+            pay(&txn, "me", &all, Owed::Release).await.expect("paid");
+            commit(txn).await.expect("committed");
+        })
+    };
+    // Time enough to be paid, if it did not wait.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert!(!payment.is_finished(), "it does not wait for the claims");
+    commit(txn).await.expect("committed");
+    payment.await.expect("it ends");
+    assert_eq!(take(&store, "other", 9, 99).await.len(), all.len(), "all of it is free");
 }
