@@ -27,8 +27,8 @@ pub(crate) struct App {
     pub(crate) store: Store,
     pub(crate) ports: Ports,
     pub(crate) settings: Settings,
-    /// Refreshes under way, by id in the CMDB and by whether a person confirms.
-    pub(crate) refreshes: Arc<Flights<(String, bool), Result<(), Problem>>>,
+    /// Refreshes under way.
+    pub(crate) refreshes: Arc<Flights<RefreshKey, Result<(), Problem>>>,
     /// Adoptions under way.
     pub(crate) adoptions: Arc<Flights<GroupId, ()>>,
     /// Adoptions that nobody waits for, at the same time.
@@ -43,6 +43,9 @@ pub(crate) struct App {
     pub(crate) stopping: CancellationToken,
     sync_state: Mutex<SyncState>,
 }
+
+/// A group's id in the CMDB, whether a person confirms, and which refresh of all processes fulfils the wish.
+pub(crate) type RefreshKey = (String, bool, i64);
 
 /// How the last sync of all groups went.
 #[derive(Debug, Clone, Default)]

@@ -11,6 +11,8 @@ mod events;
 mod fakes;
 mod health;
 mod idempotency;
+mod inbox;
+mod lines;
 mod logs;
 mod matrix;
 mod messages;

@@ -40,6 +40,8 @@ struct Receiver {
     answers: Arc<Mutex<Vec<u16>>>,
     /// The status of every answer, while it is set.
     always: Arc<Mutex<Option<u16>>>,
+    /// Calls with all of these in their bodies are refused, while there are any.
+    refused: Arc<Mutex<Vec<String>>>,
 }
 
 impl Receiver {
@@ -67,6 +69,11 @@ impl Receiver {
         *self.always.lock().expect("not poisoned") = status;
     }
 
+    fn refuses(&self, parts: &[&str]) {
+        let parts = parts.iter().map(|part| (*part).to_owned()).collect();
+        *self.refused.lock().expect("not poisoned") = parts;
+    }
+
     async fn until(&self, what: &str, is_so: impl Fn(&[Got]) -> bool) {
         let waited = tokio::time::timeout(PATIENCE, async {
             while !is_so(&self.got()) {
@@ -83,8 +90,15 @@ async fn answer(
     headers: HeaderMap,
     body: String,
 ) -> Response {
+    let is_refused = {
+        let refused = receiver.refused.lock().expect("not poisoned");
+        !refused.is_empty() && refused.iter().all(|part| body.contains(part))
+    };
     let got = Got { path: uri.path().to_owned(), headers, body };
     receiver.got.lock().expect("not poisoned").push(got);
+    if is_refused {
+        return StatusCode::UNPROCESSABLE_ENTITY.into_response();
+    }
     let next = {
         let mut answers = receiver.answers.lock().expect("not poisoned");
         if answers.is_empty() { None } else { Some(answers.remove(0)) }
@@ -233,6 +247,53 @@ async fn one_that_hangs_keeps_nobody_else_waiting() {
     assert_eq!(about(&quick.ids(), &deployment), events);
     let first = slow.ids()[0].clone();
     assert!(slow.ids().iter().all(|it| *it == first), "what follows waits: {:?}", slow.ids());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_that_is_refused_for_good_holds_up_its_own_log_alone() {
+    let patience = Duration::from_secs(4);
+    let (sending, receiver) = (Sending::start(patience).await, Receiver::default());
+    let hook = sending.hook("chat", &receiver.start().await, "deployment.*").await;
+    let (stuck, _) = sending.release().await;
+    receiver.refuses(&["capstan.deployment.hold_set", &stuck]);
+    let brake = format!("/api/v1/deployments/{stuck}/brake");
+    sending.world.post(&brake, json!({})).await.expect(200);
+    let refused = async |count: usize| {
+        let is_it = |got: &Got| got.body.contains("hold_set") && got.id().starts_with(&stuck);
+        receiver
+            .until("it is refused", |got| got.iter().filter(|it| is_it(it)).count() >= count)
+            .await;
+    };
+    // Its waits are seconds by now.
+    refused(8).await;
+    let other = sending.world.add_group("shop", 4).await;
+    let made = sending.world.start(&other).await;
+    let going = id(&made).to_owned();
+    let began = std::time::Instant::now();
+    let wanted = format!("{going}/1");
+    receiver.until("the other comes", |got| got.iter().any(|it| it.id() == wanted)).await;
+    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    // As long as something is taken the webhook stays on, however long that one is refused.
+    let end = std::time::Instant::now() + patience + Duration::from_secs(2);
+    while std::time::Instant::now() < end {
+        for action in ["brake", "resume"] {
+            let path = format!("/api/v1/deployments/{going}/{action}");
+            sending.world.post(&path, json!({})).await.expect(200);
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    let view = sending.view(&hook).await;
+    assert_eq!(view["enabled"], true, "{view}");
+    receiver.refuses(&[]);
+    let events = sending.events(&stuck).await;
+    let last = events.last().expect("there are some").clone();
+    receiver.until("all of it comes", |got| got.iter().any(|it| it.id() == last)).await;
+    let mut came = about(&receiver.ids(), &stuck);
+    came.dedup();
+    assert!(came.iter().all(|it| events.contains(it)), "{came:?}");
+    let order: Vec<usize> =
+        came.iter().filter_map(|it| events.iter().position(|event| event == it)).collect();
+    assert!(order.is_sorted(), "{came:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

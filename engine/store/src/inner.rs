@@ -66,6 +66,8 @@ pub(crate) struct Inner {
     write_failed: Mutex<Option<(Instant, Arc<Error>)>>,
     /// Changes when somebody sets a hand switch of a dependency.
     pub(crate) switched: watch::Sender<u64>,
+    /// Groups that this process refreshes from the CMDB just now.
+    pub(crate) refreshing: Mutex<BTreeSet<GroupId>>,
 }
 
 impl Store {
@@ -140,6 +142,7 @@ impl Store {
             debts: Mutex::default(),
             write_failed: Mutex::default(),
             switched: watch::Sender::new(0),
+            refreshing: Mutex::default(),
         });
         let (requests, received) = mpsc::channel::<Request>(REQUESTS);
         let committer = tokio::spawn(Committer::new(Arc::clone(&inner), received).run());
