@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use axum::http::StatusCode;
 use capstan_core::input::{Answer, Input, Refused};
+use capstan_core::outages::Outages;
 use capstan_core::view::{DeploymentView, GroupView};
 use capstan_core::{DeploymentId, GroupId, Timestamp};
 use capstan_store::{Asked, Store, SubmitError};
@@ -41,6 +42,8 @@ pub(crate) struct App {
     pub(crate) webhooks_changed: Notify,
     /// Ends the live streams, so that a server that shuts down gets rid of its connections.
     pub(crate) stopping: CancellationToken,
+    /// Load balancers that cannot be looked at.
+    pub(crate) outages: Outages,
     sync_state: Mutex<SyncState>,
 }
 
@@ -67,6 +70,7 @@ impl App {
             logins: Semaphore::new(LOGINS),
             webhooks_changed: Notify::new(),
             stopping: CancellationToken::new(),
+            outages: Outages::default(),
             sync_state: Mutex::default(),
             store,
             ports,

@@ -8,13 +8,13 @@ use std::time::Duration;
 use capstan_controller::Settings;
 use capstan_core::message::{Inbox, Incoming, Replayed, Verdict, Waiting};
 use capstan_core::ports::{Call, DriverError};
+use capstan_services::Lines;
 use serde_json::json;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::fakes::record;
-use crate::lines::Lines;
 use crate::world::World;
 
 const PATIENCE: Duration = Duration::from_secs(30);

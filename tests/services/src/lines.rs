@@ -1,6 +1,6 @@
-//! What is logged, for tests on one thread.
+//! What is logged.
 
-use std::fmt::{Debug, Write};
+use std::fmt::Debug;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tracing::field::{Field, Visit};
@@ -8,15 +8,15 @@ use tracing::span::{Attributes, Id, Record};
 use tracing::subscriber::DefaultGuard;
 use tracing::{Event, Metadata, Subscriber};
 
-/// Lines that were logged, each with its level. All clones are one.
+/// Lines that one thread logs, each with its level: for tests that run on one. All clones are one.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Lines(Arc<Mutex<Vec<String>>>);
+pub struct Lines(Arc<Mutex<Vec<String>>>);
 
 struct Line(String);
 
 impl Visit for Line {
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
-        write!(self.0, " {field}={value:?}").expect("a text takes everything");
+        self.0 = format!("{} {field}={value:?}", self.0);
     }
 }
 
@@ -26,12 +26,13 @@ impl Lines {
     }
 
     /// Keeps what this thread logs while the guard lives.
-    pub(crate) fn watch(&self) -> DefaultGuard {
+    #[must_use]
+    pub fn watch(&self) -> DefaultGuard {
         tracing::subscriber::set_default(self.clone())
     }
 
     /// Lines of a level that have this in them.
-    pub(crate) fn count(&self, level: &str, part: &str) -> usize {
+    pub fn count(&self, level: &str, part: &str) -> usize {
         let lines = self.lock();
         lines.iter().filter(|line| line.starts_with(level) && line.contains(part)).count()
     }
