@@ -14,7 +14,7 @@ use sea_orm::{
 use uuid::Uuid;
 
 use super::epochs::Epochs;
-use crate::cursor::{decode_id, encode, page};
+use crate::cursor::{after, newest, page};
 use crate::entities::webhook_deliveries::{Column, Entity, Model};
 use crate::operation::{Operation, timed};
 use crate::rows::Reader;
@@ -120,24 +120,12 @@ impl Store {
         request: PageRequest,
     ) -> Result<Page<DeliveryView>, Error> {
         timed(Operation::Deliveries, async {
-            let mut query = Entity::find().filter(Column::WebhookId.eq(webhook.0));
-            if let Some(cursor) = &request.cursor {
-                query = query.filter(Column::Id.lt(decode_id(cursor)?));
-            }
-            let rows = query
-                .order_by_desc(Column::Id)
-                .limit(request.size() + 1)
-                .all(self.reader())
-                .await
-                .map_err(Error::database("read calls of a webhook"))?;
+            let query = Entity::find().filter(Column::WebhookId.eq(webhook.0));
+            let what = "read calls of a webhook";
+            let rows = newest(self.reader(), query, Column::Id, &request, what).await?;
             let streams: BTreeSet<Uuid> = rows.iter().map(|row| row.stream).collect();
             let epochs = self.epochs(&streams.into_iter().collect::<Vec<_>>()).await?;
-            page(
-                rows,
-                request.size(),
-                |row| encode(&[&row.id.to_string()]),
-                |row| view(row, &epochs),
-            )
+            page(rows, request.size(), |row| after(row.id), |row| view(row, &epochs))
         })
         .await
     }

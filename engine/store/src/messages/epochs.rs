@@ -7,7 +7,7 @@ use capstan_core::event::Event;
 use sea_orm::{ConnectionTrait, DatabaseTransaction};
 use uuid::Uuid;
 
-use super::feed::stream_of;
+use super::batch::stream_of;
 use crate::bulk::{list, quoted, sql};
 use crate::{Error, Store};
 
