@@ -1,5 +1,7 @@
 //! One process: store, drivers, and the roles that it has, put together.
 
+mod parts;
+
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -34,10 +36,14 @@ use futures::FutureExt;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::task::{JoinError, JoinHandle};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use self::parts::Parts;
 use crate::config::Roles;
+
+/// How long a stop waits for what is left when the engine has used up its time.
+const LAST_WAIT: Duration = Duration::from_secs(5);
 
 /// What a node is made of.
 #[derive(Debug, Clone)]
@@ -103,11 +109,10 @@ pub(crate) struct Node {
     store: Store,
     engine: Option<Engine>,
     stop: CancellationToken,
-    server: JoinHandle<std::io::Result<()>>,
-    sync: Option<JoinHandle<()>>,
-    messages: Option<JoinHandle<()>>,
+    /// How long a stop may take.
+    stop_wait: Duration,
+    tasks: Parts,
     nudges: Option<Arc<Nudges>>,
-    keeper: Option<JoinHandle<()>>,
 }
 
 impl Node {
@@ -139,11 +144,12 @@ impl Node {
         let answers = roles.controller || roles.portal;
         let new_token = if answers { controller.ensure_admin_token(keep).await? } else { None };
         let stop = CancellationToken::new();
-        let keeper = (!roles.engine).then(|| {
+        let (mut tasks, stop_wait) = (Parts::default(), settings.engine.stop_wait);
+        if !roles.engine {
             let breakers = Arc::clone(&drivers.switches) as Arc<dyn Breakers>;
             let keeping = capstan_runner::keep_dependencies(store.clone(), breakers);
-            tokio::spawn(stop.clone().run_until_cancelled_owned(keeping).map(drop))
-        });
+            tasks.run("dependencies", stop.clone().run_until_cancelled_owned(keeping).map(drop));
+        }
         let engine = roles.engine.then(|| {
             let ports = capstan_runner::Ports {
                 health: drivers.health,
@@ -159,53 +165,29 @@ impl Node {
         let server = axum::serve(listener, service)
             .with_graceful_shutdown(stop.clone().cancelled_owned())
             .into_future();
-        let sync = roles.controller.then(|| {
-            let sync = Arc::new(controller.clone()).run_sync(stop.clone());
-            tokio::spawn(sync)
+        tasks.run("server", async {
+            if let Err(error) = server.await {
+                tracing::error!(%error, "the server ended badly");
+            }
         });
-        let messages = roles.controller.then(|| {
-            let messages = Arc::new(controller.clone()).run_messages(stop.clone());
-            tokio::spawn(messages)
-        });
-        Ok(Self {
-            address,
-            controller,
-            new_token,
-            store,
-            engine,
-            stop,
-            server: tokio::spawn(server),
-            sync,
-            messages,
-            nudges,
-            keeper,
-        })
+        if roles.controller {
+            tasks.run("sync", Arc::new(controller.clone()).run_sync(stop.clone()));
+            tasks.run("messages", Arc::new(controller.clone()).run_messages(stop.clone()));
+        }
+        Ok(Self { address, controller, new_token, store, engine, stop, stop_wait, tasks, nudges })
     }
 
     /// Stops: no new work, calls under way end, what was claimed is given back. Other processes go on with
-    /// it at once.
+    /// it at once. What hangs is left behind in time.
     pub(crate) async fn stop(self) {
+        let began = Instant::now();
         if let Some(engine) = self.engine {
             engine.stop().await;
         }
         self.stop.cancel();
         self.controller.close_streams();
-        let sync = ended(self.sync).await;
-        let messages = ended(self.messages).await;
-        let keeper = ended(self.keeper).await;
-        let parts = [
-            ("sync", sync),
-            ("messages", messages),
-            ("dependencies", keeper),
-            ("server", self.server.await),
-        ];
-        for (part, ended) in parts {
-            match ended {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => tracing::error!(part, %error, "ended badly"),
-                Err(error) => tracing::error!(part, %error, "ended badly"),
-            }
-        }
+        let left = self.stop_wait.saturating_sub(began.elapsed());
+        self.tasks.end(left.max(LAST_WAIT)).await;
         if let Err(error) = self.store.leave().await {
             let error = capstan_store::chain(&error);
             tracing::warn!(%error, "other processes will notice only after the lease");
@@ -214,13 +196,6 @@ impl Node {
         if let Some(nudges) = self.nudges {
             nudges.stop().await;
         }
-    }
-}
-
-async fn ended(part: Option<JoinHandle<()>>) -> Result<std::io::Result<()>, JoinError> {
-    match part {
-        Some(part) => part.await.map(Ok),
-        None => Ok(Ok(())),
     }
 }
 

@@ -69,7 +69,7 @@ impl App {
                 tracing::warn!(%group, code = problem.code, detail, "the group was not adopted");
             }
         };
-        self.adoptions.run(group, work).await;
+        self.adoptions.join(group, work).await;
     }
 
     async fn adopt_now(&self, id: GroupId) -> Result<(), Problem> {

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use axum::http::StatusCode;
 use capstan_core::input::{Answer, Input, Refused};
+use capstan_core::outages::Outages;
 use capstan_core::view::{DeploymentView, GroupView};
 use capstan_core::{DeploymentId, GroupId, Timestamp};
 use capstan_store::{Asked, Store, SubmitError};
@@ -27,8 +28,8 @@ pub(crate) struct App {
     pub(crate) store: Store,
     pub(crate) ports: Ports,
     pub(crate) settings: Settings,
-    /// Refreshes under way, by id in the CMDB and by whether a person confirms.
-    pub(crate) refreshes: Arc<Flights<(String, bool), Result<(), Problem>>>,
+    /// Refreshes under way.
+    pub(crate) refreshes: Arc<Flights<RefreshKey, Result<(), Problem>>>,
     /// Adoptions under way.
     pub(crate) adoptions: Arc<Flights<GroupId, ()>>,
     /// Adoptions that nobody waits for, at the same time.
@@ -41,8 +42,13 @@ pub(crate) struct App {
     pub(crate) webhooks_changed: Notify,
     /// Ends the live streams, so that a server that shuts down gets rid of its connections.
     pub(crate) stopping: CancellationToken,
+    /// Load balancers that cannot be looked at.
+    pub(crate) outages: Outages,
     sync_state: Mutex<SyncState>,
 }
+
+/// A group's id in the CMDB, whether a person confirms, and which refresh of all processes fulfils the wish.
+pub(crate) type RefreshKey = (String, bool, i64);
 
 /// How the last sync of all groups went.
 #[derive(Debug, Clone, Default)]
@@ -64,6 +70,7 @@ impl App {
             logins: Semaphore::new(LOGINS),
             webhooks_changed: Notify::new(),
             stopping: CancellationToken::new(),
+            outages: Outages::default(),
             sync_state: Mutex::default(),
             store,
             ports,

@@ -32,7 +32,8 @@ impl App {
             return Ok(());
         };
         let concurrency = self.settings.look_concurrency.max(1);
-        let seen = observe(balancer.as_ref(), &endpoints, concurrency, limit).await;
+        let looked = observe(balancer.as_ref(), &endpoints, concurrency, limit).await;
+        let seen = self.note_look(&binding.load_balancer, looked);
         if seen.is_empty() {
             return Ok(());
         }
@@ -41,6 +42,23 @@ impl App {
         self.submit(group, Input::Observed { deployment: None, seen, can_drain, answering })
             .await?;
         Ok(())
+    }
+
+    /// Says when a load balancer begins to fail, and when it has ended; it may be broken or cut off for long.
+    fn note_look(&self, load_balancer: &str, looked: Looked) -> Vec<(ServerId, Sight)> {
+        match &looked.error {
+            Some(error) if self.outages.begins(load_balancer) => {
+                tracing::warn!(load_balancer, %error, "servers cannot be looked at");
+            }
+            Some(error) => {
+                tracing::debug!(load_balancer, %error, "servers still cannot be looked at");
+            }
+            None if !looked.seen.is_empty() && self.outages.ends(load_balancer) => {
+                tracing::info!(load_balancer, "servers are looked at again");
+            }
+            None => {}
+        }
+        looked.seen
     }
 
     /// Looks at a group's servers when there is one that nobody has looked at yet, so that the
@@ -52,30 +70,37 @@ impl App {
     }
 }
 
+/// What came of a look.
+#[derive(Default)]
+struct Looked {
+    seen: Vec<(ServerId, Sight)>,
+    /// Why some were not seen.
+    error: Option<DriverError>,
+}
+
 /// Asks the driver chunk by chunk; keeps what came before `limit`.
 async fn observe(
     balancer: &dyn LoadBalancer,
     endpoints: &[Endpoint],
     concurrency: usize,
     limit: Duration,
-) -> Vec<(ServerId, Sight)> {
+) -> Looked {
     let deadline = tokio::time::Instant::now() + limit;
     let calls: Vec<_> = endpoints.chunks(CHUNK).map(|chunk| balancer.observe(chunk)).collect();
     let mut answers = stream::iter(calls).buffer_unordered(concurrency);
-    let mut seen = Vec::with_capacity(endpoints.len());
+    let mut looked = Looked::default();
     loop {
         match tokio::time::timeout_at(deadline, answers.next()).await {
-            Ok(Some(Ok(chunk))) => seen.extend(chunk.iter().map(|one| (one.server, one.sight))),
-            Ok(Some(Err(error))) => warn(&error),
-            Ok(None) => return seen,
+            Ok(Some(Ok(chunk))) => {
+                looked.seen.extend(chunk.iter().map(|one| (one.server, one.sight)));
+            }
+            Ok(Some(Err(error))) => looked.error = Some(error),
+            Ok(None) => return looked,
             Err(_) => {
-                tracing::warn!(seen = seen.len(), of = endpoints.len(), "a look took too long");
-                return seen;
+                let seen = looked.seen.len();
+                tracing::warn!(seen, of = endpoints.len(), "a look took too long");
+                return looked;
             }
         }
     }
-}
-
-fn warn(error: &DriverError) {
-    tracing::warn!(%error, "the load balancer could not be looked at");
 }

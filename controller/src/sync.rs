@@ -14,7 +14,7 @@ use capstan_core::view::GroupView;
 use futures::{StreamExt, stream};
 use tokio_util::sync::CancellationToken;
 
-use capstan_store::Refreshing;
+use capstan_store::{RefreshWish, Refreshing};
 
 use crate::app::App;
 use crate::problem::Problem;
@@ -43,8 +43,9 @@ pub(crate) enum Removal {
 }
 
 impl App {
-    /// Refreshes a group from the CMDB; merged with a refresh of it that is under way, here or in another
-    /// process.
+    /// Refreshes a group from the CMDB; merged with every other refresh of it, here or in another process,
+    /// that begins after this call. One that is under way may have asked the CMDB before something changed
+    /// there that the caller knows of.
     pub(crate) async fn refresh(
         self: &Arc<Self>,
         group: GroupId,
@@ -52,15 +53,21 @@ impl App {
     ) -> Result<(), Problem> {
         let external_id = self.group(group).await?.external_id;
         let app = self.clone();
-        let key = (external_id.clone(), removal == Removal::Confirmed);
-        let work = async move {
-            match removal {
-                Removal::Held => app.refresh_in_turn(group, &external_id).await,
-                // It says more than those that others ask for, and a person asks rarely.
-                Removal::Confirmed => app.refresh_now(&external_id, true).await,
+        let refreshed = match removal {
+            Removal::Held => {
+                let wish = self.store.refresh_wish(group).await?;
+                let key = (external_id.clone(), false, wish.number());
+                let work = async move { app.refresh_in_turn(wish, &external_id).await };
+                self.refreshes.begin(key, work).await
+            }
+            // It says more than those that others ask for, and a person asks rarely.
+            Removal::Confirmed => {
+                let key = (external_id.clone(), true, 0);
+                let work = async move { app.refresh_now(&external_id, true).await };
+                self.refreshes.begin(key, work).await
             }
         };
-        self.refreshes.run(key, work).await.unwrap_or_else(|| Err(Problem::internal()))
+        refreshed.unwrap_or_else(|| Err(Problem::internal()))
     }
 
     /// The same for a group that the CMDB names, and that need not be known yet.
@@ -75,24 +82,23 @@ impl App {
         let external_id = external_id.to_owned();
         let app = self.clone();
         let confirmed = removal == Removal::Confirmed;
-        let key = (external_id.clone(), confirmed);
+        let key = (external_id.clone(), confirmed, 0);
         let work = async move { app.refresh_now(&external_id, confirmed).await };
-        self.refreshes.run(key, work).await.unwrap_or_else(|| Err(Problem::internal()))
+        self.refreshes.begin(key, work).await.unwrap_or_else(|| Err(Problem::internal()))
     }
 
-    /// Refreshes a group, or waits for another process that is at it.
-    async fn refresh_in_turn(&self, group: GroupId, external_id: &str) -> Result<(), Problem> {
-        let wish = self.store.refresh_wish(group).await?;
-        loop {
+    /// Refreshes a group, or waits for a process that does.
+    async fn refresh_in_turn(&self, wish: RefreshWish, external_id: &str) -> Result<(), Problem> {
+        let turn = loop {
             match self.store.refresh_begin(wish, LEASE).await? {
-                Refreshing::Begun => break,
+                Refreshing::Begun(turn) => break turn,
                 Refreshing::UnderWay => tokio::time::sleep(LOOK_EVERY).await,
                 Refreshing::Ended(told) => return shared::outcome(&told),
             }
-        }
+        };
         let result = self.refresh_now(external_id, false).await;
         let told = shared::told(&result);
-        if let Err(error) = self.store.refresh_end(wish, told.as_deref()).await {
+        if let Err(error) = self.store.refresh_end(turn, told.as_deref()).await {
             let error = capstan_store::chain(&error);
             tracing::warn!(%error, "others who wait for a refresh will try for themselves");
         }
@@ -132,8 +138,8 @@ impl App {
         group: &GroupView,
     ) -> Option<Without> {
         // A refresh that takes longer goes on by itself; nobody waits for it here.
-        let why = match tokio::time::timeout(PATIENCE, self.refresh(group.id, Removal::Held)).await
-        {
+        let refresh = Box::pin(self.refresh(group.id, Removal::Held));
+        let why = match tokio::time::timeout(PATIENCE, refresh).await {
             Ok(Ok(())) => return None,
             Ok(Err(Problem { detail, .. })) => detail,
             Err(_) => "it takes long".to_owned(),

@@ -14,6 +14,7 @@ mod columns;
 mod m0001_first;
 mod m0002_messages;
 mod m0003_refreshes;
+mod m0004_restored_streams;
 mod tables;
 
 use sea_orm_migration::prelude::{MigrationTrait, MigratorTrait, async_trait};
@@ -29,6 +30,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0001_first::Migration),
             Box::new(m0002_messages::Migration),
             Box::new(m0003_refreshes::Migration),
+            Box::new(m0004_restored_streams::Migration),
         ]
     }
 }

@@ -41,6 +41,8 @@ pub(crate) struct MessagesReplayRequest {
 pub(crate) struct MessagesReplayView {
     /// How many messages are in the queue again.
     replayed: u32,
+    /// How many of those that were there are still laid aside; a further call puts back more.
+    left: u32,
 }
 
 /// How many messages about changes in the CMDB wait, and how many were laid aside.
@@ -55,7 +57,7 @@ pub(crate) async fn show(State(app): State<Arc<App>>) -> Result<Answered<Message
     Ok(Answered(MessagesView { queued: waiting.queued, dead: waiting.dead }))
 }
 
-/// Puts messages that were laid aside into the queue again.
+/// Puts messages that were laid aside into the queue again: as many as it can within some seconds.
 #[utoipa::path(
     post,
     path = "/messages/replay",
@@ -86,7 +88,7 @@ async fn replay_now(app: &App, limit: u32) -> Result<MessagesReplayView, Problem
         return Err(Problem::invalid("limit", limit, "a whole number from 1 to 10000"));
     }
     let replayed = inbox(app)?.replay(limit).await.map_err(|error| broken(&error))?;
-    Ok(MessagesReplayView { replayed })
+    Ok(MessagesReplayView { replayed: replayed.moved, left: replayed.left })
 }
 
 fn inbox(app: &App) -> Result<&dyn Inbox, Problem> {

@@ -47,7 +47,8 @@ impl BrokerSink {
 
 impl Sink for BrokerSink {
     async fn send(&mut self, batch: &Batch) -> Sent {
-        let messages: Vec<Message> = batch.events().map(Message::of).collect();
+        let messages: Vec<Message> =
+            batch.events().map(|event| Message::of(event, batch.epoch(event))).collect();
         if messages.is_empty() {
             return Sent::default();
         }
@@ -65,6 +66,7 @@ impl Sink for BrokerSink {
             }
             Err(error) => Sent {
                 counts: vec![0; batch.streams.len()],
+                has_failed: true,
                 wait: Some(self.failed(&error)),
                 ..Sent::default()
             },

@@ -2,30 +2,28 @@
 //!
 //! A message is acknowledged when what it asks for is stored, so one that comes twice, late or out of order
 //! does no harm. As long as the CMDB does not answer, messages wait unacknowledged; the broker keeps the
-//! rest.
+//! rest. Messages about one group are answered together (`groups`); a connection that is lost is made again,
+//! later and later (`link`).
+
+mod groups;
+mod link;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::http::StatusCode;
 use capstan_core::Timestamp;
 use capstan_core::message::{Inbox, Incoming, Verdict};
 use serde::Deserialize;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::{Backoff, Wait};
+use self::groups::{Groups, Told};
+use self::link::Link;
+use super::Wait;
 use crate::app::App;
-use crate::problem::Problem;
-use crate::sync::Removal;
 
-/// Messages that are worked on at the same time.
-const CONCURRENCY: usize = 16;
 /// First and longest wait before a lost connection is made again, and before the CMDB is asked again.
 const WAITS: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
-/// So often the CMDB may show less than it has told of before the message is laid aside.
-const BEHIND: u32 = 5;
 /// How often it is counted how many messages wait.
 const COUNT_EVERY: Duration = Duration::from_secs(15);
 
@@ -61,31 +59,19 @@ struct Change {
 
 /// Takes messages until `shutdown`.
 pub(super) async fn run(app: Arc<App>, inbox: Arc<dyn Inbox>, shutdown: CancellationToken) {
-    let (tasks, room) = (TaskTracker::new(), Arc::new(Semaphore::new(CONCURRENCY)));
+    let tasks = TaskTracker::new();
     tasks.spawn(count(inbox.clone(), shutdown.clone()));
-    let mut backoff = Backoff::new(WAITS.0, WAITS.1);
-    let mut is_lost = false;
+    let link = Arc::new(Link::new(inbox));
+    let groups = Arc::new(Groups::new(app, link.clone(), shutdown.clone()));
     loop {
-        let Ok(permit) = room.clone().acquire_owned().await else { break };
         let next = tokio::select! {
-            next = inbox.next() => next,
+            next = link.inbox.next() => next,
             () = shutdown.cancelled() => break,
         };
         match next {
-            Ok(incoming) => {
-                backoff.reset();
-                is_lost = false;
-                let (app, inbox, stop) = (app.clone(), inbox.clone(), shutdown.clone());
-                tasks.spawn(async move {
-                    take(&app, &*inbox, incoming, &stop).await;
-                    drop(permit);
-                });
-            }
+            Ok(incoming) => take(incoming, &link, &groups, &tasks),
             Err(error) => {
-                if !std::mem::replace(&mut is_lost, true) {
-                    tracing::warn!(%error, "no messages of the CMDB; connecting again");
-                }
-                if wait(backoff.step(), &shutdown).await == Wait::Stopped {
+                if wait(link.lost(&error), &shutdown).await == Wait::Stopped {
                     break;
                 }
             }
@@ -93,10 +79,7 @@ pub(super) async fn run(app: Arc<App>, inbox: Arc<dyn Inbox>, shutdown: Cancella
     }
     tasks.close();
     tasks.wait().await;
-    // What is not settled goes to another process at once.
-    if let Err(error) = inbox.close().await {
-        tracing::debug!(%error, "the inbox was not closed");
-    }
+    link.close().await;
 }
 
 async fn wait(time: Duration, stop: &CancellationToken) -> Wait {
@@ -108,7 +91,11 @@ async fn wait(time: Duration, stop: &CancellationToken) -> Wait {
 
 async fn count(inbox: Arc<dyn Inbox>, stop: CancellationToken) {
     loop {
-        match inbox.waiting().await {
+        let waiting = tokio::select! {
+            waiting = inbox.waiting() => waiting,
+            () = stop.cancelled() => return,
+        };
+        match waiting {
             Ok(waiting) => {
                 metrics::gauge!(WAITING).set(waiting.queued);
                 metrics::gauge!(DEAD).set(waiting.dead);
@@ -121,33 +108,19 @@ async fn count(inbox: Arc<dyn Inbox>, stop: CancellationToken) {
     }
 }
 
-/// Does what one message asks for, and says what became of it.
-async fn take(app: &Arc<App>, inbox: &dyn Inbox, incoming: Incoming, stop: &CancellationToken) {
-    let (outcome, verdict) = match read(&incoming.body) {
-        Ok(envelope) => match refresh(app, &envelope.data, stop).await {
-            // The process stops: it comes again, to another one.
-            None => return,
-            Some(Ok(outcome)) => {
-                if let Some(time) = envelope.time {
-                    metrics::histogram!(AGE).record(app.store.now().since(time));
-                }
-                (outcome, Verdict::Done)
-            }
-            Some(Err(reason)) => ("poison", Verdict::Poison(reason)),
-        },
-        Err(reason) => ("poison", Verdict::Poison(reason)),
-    };
-    if let Verdict::Poison(reason) = &verdict {
-        tracing::warn!(key = incoming.key, reason, "a message of the CMDB is laid aside");
-    }
-    if let Err(error) = inbox.settle(incoming.tag, verdict).await {
-        tracing::warn!(%error, "a message could not be settled: it comes again");
-        if let Err(error) = inbox.close().await {
-            tracing::debug!(%error, "the inbox was not closed");
+fn take(incoming: Incoming, link: &Arc<Link>, groups: &Arc<Groups>, tasks: &TaskTracker) {
+    let Incoming { tag, key, body } = incoming;
+    match read(&body) {
+        Ok(Envelope { data: change, time, .. }) => {
+            let connection = link.connection();
+            groups.take(Told { tag, key, change, time, connection, tries: 0 }, tasks);
         }
-        return;
+        Err(reason) => {
+            tracing::warn!(key, reason, "a message of the CMDB is laid aside");
+            let link = link.clone();
+            tasks.spawn(async move { link.settle(tag, Verdict::Poison(reason), "poison").await });
+        }
     }
-    metrics::counter!(TAKEN, "outcome" => outcome).increment(1);
 }
 
 fn read(body: &[u8]) -> Result<Envelope, String> {
@@ -160,81 +133,6 @@ fn read(body: &[u8]) -> Result<Envelope, String> {
         return Err("it names no group".to_owned());
     }
     Ok(envelope)
-}
-
-/// Refreshes a group until the cache has the revision. `None`: the process stops. An error says why it
-/// never will.
-async fn refresh(
-    app: &Arc<App>,
-    change: &Change,
-    stop: &CancellationToken,
-) -> Option<Result<&'static str, String>> {
-    let mut backoff = Backoff::new(WAITS.0, WAITS.1);
-    let mut outcome = "known";
-    let mut behind = 0;
-    loop {
-        let asked = match app.store.group_revision(&change.group).await {
-            Ok(Some(revision)) if revision >= change.revision => return Some(Ok(outcome)),
-            Ok(_) => app.refresh_named(&change.group, Removal::Held).await,
-            Err(error) => Err(error.into()),
-        };
-        match asked {
-            Ok(()) if is_held(app, &change.group).await => return Some(Ok("held")),
-            Ok(()) => {
-                if outcome == "known" {
-                    adopt(app, &change.group).await;
-                }
-                outcome = "refreshed";
-                let now = app.store.group_revision(&change.group).await.ok().flatten();
-                if now.is_some_and(|revision| revision >= change.revision) {
-                    return Some(Ok(outcome));
-                }
-                behind += 1;
-                if behind >= BEHIND {
-                    let Change { group, revision } = change;
-                    return Some(Err(format!(
-                        "the CMDB has told of revision {revision} of {group} and shows {}",
-                        now.map_or("none".to_owned(), |now| now.to_string())
-                    )));
-                }
-            }
-            Err(problem) if is_final(&problem) => return Some(Err(problem.detail)),
-            Err(problem) => {
-                let why = problem.detail;
-                tracing::debug!(group = change.group, why, "a refresh is tried again");
-            }
-        }
-        if wait(backoff.step(), stop).await == Wait::Stopped {
-            return None;
-        }
-    }
-}
-
-/// Whether the last refresh of a group waits for a person's word.
-async fn is_held(app: &App, external_id: &str) -> bool {
-    let Ok(Some(group)) = app.store.group_id_by_external(external_id).await else { return false };
-    let group = app.store.group(group).await.ok().flatten();
-    group.is_some_and(|group| group.refresh_held.is_some())
-}
-
-/// Asks the hosts of a group that is new what they run, and gives new servers of a group its version.
-async fn adopt(app: &Arc<App>, external_id: &str) {
-    match app.store.group_id_by_external(external_id).await {
-        Ok(Some(group)) => {
-            app.adopt_later(group);
-            app.scale_out_later(group);
-        }
-        Ok(None) => {}
-        Err(error) => tracing::warn!(%error, "a group is adopted with its first deployment"),
-    }
-}
-
-/// Whether the CMDB will answer the same again.
-fn is_final(problem: &Problem) -> bool {
-    // One that refuses our token now may take another one later: messages wait for that.
-    problem.code != "cmdb_unavailable"
-        && problem.status != StatusCode::SERVICE_UNAVAILABLE
-        && problem.status != StatusCode::INTERNAL_SERVER_ERROR
 }
 
 #[cfg(test)]

@@ -2,10 +2,11 @@
 //!
 //! Out: for the broker and for each webhook a reader goes through the log (`reader`), and a sink takes what
 //! it reads (`broker`, `webhook`). One process at a time reads for each of them; a sink that is slow or
-//! broken keeps nobody else waiting, and nothing in memory but one batch. In: `inbox` refreshes groups that
+//! broken keeps nobody else waiting, and nothing in memory but one batch and which logs wait (`held`). In: `inbox` refreshes groups that
 //! the CMDB tells of.
 
 mod broker;
+mod held;
 mod inbox;
 mod reader;
 mod webhook;
@@ -81,14 +82,6 @@ impl Backoff {
     pub(crate) const fn reset(&mut self) {
         self.next = self.first;
     }
-
-    /// As after so many failures.
-    pub(crate) fn after(mut self, failures: u32) -> Self {
-        for _ in 0..failures.min(32) {
-            self.next = (self.next * 2).min(self.most);
-        }
-        self
-    }
 }
 
 #[cfg(test)]
@@ -104,6 +97,5 @@ mod tests {
         }
         backoff.reset();
         assert!(backoff.step() <= Duration::from_secs(1));
-        assert!(backoff.after(40).step() >= Duration::from_millis(2500));
     }
 }

@@ -1,10 +1,14 @@
 //! Goes through the log for one consumer, as long as this process has it.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
+use capstan_core::Timestamp;
 use capstan_store::{Batch, Begin, Error, Feed, NewDelivery, Store};
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use super::{FAILED, LAG, SENT};
 use crate::problem::chain;
@@ -16,8 +20,22 @@ const ASK_EVERY: Duration = Duration::from_secs(1);
 
 /// Takes what a reader reads.
 pub(super) trait Sink: Send {
+    /// Streams that are not read now.
+    fn waiting(&self) -> Waiting {
+        Waiting::default()
+    }
     /// Sends events, each stream in its order; stops where it cannot go on.
     fn send(&mut self, batch: &Batch) -> impl Future<Output = Sent> + Send;
+}
+
+/// Streams of which nothing is sent for now, though there is something.
+#[derive(Debug, Default)]
+pub(super) struct Waiting {
+    pub(super) streams: BTreeSet<Uuid>,
+    /// When the first of them is to be read again.
+    pub(super) until: Option<Instant>,
+    /// When the oldest event happened that waits.
+    pub(super) oldest: Option<Timestamp>,
 }
 
 /// What became of a batch.
@@ -29,7 +47,9 @@ pub(super) struct Sent {
     pub(super) tries: Vec<NewDelivery>,
     /// How many events were sent; the others were not wanted.
     pub(super) told: u64,
-    /// How long to wait before the next batch; there was a failure then.
+    /// Whether there was a failure.
+    pub(super) has_failed: bool,
+    /// How long to wait before the next batch.
     pub(super) wait: Option<Duration>,
 }
 
@@ -94,10 +114,12 @@ impl Reader {
         loop {
             // Before it is read: what is committed meanwhile wakes the wait below.
             changes.borrow_and_update();
-            let batch = feed.next(BATCH).await?;
-            lag.set(batch.lag.as_secs_f64());
+            let waiting = sink.waiting();
+            let batch = feed.next_but(BATCH, &waiting.streams).await?;
+            let held = waiting.oldest.map_or(Duration::ZERO, |at| self.store.now().since(at));
+            lag.set(batch.lag.max(held).as_secs_f64());
             if batch.is_idle() {
-                if self.until_changed(&mut changes).await == Wait::Stopped {
+                if self.until_changed(&mut changes, waiting.until).await == Wait::Stopped {
                     return Ok(());
                 }
                 continue;
@@ -118,22 +140,29 @@ impl Reader {
 
     /// Writes how far it came, and waits after a failure. Whether to go on.
     async fn note(&self, feed: &mut Feed, batch: &Batch, sent: Sent) -> Result<bool, Error> {
-        let wait = sent.wait;
+        let (wait, has_failed) = (sent.wait, sent.has_failed);
         let is_mine = feed.sent(batch, &sent.counts, sent.tries).await?;
         let label = || [("consumer", self.label.clone())];
         metrics::counter!(SENT, &label()).increment(sent.told);
-        if let Some(wait) = wait {
+        if has_failed {
             metrics::counter!(FAILED, &label()).increment(1);
+        }
+        if let Some(wait) = wait {
             return Ok(is_mine && self.wait(wait).await == Wait::Over);
         }
         Ok(is_mine)
     }
 
-    async fn until_changed(&self, changes: &mut watch::Receiver<u64>) -> Wait {
+    async fn until_changed(
+        &self,
+        changes: &mut watch::Receiver<u64>,
+        until: Option<Instant>,
+    ) -> Wait {
+        let ask_at = Instant::now() + ASK_EVERY;
         tokio::select! {
             // The sender lives as long as the store.
             _ = changes.changed() => Wait::Over,
-            () = tokio::time::sleep(ASK_EVERY) => Wait::Over,
+            () = tokio::time::sleep_until(until.map_or(ask_at, |it| it.min(ask_at))) => Wait::Over,
             () = self.stop.cancelled() => Wait::Stopped,
         }
     }

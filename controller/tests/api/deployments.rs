@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 
 use axum::http::Method;
 use capstan_core::ports::Sight;
+use capstan_services::Lines;
 use serde_json::json;
 
 use crate::fakes::record;
@@ -192,4 +193,24 @@ async fn an_application_is_added_by_hand() {
     let made = reply.expect(201);
     assert_eq!(made["kind"], "generic");
     assert_eq!(world.get(&location).await.expect(200), made);
+}
+
+#[tokio::test]
+async fn a_load_balancer_that_stays_away_is_told_of_once() {
+    let (world, ids) = World::with_group().await;
+    let lines = Lines::default();
+    let _watched = lines.watch();
+    let create = async |version: &str| {
+        let body = json!({"group": ids.group, "package": version});
+        world.post("/api/v1/deployments", body).await.expect(201);
+    };
+    world.balancer.is_down.store(true, Ordering::SeqCst);
+    for version in ["1.0.0", "1.1.0", "1.0.0"] {
+        create(version).await;
+    }
+    assert_eq!(lines.count("WARN", "servers cannot be looked at"), 1, "{lines:?}");
+    world.balancer.is_down.store(false, Ordering::SeqCst);
+    create("1.1.0").await;
+    create("1.1.0").await;
+    assert_eq!(lines.count("INFO", "servers are looked at again"), 1, "{lines:?}");
 }

@@ -1,11 +1,12 @@
 //! The outside, as the tests script it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use capstan_core::OrderKey;
-use capstan_core::message::{Inbox, Incoming, Verdict, Waiting};
+use capstan_core::message::{Inbox, Incoming, Replayed, Verdict, Waiting};
 use capstan_core::order::{ScriptSet, hex};
 use capstan_core::ports::{
     Call, Cmdb, CmdbApplication, CmdbGroup, CmdbServer, DriverError, Endpoint, Executor,
@@ -13,7 +14,7 @@ use capstan_core::ports::{
 };
 use capstan_core::record::{BastionRule, OnLbFailure, ScaleOut};
 use sha2::{Digest, Sha256};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -74,9 +75,28 @@ pub(crate) struct FakeCmdb {
     pub(crate) is_down: AtomicBool,
     pub(crate) calls: AtomicU32,
     pub(crate) change: Notify,
+    /// Groups for which no answer comes while they are here. What is answered then was so when it was asked.
+    pub(crate) held: watch::Sender<BTreeSet<String>>,
 }
 
 impl FakeCmdb {
+    /// Lets no answer come for a group.
+    pub(crate) fn hold(&self, group: &str) {
+        self.held.send_modify(|held| held.extend([group.to_owned()]));
+    }
+
+    /// Lets answers come again.
+    pub(crate) fn let_go(&self, group: &str) {
+        self.held.send_modify(|held| held.retain(|it| it != group));
+    }
+
+    /// Waits until the CMDB was asked so often.
+    pub(crate) async fn until_asked(&self, calls: u32) {
+        while self.calls.load(Ordering::SeqCst) < calls {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
     /// Puts a group, or replaces the one with its id by a newer revision.
     pub(crate) fn put(&self, mut group: CmdbGroup) {
         let mut groups = lock(&self.groups);
@@ -89,7 +109,6 @@ impl FakeCmdb {
     }
 
     fn answer<T>(&self, value: T) -> Result<T, DriverError> {
-        self.calls.fetch_add(1, Ordering::SeqCst);
         if self.is_down.load(Ordering::SeqCst) {
             return Err(DriverError::Unknown("scripted: no answer".into()));
         }
@@ -100,14 +119,19 @@ impl FakeCmdb {
 impl Cmdb for FakeCmdb {
     fn group<'a>(&'a self, external_id: &'a str) -> Call<'a, Option<CmdbGroup>> {
         Box::pin(async move {
-            // Long enough for calls of one test to meet.
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            self.calls.fetch_add(1, Ordering::SeqCst);
             let found = lock(&self.groups).iter().find(|group| group.id == external_id).cloned();
+            // Long enough for calls of one test to meet.
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            let mut held = self.held.subscribe();
+            let answers = held.wait_for(|held| !held.contains(external_id)).await;
+            drop(answers.expect("its sender lives"));
             self.answer(found)
         })
     }
 
     fn groups(&self) -> Call<'_, Vec<CmdbGroup>> {
+        self.calls.fetch_add(1, Ordering::SeqCst);
         let groups = lock(&self.groups).clone();
         Box::pin(async move { self.answer(groups) })
     }
@@ -144,8 +168,8 @@ impl Inbox for FakeInbox {
         Box::pin(async { Ok(Waiting { queued: 0, dead: 2 }) })
     }
 
-    fn replay(&self, most: u32) -> Call<'_, u32> {
-        Box::pin(async move { Ok(most.min(2)) })
+    fn replay(&self, most: u32) -> Call<'_, Replayed> {
+        Box::pin(async move { Ok(Replayed { moved: most.min(2), left: 2 - most.min(2) }) })
     }
 }
 

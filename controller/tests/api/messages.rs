@@ -156,11 +156,12 @@ async fn poison_is_laid_aside_and_can_be_replayed_when_its_cause_is_gone() {
     listening.until_waiting(0, 4).await;
     listening.world.cmdb.put(record("late", "late", 2));
     let replayed = listening.world.post(&format!("{MESSAGES}/replay"), json!({})).await.expect(200);
-    assert_eq!(replayed["replayed"], 4);
+    assert_eq!((&replayed["replayed"], &replayed["left"]), (&json!(4), &json!(0)));
     listening.until_revision("late", 1).await;
     listening.until_waiting(0, 3).await;
     let one = listening.world.post(&format!("{MESSAGES}/replay"), json!({"limit": 1})).await;
-    assert_eq!(one.expect(200)["replayed"], 1);
+    let one = one.expect(200);
+    assert_eq!((&one["replayed"], &one["left"]), (&json!(1), &json!(2)));
     let wrong = listening.world.post(&format!("{MESSAGES}/replay"), json!({"limit": 0})).await;
     assert_eq!(wrong.problem(422, "invalid")["field"], "limit");
 }

@@ -30,16 +30,55 @@ async fn all_groups_are_synced_at_the_start_and_when_something_changes() {
 }
 
 #[tokio::test]
-async fn refreshes_at_the_same_time_are_merged() {
+async fn refreshes_that_are_asked_for_while_one_is_under_way_share_the_next_one() {
     let (world, ids) = World::with_group().await;
     let path = format!("/api/v1/groups/{}/sync", ids.group);
     let before = world.cmdb.calls.load(Ordering::SeqCst);
-    let sync = || world.post(&path, json!({}));
-    let replies = tokio::join!(sync(), sync(), sync(), sync());
-    for reply in [replies.0, replies.1, replies.2, replies.3] {
-        reply.expect(200);
+    world.cmdb.hold("web");
+    let sync = async || world.post(&path, json!({})).await.expect(200);
+    let others = async {
+        world.cmdb.until_asked(before + 1).await;
+        // The call under way does not know of this.
+        world.cmdb.put(record("web", "web", 11));
+        let all = futures::future::join_all((0..199).map(|_| sync()));
+        let let_go = async {
+            // Long enough that all have come.
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            world.cmdb.let_go("web");
+        };
+        futures::join!(all, let_go).0
+    };
+    let (_, others) = futures::join!(sync(), others);
+    for other in others {
+        assert_eq!((&other["total"], &other["cmdb_revision"]), (&json!(11), &json!(2)));
     }
-    assert_eq!(world.cmdb.calls.load(Ordering::SeqCst) - before, 1);
+    assert_eq!(world.cmdb.calls.load(Ordering::SeqCst) - before, 2);
+}
+
+#[tokio::test]
+async fn a_release_is_not_started_with_a_record_that_was_asked_for_before() {
+    let (world, ids) = World::with_group().await;
+    let body = json!({"group": ids.group, "package": "1.1.0", "start": false});
+    let made = world.post("/api/v1/deployments", body).await.expect(201);
+    let before = world.cmdb.calls.load(Ordering::SeqCst);
+    world.cmdb.hold("web");
+    let path = format!("/api/v1/groups/{}/sync", ids.group);
+    let early = world.post(&path, json!({}));
+    let start = async {
+        world.cmdb.until_asked(before + 1).await;
+        world.cmdb.put(record("web", "web", 11));
+        let path = format!("/api/v1/deployments/{}/start", id(&made));
+        let start = world.post(&path, json!({}));
+        let let_go = async {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            world.cmdb.let_go("web");
+        };
+        futures::join!(start, let_go).0.expect(200)
+    };
+    let (early, started) = futures::join!(early, start);
+    early.expect(200);
+    let targets = |status: &str| started["counts"][status].as_u64().expect("a count");
+    assert_eq!(targets("MARKDOWN_RUNNING") + targets("PENDING"), 11, "{started}");
 }
 
 #[tokio::test]

@@ -1,101 +1,17 @@
 //! Webhooks against a real HTTP server.
 
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use axum::Router;
-use axum::extract::State;
-use axum::http::{HeaderMap, Method, StatusCode, Uri};
-use axum::response::{IntoResponse, Response};
+use axum::http::Method;
 use capstan_controller::Settings;
 use capstan_drivers::webhooks::{EVENT, SIGNATURE, signature};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
+use crate::receiver::{Got, PATIENCE, Receiver};
 use crate::world::{Ids, World, id};
 
 const HOOKS: &str = "/api/v1/webhooks";
-const PATIENCE: Duration = Duration::from_secs(20);
-
-/// A call as it came.
-#[derive(Debug, Clone)]
-struct Got {
-    path: String,
-    headers: HeaderMap,
-    body: String,
-}
-
-impl Got {
-    fn id(&self) -> String {
-        let body: Value = serde_json::from_str(&self.body).expect("JSON");
-        body["id"].as_str().expect("an id").to_owned()
-    }
-}
-
-/// Who is called: answers as the test says, 200 in the end.
-#[derive(Clone, Default)]
-struct Receiver {
-    got: Arc<Mutex<Vec<Got>>>,
-    /// Statuses of the next answers; 0: none comes.
-    answers: Arc<Mutex<Vec<u16>>>,
-    /// The status of every answer, while it is set.
-    always: Arc<Mutex<Option<u16>>>,
-}
-
-impl Receiver {
-    async fn start(&self) -> String {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let url = format!("http://{}/hook", listener.local_addr().expect("an address"));
-        let router = Router::new().fallback(answer).with_state(self.clone());
-        tokio::spawn(async move { axum::serve(listener, router).await });
-        url
-    }
-
-    fn got(&self) -> Vec<Got> {
-        self.got.lock().expect("not poisoned").clone()
-    }
-
-    fn ids(&self) -> Vec<String> {
-        self.got().iter().map(Got::id).collect()
-    }
-
-    fn will_answer(&self, statuses: &[u16]) {
-        *self.answers.lock().expect("not poisoned") = statuses.to_vec();
-    }
-
-    fn answers_always(&self, status: Option<u16>) {
-        *self.always.lock().expect("not poisoned") = status;
-    }
-
-    async fn until(&self, what: &str, is_so: impl Fn(&[Got]) -> bool) {
-        let waited = tokio::time::timeout(PATIENCE, async {
-            while !is_so(&self.got()) {
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-        });
-        assert!(waited.await.is_ok(), "{what}: {:#?}", self.ids());
-    }
-}
-
-async fn answer(
-    State(receiver): State<Receiver>,
-    uri: Uri,
-    headers: HeaderMap,
-    body: String,
-) -> Response {
-    let got = Got { path: uri.path().to_owned(), headers, body };
-    receiver.got.lock().expect("not poisoned").push(got);
-    let next = {
-        let mut answers = receiver.answers.lock().expect("not poisoned");
-        if answers.is_empty() { None } else { Some(answers.remove(0)) }
-    };
-    let always = *receiver.always.lock().expect("not poisoned");
-    match next.or(always).unwrap_or(200) {
-        0 => std::future::pending().await,
-        302 => (StatusCode::FOUND, [("location", "/elsewhere")]).into_response(),
-        status => StatusCode::from_u16(status).expect("a status").into_response(),
-    }
-}
 
 /// A world that sends, and stops when the test is over.
 struct Sending {
@@ -233,6 +149,53 @@ async fn one_that_hangs_keeps_nobody_else_waiting() {
     assert_eq!(about(&quick.ids(), &deployment), events);
     let first = slow.ids()[0].clone();
     assert!(slow.ids().iter().all(|it| *it == first), "what follows waits: {:?}", slow.ids());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_that_is_refused_for_good_holds_up_its_own_log_alone() {
+    let patience = Duration::from_secs(4);
+    let (sending, receiver) = (Sending::start(patience).await, Receiver::default());
+    let hook = sending.hook("chat", &receiver.start().await, "deployment.*").await;
+    let (stuck, _) = sending.release().await;
+    receiver.refuses(&["capstan.deployment.hold_set", &stuck]);
+    let brake = format!("/api/v1/deployments/{stuck}/brake");
+    sending.world.post(&brake, json!({})).await.expect(200);
+    let refused = async |count: usize| {
+        let is_it = |got: &Got| got.body.contains("hold_set") && got.id().starts_with(&stuck);
+        receiver
+            .until("it is refused", |got| got.iter().filter(|it| is_it(it)).count() >= count)
+            .await;
+    };
+    // Its waits are seconds by now.
+    refused(8).await;
+    let other = sending.world.add_group("shop", 4).await;
+    let made = sending.world.start(&other).await;
+    let going = id(&made).to_owned();
+    let began = std::time::Instant::now();
+    let wanted = format!("{going}/1");
+    receiver.until("the other comes", |got| got.iter().any(|it| it.id() == wanted)).await;
+    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    // As long as something is taken the webhook stays on, however long that one is refused.
+    let end = std::time::Instant::now() + patience + Duration::from_secs(2);
+    while std::time::Instant::now() < end {
+        for action in ["brake", "resume"] {
+            let path = format!("/api/v1/deployments/{going}/{action}");
+            sending.world.post(&path, json!({})).await.expect(200);
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    let view = sending.view(&hook).await;
+    assert_eq!(view["enabled"], true, "{view}");
+    receiver.refuses(&[]);
+    let events = sending.events(&stuck).await;
+    let last = events.last().expect("there are some").clone();
+    receiver.until("all of it comes", |got| got.iter().any(|it| it.id() == last)).await;
+    let mut came = about(&receiver.ids(), &stuck);
+    came.dedup();
+    assert!(came.iter().all(|it| events.contains(it)), "{came:?}");
+    let order: Vec<usize> =
+        came.iter().filter_map(|it| events.iter().position(|event| event == it)).collect();
+    assert!(order.is_sorted(), "{came:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

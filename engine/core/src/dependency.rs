@@ -51,6 +51,16 @@ pub enum DependencyKind {
 }
 
 impl DependencyKind {
+    /// All kinds.
+    pub const ALL: [Self; 6] = [
+        Self::LoadBalancer,
+        Self::Executor,
+        Self::Cmdb,
+        Self::PackageStore,
+        Self::Broker,
+        Self::Queue,
+    ];
+
     /// The word in the API and the database.
     pub fn word(self) -> &'static str {
         match self {
@@ -65,16 +75,7 @@ impl DependencyKind {
 
     /// The kind with this word.
     pub fn from_word(word: &str) -> Option<Self> {
-        [
-            Self::LoadBalancer,
-            Self::Executor,
-            Self::Cmdb,
-            Self::PackageStore,
-            Self::Broker,
-            Self::Queue,
-        ]
-        .into_iter()
-        .find(|kind| kind.word() == word)
+        Self::ALL.into_iter().find(|kind| kind.word() == word)
     }
 }
 

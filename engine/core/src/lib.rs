@@ -31,6 +31,7 @@ pub mod id;
 pub mod input;
 pub mod message;
 pub mod order;
+pub mod outages;
 pub mod plan;
 pub mod ports;
 pub mod record;

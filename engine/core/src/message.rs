@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use uuid::Uuid;
 
 use crate::event::{Event, EventType};
 use crate::ports::Call;
@@ -17,8 +18,7 @@ const PREFIX: &str = "capstan.";
 /// An event on its way out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
-    /// Names the event for ever: the stream (a deployment, or a group for what happens outside any), a
-    /// slash and the place in it.
+    /// Names the event for ever, see [`message_id`].
     pub id: String,
     /// Where a topic exchange sends it: `deployment.{status}`, `target.{status}`, `batch.{status}`; every
     /// other event has its type for a key, `deployment.hold_set` for example.
@@ -29,14 +29,24 @@ pub struct Message {
     pub body: String,
 }
 
+/// The id of an event's message: the stream (a deployment, or a group for what happens outside any), a slash
+/// and the place in it. A database that was restored from a backup gives numbers anew that others had before,
+/// so what is written then has the second of the restore, its epoch, in between; 0: there was none.
+pub fn message_id(stream: Uuid, epoch: i64, seq: i64) -> String {
+    match epoch {
+        0 => format!("{stream}/{seq}"),
+        epoch => format!("{stream}/{epoch}/{seq}"),
+    }
+}
+
 impl Message {
-    /// The message about an event.
-    pub fn of(event: &Event) -> Self {
+    /// The message about an event that was written in this epoch, see [`message_id`].
+    pub fn of(event: &Event, epoch: i64) -> Self {
         let (stream, source) = match event.deployment {
             Some(id) => (id.0, format!("/api/v1/deployments/{id}")),
             None => (event.group.0, format!("/api/v1/groups/{}", event.group)),
         };
-        let id = format!("{stream}/{}", event.seq);
+        let id = message_id(stream, epoch, event.seq);
         let kind = format!("{PREFIX}{}", event.kind.word());
         let mut body = json!({
             "specversion": "1.0",
@@ -45,8 +55,11 @@ impl Message {
             "type": kind,
             "time": event.at,
             "datacontenttype": "application/json",
-            // The extension `sequence`: texts whose order is that of the log.
-            "sequence": format!("{:019}", event.seq),
+            // The extension `sequence`: texts whose order is that of the log, also over a restore.
+            "sequence": match epoch {
+                0 => format!("{:019}", event.seq),
+                epoch => format!("{epoch:010}{:019}", event.seq),
+            },
             "data": event,
         });
         if let (Some(target), Some(members)) = (event.target, body.as_object_mut()) {
@@ -202,6 +215,15 @@ pub struct Waiting {
     pub dead: u32,
 }
 
+/// What came of putting messages back that were laid aside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Replayed {
+    /// So many are in the queue again.
+    pub moved: u32,
+    /// So many of those that were there are still laid aside.
+    pub left: u32,
+}
+
 /// Messages about changes in the CMDB.
 pub trait Inbox: Send + Sync {
     /// Waits for the next message. An error says that the connection is lost: what was not settled comes
@@ -209,18 +231,18 @@ pub trait Inbox: Send + Sync {
     fn next(&self) -> Call<'_, Incoming>;
     /// Says what became of a message. One of a lost connection comes again whatever is said.
     fn settle(&self, tag: u64, verdict: Verdict) -> Call<'_, ()>;
-    /// Gives the connection up: what is not settled comes again, to whoever asks.
+    /// Gives the connection up: what is not settled comes again, to whoever asks. Whoever waits for the next
+    /// message, or else whoever asks for it first, is told that the connection is lost.
     fn close(&self) -> Call<'_, ()>;
     /// How many messages wait.
     fn waiting(&self) -> Call<'_, Waiting>;
-    /// Puts at most so many of those that were laid aside into the queue again; gives how many.
-    fn replay(&self, most: u32) -> Call<'_, u32>;
+    /// Puts at most so many of those that were laid aside into the queue again, or as many as can be within
+    /// the time of a call. Each is in one of the two queues at any time, and in no more than one.
+    fn replay(&self, most: u32) -> Call<'_, Replayed>;
 }
 
 #[cfg(test)]
 mod tests {
-    use uuid::Uuid;
-
     use super::*;
     use crate::event::EventData;
     use crate::{DeploymentId, GroupId, TargetId, Timestamp};
@@ -245,8 +267,8 @@ mod tests {
     fn a_message_is_a_cloud_event_and_the_same_each_time() {
         let mut event = event(EventType::TargetStatus, Some("MARKUP_RUNNING"));
         event.target = Some(TargetId(Uuid::from_u128(3)));
-        let message = Message::of(&event);
-        assert_eq!(message, Message::of(&event));
+        let message = Message::of(&event, 0);
+        assert_eq!(message, Message::of(&event, 0));
         assert_eq!(message.key, "target.MARKUP_RUNNING");
         let body: serde_json::Value = serde_json::from_str(&message.body).expect("JSON");
         assert_eq!(body["specversion"], "1.0");
@@ -260,6 +282,21 @@ mod tests {
     }
 
     #[test]
+    fn what_is_written_after_a_restore_is_another_event_and_a_later_one() {
+        let event = event(EventType::HoldSet, None);
+        let (before, after) = (Message::of(&event, 0), Message::of(&event, 1_700_000_000));
+        assert_eq!(after.id, "00000000-0000-0000-0000-000000000002/1700000000/7");
+        let sequence = |message: &Message| {
+            let body: serde_json::Value = serde_json::from_str(&message.body).expect("JSON");
+            assert_eq!(body["id"], message.id);
+            body["sequence"].as_str().expect("a text").to_owned()
+        };
+        assert!(sequence(&before) < sequence(&after));
+        let late = Event { seq: 9_999_999_999, ..event };
+        assert!(sequence(&Message::of(&late, 0)) < sequence(&after));
+    }
+
+    #[test]
     fn statuses_are_keys_and_everything_else_has_its_type() {
         for (kind, to, key) in [
             (EventType::DeploymentStatus, Some("SUCCESS"), "deployment.SUCCESS"),
@@ -267,7 +304,7 @@ mod tests {
             (EventType::HoldSet, None, "deployment.hold_set"),
             (EventType::ServerOut, Some("out"), "server.out"),
         ] {
-            assert_eq!(Message::of(&event(kind, to)).key, key);
+            assert_eq!(Message::of(&event(kind, to), 0).key, key);
         }
     }
 

@@ -289,6 +289,20 @@ impl Breaker {
         drop(switch.wait_for(|now| *now == is_cut_off).await);
     }
 
+    /// Waits until a call may be made, if only a probe.
+    pub(crate) async fn until_asked(&self) {
+        loop {
+            self.until_cut_off(false).await;
+            let phase = self.lock().phase;
+            match phase {
+                Phase::Open { until } if Instant::now() < until => {
+                    tokio::time::sleep_until(until).await;
+                }
+                Phase::Closed | Phase::Open { .. } | Phase::HalfOpen { .. } => return,
+            }
+        }
+    }
+
     pub(crate) fn report(&self) -> BreakerReport {
         let state = self.lock();
         // Told each time: whoever installs a recorder may do so later.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use capstan_core::dependency::{BROKER, CMDB, DependencyKind, PACKAGES, executor, load_balancer};
-use capstan_core::message::{Broker, Inbox, Incoming, Message, Verdict, Waiting};
+use capstan_core::message::{Broker, Inbox, Incoming, Message, Replayed, Verdict, Waiting};
 use capstan_core::ports::{
     Call, Cmdb, CmdbGroup, DriverError, Endpoint, Executor, LoadBalancer, Look, Order, OrderState,
     PackageReader, PackageStore, PackageWriter, Report, Script, Seen,
@@ -293,14 +293,16 @@ impl Broker for Guard<dyn Broker> {
 }
 
 impl Inbox for Guard<dyn Inbox> {
-    /// Not limited and not measured: it waits on purpose. While the broker is cut off nobody asks it.
+    /// Not limited and not measured: it waits on purpose. While the broker is cut off nobody asks it, and
+    /// while it is broken nobody does before the next probe is due.
     fn next(&self) -> Call<'_, Incoming> {
         Box::pin(async {
-            loop {
-                self.breaker.until_cut_off(false).await;
-                tokio::select! {
-                    next = self.inner.next() => return next,
-                    () = self.breaker.until_cut_off(true) => self.inner.close().await?,
+            self.breaker.until_asked().await;
+            tokio::select! {
+                next = self.inner.next() => next,
+                () = self.breaker.until_cut_off(true) => {
+                    self.inner.close().await?;
+                    Err(DriverError::Busy("it is cut off".to_owned()))
                 }
             }
         })
@@ -318,7 +320,7 @@ impl Inbox for Guard<dyn Inbox> {
         Box::pin(self.watch("waiting", None, || self.inner.waiting()))
     }
 
-    fn replay(&self, most: u32) -> Call<'_, u32> {
+    fn replay(&self, most: u32) -> Call<'_, Replayed> {
         Box::pin(self.watch("replay", None, move || self.inner.replay(most)))
     }
 }

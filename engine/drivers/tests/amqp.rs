@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use capstan_core::message::{Broker, Inbox, Incoming, Message, Verdict, Waiting};
+use capstan_core::message::{Broker, Inbox, Incoming, Message, Replayed, Verdict, Waiting};
 use capstan_core::ports::DriverError;
 use capstan_drivers::amqp::{
     AmqpBroker, AmqpInbox, CMDB, DEAD, EVENTS, QUEUE, REASON, Settings, Topology,
 };
-use capstan_services::RabbitMq;
+use capstan_services::{Proxy, RabbitMq};
 use futures::StreamExt;
 use lapin::message::Delivery;
 use lapin::options::{
@@ -152,6 +152,7 @@ async fn what_is_not_settled_comes_again_and_poison_is_laid_aside_with_its_reaso
     assert_eq!((one.key.as_str(), &one.body[..]), ("group.changed.web.prod", &b"one"[..]));
     inbox.close().await.expect("closed");
     inbox.settle(one.tag, Verdict::Done).await.expect("too late, and no matter");
+    expect_lost(&inbox).await;
     let again = next(&inbox).await;
     assert_eq!(again.body, b"one");
     assert_ne!(again.tag, one.tag);
@@ -175,8 +176,100 @@ async fn what_is_not_settled_comes_again_and_poison_is_laid_aside_with_its_reaso
     let back = lapin::options::BasicNackOptions { requeue: true, ..Default::default() };
     dead.delivery.acker.nack(back).await.expect("put back");
     until_waiting(&inbox, Waiting { queued: 0, dead: 1 }).await;
-    assert_eq!(inbox.replay(10).await.expect("replayed"), 1);
+    let replayed = inbox.replay(10).await.expect("replayed");
+    assert_eq!(replayed, Replayed { moved: 1, left: 0 });
     until_waiting(&inbox, Waiting { queued: 1, dead: 0 }).await;
+    expect_lost(&inbox).await;
     assert_eq!(next(&inbox).await.body, b"two", "{QUEUE} has it again");
-    assert_eq!(inbox.replay(10).await.expect("asked"), 0);
+    assert_eq!(inbox.replay(10).await.expect("asked"), Replayed::default());
+}
+
+/// Whoever asks first after a connection was given up is told so.
+async fn expect_lost(inbox: &AmqpInbox) {
+    let lost = tokio::time::timeout(PATIENCE, inbox.next()).await.expect("in time");
+    assert!(matches!(lost, Err(DriverError::Busy(_))), "{lost:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_for_a_message_lets_go_when_the_connection_is_given_up() {
+    let url = tokio::task::spawn_blocking(|| RabbitMq::shared().vhost()).await.expect("a vhost");
+    let inbox = AmqpInbox::new(settings(&url));
+    let (_connection, mine) = channel(&url).await;
+    until_waiting(&inbox, Waiting::default()).await;
+    tell(&mine, "group.changed.web", "one").await;
+    let one = next(&inbox).await;
+    // Nothing more comes: it waits for ever.
+    let closing = async {
+        tokio::task::yield_now().await;
+        inbox.close().await
+    };
+    let both = async { tokio::join!(inbox.next(), closing) };
+    let (waited, closed) = tokio::time::timeout(PATIENCE, both).await.expect("at once");
+    closed.expect("closed");
+    assert!(matches!(waited, Err(DriverError::Busy(_))), "{waited:?}");
+    let again = next(&inbox).await;
+    assert_eq!(again.body, one.body, "it comes again");
+}
+
+/// Lays messages with these numbers aside.
+async fn lay_aside(channel: &Channel, count: usize) {
+    let (options, plain) = (BasicPublishOptions::default(), BasicProperties::default());
+    for number in 0..count {
+        let (key, body) = (DEAD.into(), number.to_string());
+        let sent = channel.basic_publish("".into(), key, options, body.as_bytes(), plain.clone());
+        sent.await.expect("sent").await.expect("it is there");
+    }
+}
+
+/// Takes everything out of a queue.
+async fn drained(channel: &Channel, queue: &'static str) -> Vec<usize> {
+    let mut all = Vec::new();
+    loop {
+        let got = channel.basic_get(queue.into(), BasicGetOptions { no_ack: true }).await;
+        let Some(got) = got.expect("asked") else { return all };
+        let text = String::from_utf8(got.delivery.data.clone()).expect("text");
+        all.push(text.parse().expect("a number"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_messages_go_back_in_bounded_calls_none_lost_and_none_twice() {
+    const COUNT: usize = 2_000;
+    let direct = tokio::task::spawn_blocking(|| RabbitMq::shared().vhost()).await.expect("a vhost");
+    let port = url_port(&direct);
+    let proxy = Proxy::to(port);
+    let inbox = AmqpInbox::new(settings(&proxy.url(&direct)));
+    until_waiting(&inbox, Waiting::default()).await;
+    let (_connection, mine) = channel(&direct).await;
+    lay_aside(&mine, COUNT).await;
+    // Cut off in the middle, wherever that is.
+    for after in [30, 60, 90, 150] {
+        let cut = async {
+            tokio::time::sleep(Duration::from_millis(after)).await;
+            proxy.cut();
+        };
+        let (replayed, ()) = tokio::join!(inbox.replay(u32::MAX), cut);
+        if let Ok(replayed) = replayed {
+            assert!(usize::try_from(replayed.moved).expect("few") <= COUNT);
+        }
+    }
+    // A slow line: a call ends in time, and says that more is left.
+    proxy.slow(Duration::from_millis(5));
+    let began = std::time::Instant::now();
+    let replayed = inbox.replay(u32::MAX).await.expect("in part");
+    assert!(began.elapsed() < Duration::from_secs(14), "{:?}", began.elapsed());
+    assert!(replayed.moved > 0 && replayed.left > 0, "{replayed:?}");
+    proxy.open();
+    let first = inbox.replay(7).await.expect("some");
+    assert_eq!((first.moved, first.left), (7, replayed.left - 7));
+    while inbox.replay(u32::MAX).await.expect("the rest").left > 0 {}
+    let mut all = drained(&mine, QUEUE).await;
+    assert!(drained(&mine, DEAD).await.is_empty());
+    all.sort_unstable();
+    assert_eq!(all, (0..COUNT).collect::<Vec<_>>());
+}
+
+fn url_port(url: &str) -> u16 {
+    let after = url.split_once("127.0.0.1:").expect("a service on this machine").1;
+    after.split('/').next().and_then(|port| port.parse().ok()).expect("a port")
 }

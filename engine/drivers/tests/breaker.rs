@@ -2,11 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use capstan_core::ServerId;
 use capstan_core::dependency::{BreakerState, Breakers, DependencyKind};
-use capstan_core::ports::{DriverError, Endpoint, Executor, LoadBalancer};
+use capstan_core::message::{Inbox, Incoming, Replayed, Verdict, Waiting};
+use capstan_core::ports::{Call, DriverError, Endpoint, Executor, LoadBalancer};
 use capstan_drivers::breaker::{Settings, Switchboard};
 use capstan_drivers::fake::{Act, FakeExecutor, FakeLoadBalancer, Fault};
 use capstan_drivers::guard::Guard;
@@ -181,4 +183,49 @@ async fn one_dead_host_is_no_broken_executor() {
         }
     }
     assert_eq!(switches.reports()[0].state, BreakerState::Open, "three hosts do not answer");
+}
+
+/// An inbox whose connection cannot be made.
+#[derive(Default)]
+struct Unreachable(AtomicU32);
+
+impl Inbox for Unreachable {
+    fn next(&self) -> Call<'_, Incoming> {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        Box::pin(async { Err(DriverError::Unknown("scripted: no connection".to_owned())) })
+    }
+
+    fn settle(&self, _: u64, _: Verdict) -> Call<'_, ()> {
+        Box::pin(async { Err(DriverError::Unknown("scripted: no connection".to_owned())) })
+    }
+
+    fn close(&self) -> Call<'_, ()> {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn waiting(&self) -> Call<'_, Waiting> {
+        Box::pin(async { Ok(Waiting::default()) })
+    }
+
+    fn replay(&self, _: u32) -> Call<'_, Replayed> {
+        Box::pin(async { Ok(Replayed::default()) })
+    }
+}
+
+#[tokio::test]
+async fn a_broken_broker_is_not_asked_for_messages_before_the_next_probe_is_due() {
+    let open = Duration::from_millis(400);
+    let switches = Switchboard::new(settings(open));
+    let inbox = Arc::new(Unreachable::default());
+    let breaker = switches.breaker("broker", DependencyKind::Broker);
+    let inner = Arc::clone(&inbox) as Arc<dyn Inbox>;
+    let guard = Guard::inbox("amqp", inner).with_breaker(breaker);
+    for _ in 0..3 {
+        assert!(guard.settle(1, Verdict::Done).await.is_err());
+    }
+    let began = std::time::Instant::now();
+    assert_eq!(switches.reports()[0].state, BreakerState::Open);
+    assert!(guard.next().await.is_err());
+    assert_eq!(inbox.0.load(Ordering::SeqCst), 1, "asked once");
+    assert!(began.elapsed() >= open / 2, "{:?}", began.elapsed());
 }

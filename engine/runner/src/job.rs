@@ -7,6 +7,7 @@ use std::time::Duration;
 use capstan_core::dependency::PACKAGES;
 use capstan_core::effect::Effect;
 use capstan_core::input::Input;
+use capstan_core::outages::Outages;
 use capstan_core::ports::{DriverError, Executor, LoadBalancer, Script};
 use capstan_core::record::Location;
 use capstan_store::{Claim, Store, SubmitError, Task, chain, crash};
@@ -84,6 +85,8 @@ pub(crate) struct Context {
     pub(crate) waiting: Mutex<HashSet<Effect>>,
     scripts: Mutex<HashMap<String, Arc<Script>>>,
     locations: Mutex<HashMap<String, ReadLocations>>,
+    /// Load balancers that cannot be looked at.
+    pub(crate) outages: Outages,
 }
 
 impl Job {
@@ -135,6 +138,7 @@ impl Context {
             waiting: Mutex::default(),
             scripts: Mutex::default(),
             locations: Mutex::default(),
+            outages: Outages::default(),
         }
     }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use capstan_core::effect::Effect;
 use capstan_core::input::Input;
-use capstan_core::ports::{Endpoint, LoadBalancer, Report, Sight};
+use capstan_core::ports::{DriverError, Endpoint, LoadBalancer, Report, Sight};
 use capstan_core::{DeploymentId, GroupId, ServerId};
 use capstan_store::{chain, crash};
 
@@ -55,17 +55,30 @@ pub(crate) async fn look(
                 match balancer.observe(part).await {
                     Ok(part) => seen.extend(part.iter().map(|seen| (seen.server, seen.sight))),
                     Err(error) => {
-                        tracing::warn!(%deployment, %error, "servers could not be looked at");
+                        blind(load_balancer, &error, context);
                         is_blind = true;
                     }
                 }
             }
+            if !is_blind && context.outages.ends(load_balancer) {
+                tracing::info!(load_balancer, "servers are looked at again");
+            }
         }
-        Err(error) => tracing::warn!(%deployment, %error, "servers could not be looked at"),
+        Err(error) => blind(load_balancer, &error, context),
     }
     let answering =
         if is_blind { answering(&servers.part, &seen, context).await } else { Vec::new() };
     Step::Done(Input::Observed { deployment: Some(deployment), seen, can_drain, answering })
+}
+
+/// A load balancer that is broken or cut off is looked at all the same, every few seconds for each deployment:
+/// that is said when it begins.
+fn blind(load_balancer: &str, error: &DriverError, context: &Context) {
+    if context.outages.begins(load_balancer) {
+        tracing::warn!(load_balancer, %error, "servers cannot be looked at");
+    } else {
+        tracing::debug!(load_balancer, %error, "servers still cannot be looked at");
+    }
 }
 
 /// Which servers answer, of those that were not seen: their load balancer is broken or cut off. What could

@@ -4,11 +4,10 @@ use capstan_core::view::{AuditView, Page};
 use capstan_core::{DeploymentId, Timestamp};
 use sea_orm::{
     ActiveModelTrait, ColumnTrait, ConnectionTrait, EntityTrait, IntoActiveModel, QueryFilter,
-    QueryOrder, QuerySelect,
 };
 use uuid::Uuid;
 
-use crate::cursor::{decode_id, encode, page};
+use crate::cursor::{after, newest, page};
 use crate::entities::actions::{Column, Entity, Model};
 use crate::operation::{Operation, timed};
 use crate::{Error, NewAudit, PageRequest, Store, crash};
@@ -38,31 +37,19 @@ impl Store {
         request: PageRequest,
     ) -> Result<Page<AuditView>, Error> {
         timed(Operation::Audits, async {
-            let mut query = Entity::find().filter(Column::DeploymentId.eq(deployment.0));
-            if let Some(cursor) = &request.cursor {
-                query = query.filter(Column::Id.lt(decode_id(cursor)?));
-            }
-            let rows = query
-                .order_by_desc(Column::Id)
-                .limit(request.size() + 1)
-                .all(self.reader())
-                .await
-                .map_err(Error::database("read the audit"))?;
-            page(
-                rows,
-                request.size(),
-                |row| encode(&[&row.id.to_string()]),
-                |row| {
-                    Ok(AuditView {
-                        at: Timestamp::from_micros(row.at),
-                        actor: row.actor,
-                        action: row.action,
-                        subject: format!("{} {}", row.subject_kind, row.subject),
-                        answer: row.answer,
-                        detail: row.detail,
-                    })
-                },
-            )
+            let query = Entity::find().filter(Column::DeploymentId.eq(deployment.0));
+            let rows = newest(self.reader(), query, Column::Id, &request, "read the audit").await?;
+            let view = |row: Model| {
+                Ok(AuditView {
+                    at: Timestamp::from_micros(row.at),
+                    actor: row.actor,
+                    action: row.action,
+                    subject: format!("{} {}", row.subject_kind, row.subject),
+                    answer: row.answer,
+                    detail: row.detail,
+                })
+            };
+            page(rows, request.size(), |row| after(row.id), view)
         })
         .await
     }

@@ -6,9 +6,12 @@
 
 use capstan_core::order::hex;
 use capstan_core::view::Page;
+use sea_orm::{
+    ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect, Select,
+};
 use uuid::Uuid;
 
-use crate::Error;
+use crate::{Error, PageRequest};
 
 /// Parts of a key are joined by this; it is part of no id and number, and of names only as the last.
 const SEPARATOR: char = '\n';
@@ -44,6 +47,28 @@ pub(crate) fn decode_id(cursor: &str) -> Result<Uuid, Error> {
 
 pub(crate) fn refused(cursor: &str) -> Error {
     Error::Cursor(cursor.to_owned())
+}
+
+/// Rows whose ids say when they were made, the newest first, from where the request begins: one more than fit
+/// on a page.
+pub(crate) async fn newest<E: EntityTrait>(
+    conn: &impl ConnectionTrait,
+    query: Select<E>,
+    id: E::Column,
+    request: &PageRequest,
+    what: &'static str,
+) -> Result<Vec<E::Model>, Error> {
+    let mut query = query;
+    if let Some(cursor) = &request.cursor {
+        query = query.filter(id.lt(decode_id(cursor)?));
+    }
+    let rows = query.order_by_desc(id).limit(request.size() + 1).all(conn).await;
+    rows.map_err(Error::database(what))
+}
+
+/// The cursor after the row with this id.
+pub(crate) fn after(id: Uuid) -> String {
+    encode(&[&id.to_string()])
 }
 
 /// Makes a page of rows of which one more than fit was asked for.

@@ -1,44 +1,30 @@
 //! Outside dependencies: one row each, and what groups are told of them.
 //!
 //! The row is the truth about a breaker and its hand switch. What concerns a group is written into the
-//! group's own row by an input, so that decisions are made from the group alone. The two are compared,
-//! so whatever was not told is told by the next comparison.
+//! group's own row (`users`).
+//!
+//! A newer release may know kinds of dependencies that this one does not. While both run, rows of such a kind
+//! are passed over: whoever knows them reads and writes them.
+
+mod users;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use capstan_core::dependency::{
-    BreakerReport, BreakerState, Condition, Dependencies, DependencyKind, Impaired, executor,
-    load_balancer,
-};
-use capstan_core::input::Input;
-use capstan_core::ports::Endpoint;
-use capstan_core::record::Binding;
+use capstan_core::Timestamp;
+use capstan_core::dependency::{BreakerReport, BreakerState, DependencyKind};
 use capstan_core::view::{CutOff, DependencyView};
-use capstan_core::{GroupId, Timestamp};
-use sea_orm::sea_query::{Expr, SimpleExpr};
+use sea_orm::sea_query::{Expr, ExprTrait, SimpleExpr};
 use sea_orm::{
     ActiveModelTrait, ColumnTrait, ConnectionTrait, EntityTrait, IntoActiveModel, QueryFilter,
     QueryOrder, QuerySelect,
 };
-use uuid::Uuid;
 
 use crate::bulk::sql;
 use crate::entities::dependencies::{Column, Entity, Model};
-use crate::entities::{deployments, groups};
 use crate::operation::{Operation, timed};
 use crate::rows::{Reader, at_opt};
 use crate::store::commit;
-use crate::{Error, NewAudit, Store, SubmitError, audit, chain};
-
-/// The name under which breakers act.
-const BREAKER: &str = capstan_core::decide::CAPSTAN;
-
-/// What a group uses, and what its row says of that.
-struct Uses {
-    group: GroupId,
-    names: BTreeSet<String>,
-    told: Dependencies,
-}
+use crate::{Error, NewAudit, Store, audit};
 
 impl Store {
     /// Every dependency, by name.
@@ -68,7 +54,7 @@ impl Store {
     pub async fn dependencies_note(&self, reports: &[BreakerReport]) -> Result<bool, Error> {
         timed(Operation::DependenciesNote, async {
             let now = self.now().as_micros();
-            let known = self.dependency_rows().await?;
+            let known = self.dependency_rows_of_all().await?;
             let known: BTreeMap<&str, &Model> =
                 known.iter().map(|row| (row.name.as_str(), row)).collect();
             let closed = BreakerState::Closed.word();
@@ -83,6 +69,7 @@ impl Store {
             for report in reports {
                 let state = report.state.word().to_owned();
                 let mut row = match known.get(report.name.as_str()) {
+                    Some(row) if !self.is_known(row) => continue,
                     Some(row) if row.state == state && row.kind == report.kind.word() => continue,
                     Some(row) if row.state != closed && is_others(row) => continue,
                     Some(row) => (*row).clone(),
@@ -138,7 +125,7 @@ impl Store {
     ) -> Result<Option<DependencyView>, Error> {
         let known = timed(Operation::DependencySwitch, async {
             let txn = self.begin().await?;
-            let one = Column::Name.eq(name);
+            let one = Column::Name.eq(name).and(of_known_kind());
             if switch(&txn, one, cut_off).await? == 0 {
                 return Ok(false);
             }
@@ -162,7 +149,7 @@ impl Store {
     /// When the database does not answer.
     pub async fn dependencies_expire(&self) -> Result<bool, Error> {
         timed(Operation::DependenciesExpire, async {
-            let over = Column::CutOffUntil.lte(self.now().as_micros());
+            let over = Column::CutOffUntil.lte(self.now().as_micros()).and(of_known_kind());
             let rows = Entity::find()
                 .filter(over.clone())
                 .all(self.reader())
@@ -201,60 +188,18 @@ impl Store {
         .await
     }
 
-    /// Servers that are reached through a load balancer or an executor: of the first group that uses it.
-    ///
-    /// # Errors
-    /// When the database does not answer.
-    pub async fn dependency_servers(&self, name: &str) -> Result<Vec<Endpoint>, Error> {
-        let uses = self.uses(None).await?;
-        let Some(group) = uses.iter().find(|uses| uses.names.contains(name)) else {
-            return Ok(Vec::new());
-        };
-        Ok(self.endpoints(group.group).await?.map(|(_, servers)| servers).unwrap_or_default())
-    }
-
     /// Changes when somebody sets a hand switch in this process.
     pub fn watch_switches(&self) -> tokio::sync::watch::Receiver<u64> {
         self.inner.switched.subscribe()
     }
 
-    /// Tells groups, or one, what their rows do not say yet of the dependencies that they use.
-    ///
-    /// # Errors
-    /// When the database does not answer, or a group could not be told; the others were.
-    pub async fn dependencies_tell(&self, only: Option<GroupId>) -> Result<(), Error> {
-        let rows = self.dependency_rows().await?;
-        let mut impaired = Dependencies::new();
-        for row in rows {
-            let name = row.name.clone();
-            if let Some(why) = why(&view(row, 0, 0)?) {
-                impaired.insert(name, why);
-            }
-        }
-        let mut failed = None;
-        for Uses { group, names, told } in self.uses(only).await? {
-            let wanted: Dependencies = impaired
-                .iter()
-                .filter(|(name, _)| names.contains(*name))
-                .map(|(name, why)| (name.clone(), why.clone()))
-                .collect();
-            let changed: BTreeSet<&String> = told.keys().chain(wanted.keys()).collect();
-            for name in changed.into_iter().filter(|name| told.get(*name) != wanted.get(*name)) {
-                let impaired = wanted.get(name).cloned();
-                let input = Input::Dependency { name: name.clone(), impaired };
-                match self.submit(group, input).await {
-                    Ok(_) | Err(SubmitError::Refused(_) | SubmitError::GroupUnknown) => {}
-                    Err(SubmitError::Store(error)) => {
-                        tracing::warn!(%group, name, error = %chain(&error), "a group is told later");
-                        failed = Some(error);
-                    }
-                }
-            }
-        }
-        failed.map_or(Ok(()), Err)
+    /// The rows that this release knows how to read.
+    async fn dependency_rows(&self) -> Result<Vec<Model>, Error> {
+        let rows = self.dependency_rows_of_all().await?;
+        Ok(rows.into_iter().filter(|row| self.is_known(row)).collect())
     }
 
-    async fn dependency_rows(&self) -> Result<Vec<Model>, Error> {
+    async fn dependency_rows_of_all(&self) -> Result<Vec<Model>, Error> {
         Entity::find()
             .order_by_asc(Column::Name)
             .all(self.reader())
@@ -262,48 +207,22 @@ impl Store {
             .map_err(Error::database("read dependencies"))
     }
 
-    /// What groups use: by their own fields, and by those that their running deployment froze.
-    async fn uses(&self, only: Option<GroupId>) -> Result<Vec<Uses>, Error> {
-        let mut query = groups::Entity::find().select_only().columns([
-            groups::Column::Id,
-            groups::Column::Binding,
-            groups::Column::Dependencies,
-        ]);
-        let mut running = deployments::Entity::find()
-            .select_only()
-            .columns([deployments::Column::GroupId, deployments::Column::Frozen])
-            .filter(deployments::Column::RunningGroup.is_not_null());
-        if let Some(group) = only {
-            query = query.filter(groups::Column::Id.eq(group.0));
-            running = running.filter(deployments::Column::RunningGroup.eq(group.0));
+    /// Whether this release knows what a row says; if not, that is told once.
+    fn is_known(&self, row: &Model) -> bool {
+        let is_known = DependencyKind::from_word(&row.kind).is_some()
+            && BreakerState::from_word(&row.state).is_some();
+        if !is_known && self.inner.foreign.begins(&row.name) {
+            let (dependency, kind, state) = (&row.name, &row.kind, &row.state);
+            let text = "a dependency of a kind that only a newer release knows is passed over";
+            tracing::warn!(dependency, kind, state, "{text}");
         }
-        let frozen: Vec<(Uuid, String)> = running
-            .into_tuple()
-            .all(self.reader())
-            .await
-            .map_err(Error::database("read what running deployments use"))?;
-        let frozen: BTreeMap<Uuid, String> = frozen.into_iter().collect();
-        let rows: Vec<(Uuid, String, Option<String>)> = query
-            .into_tuple()
-            .all(self.reader())
-            .await
-            .map_err(Error::database("read what groups use"))?;
-        rows.into_iter()
-            .map(|(id, binding, told)| {
-                let reader = Reader::new("groups", &id);
-                let mut names = used(&reader.json("binding", &binding)?);
-                if let Some(frozen) = frozen.get(&id) {
-                    names.extend(used(&reader.json("frozen", frozen)?));
-                }
-                let told = reader.json_opt("dependencies", told.as_deref())?.unwrap_or_default();
-                Ok(Uses { group: GroupId(id), names, told })
-            })
-            .collect()
+        is_known
     }
 }
 
-fn used(binding: &Binding) -> BTreeSet<String> {
-    BTreeSet::from([load_balancer(&binding.load_balancer), executor(&binding.executor)])
+/// Rows that this release may write.
+fn of_known_kind() -> SimpleExpr {
+    Column::Kind.is_in(DependencyKind::ALL.map(DependencyKind::word))
 }
 
 fn fresh(name: &str, kind: DependencyKind, now: i64) -> Model {
@@ -392,25 +311,5 @@ fn view(row: Model, users: usize, all: usize) -> Result<DependencyView, Error> {
         groups,
         last_error: row.last_error,
         name: row.name,
-    })
-}
-
-/// What a group must know of a dependency; a hand switch comes before a breaker.
-fn why(view: &DependencyView) -> Option<Impaired> {
-    if let Some(cut) = &view.cut_off {
-        return Some(Impaired {
-            condition: Condition::CutOff,
-            since: cut.since,
-            by: cut.by.clone(),
-            reason: cut.reason.clone(),
-            until: cut.expires_at,
-        });
-    }
-    (view.state != BreakerState::Closed).then(|| Impaired {
-        condition: Condition::Open,
-        since: view.since,
-        by: BREAKER.to_owned(),
-        reason: view.last_error.clone().unwrap_or_else(|| "it does not answer".to_owned()),
-        until: None,
     })
 }

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use capstan_core::effect::Effect;
+use capstan_core::outages::Outages;
 use capstan_core::ports::{Clock, Queue};
 use capstan_core::{GroupId, Timestamp};
 use sea_orm::{
@@ -66,6 +67,10 @@ pub(crate) struct Inner {
     write_failed: Mutex<Option<(Instant, Arc<Error>)>>,
     /// Changes when somebody sets a hand switch of a dependency.
     pub(crate) switched: watch::Sender<u64>,
+    /// Dependencies of kinds that only a newer release knows.
+    pub(crate) foreign: Outages,
+    /// Groups that this process refreshes from the CMDB just now.
+    pub(crate) refreshing: Mutex<BTreeSet<GroupId>>,
 }
 
 impl Store {
@@ -140,6 +145,8 @@ impl Store {
             debts: Mutex::default(),
             write_failed: Mutex::default(),
             switched: watch::Sender::new(0),
+            foreign: Outages::default(),
+            refreshing: Mutex::default(),
         });
         let (requests, received) = mpsc::channel::<Request>(REQUESTS);
         let committer = tokio::spawn(Committer::new(Arc::clone(&inner), received).run());

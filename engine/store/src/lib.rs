@@ -80,7 +80,7 @@ use inner::Inner;
 pub use connect::migrate;
 pub use error::{Error, SubmitError, chain};
 pub use messages::{Batch, Begin, Feed, NewDelivery, NewWebhook, Webhook, WebhookChange};
-pub use refreshes::{RefreshWish, Refreshing};
+pub use refreshes::{RefreshTurn, RefreshWish, Refreshing};
 pub use told::describe_metrics;
 pub use types::{
     Asked, DeploymentFilter, Idempotency, NewAudit, NewPackage, OutputChunk, PageRequest,

@@ -5,11 +5,11 @@ use capstan_core::view::{PackageView, Page};
 use capstan_core::{ApplicationId, PackageId};
 use sea_orm::{
     ActiveModelTrait, ColumnTrait, ConnectionTrait, EntityTrait, IntoActiveModel, QueryFilter,
-    QueryOrder, QuerySelect, Set,
+    QueryOrder, Set,
 };
 use uuid::Uuid;
 
-use crate::cursor::{decode_id, encode, page};
+use crate::cursor::{after, newest, page};
 use crate::entities::packages::{ActiveModel, Column, Entity, Model};
 use crate::operation::{Operation, timed};
 use crate::rows::inventory::package_view;
@@ -102,17 +102,9 @@ impl Store {
         request: PageRequest,
     ) -> Result<Page<PackageView>, Error> {
         timed(Operation::Packages, async {
-            let mut query = Entity::find().filter(Column::ApplicationId.eq(application.0));
-            if let Some(cursor) = &request.cursor {
-                query = query.filter(Column::Id.lt(decode_id(cursor)?));
-            }
-            let rows = query
-                .order_by_desc(Column::Id)
-                .limit(request.size() + 1)
-                .all(self.reader())
-                .await
-                .map_err(Error::database("list packages"))?;
-            page(rows, request.size(), |row| encode(&[&row.id.to_string()]), package_view)
+            let query = Entity::find().filter(Column::ApplicationId.eq(application.0));
+            let rows = newest(self.reader(), query, Column::Id, &request, "list packages").await?;
+            page(rows, request.size(), |row| after(row.id), package_view)
         })
         .await
     }

@@ -19,6 +19,8 @@ impl Store {
     /// [`Error::HasOthers`] when other processes work on the database; when it does not answer.
     pub async fn fences_raise(&self, actor: &str) -> Result<usize, SubmitError> {
         processes::wait_until_alone(&self.inner).await.map_err(SubmitError::Store)?;
+        // First: what is written below has numbers that others had.
+        self.epoch_begin().await.map_err(SubmitError::Store)?;
         let groups = self.group_ids().await.map_err(SubmitError::Store)?;
         for group in &groups {
             let audit = NewAudit {

@@ -55,17 +55,39 @@ async fn a_webhook_is_found_by_its_name_and_steered() {
 }
 
 #[tokio::test]
-async fn messages_are_counted_and_put_back() {
-    let fake = Fake::start(|asked, _| match asked.method {
-        Method::GET => json!({"queued": 1, "dead": 2}).to_string().into_response(),
-        _ if asked.body.is_empty() => problem(StatusCode::CONFLICT, "no_broker"),
-        _ => json!({"replayed": 2}).to_string().into_response(),
+async fn messages_are_counted_and_put_back_call_by_call() {
+    // Each call puts back at most 700 of the 2,000 that are there, and one comes back at once.
+    let dead = std::sync::atomic::AtomicU32::new(2_000);
+    let fake = Fake::start(move |asked, _| {
+        if asked.method == Method::GET {
+            return json!({"queued": 1, "dead": 2}).to_string().into_response();
+        }
+        let body: Value = serde_json::from_slice(&asked.body).expect("JSON");
+        let limit = body["limit"].as_u64().and_then(|it| u32::try_from(it).ok()).expect("a limit");
+        let there = dead.load(std::sync::atomic::Ordering::SeqCst);
+        let moved = limit.min(there).min(700);
+        dead.store(there - moved + 1, std::sync::atomic::Ordering::SeqCst);
+        json!({"replayed": moved, "left": there - moved}).to_string().into_response()
     })
     .await;
     assert_eq!(fake.run("message show").await, 0);
     assert_eq!(fake.run("message replay --limit 2").await, 0);
+    assert_eq!(fake.run("message replay").await, 0);
     let asked = fake.asked();
-    assert_eq!(asked[1].path, "/api/v1/messages/replay");
-    let body: Value = serde_json::from_slice(&asked[1].body).expect("JSON");
-    assert_eq!(body, json!({"limit": 2}));
+    let limits: Vec<u64> = asked[1..]
+        .iter()
+        .map(|call| {
+            assert_eq!(call.path, "/api/v1/messages/replay");
+            let body: Value = serde_json::from_slice(&call.body).expect("JSON");
+            body["limit"].as_u64().expect("a limit")
+        })
+        .collect();
+    // 1,999 are there then: those that come back meanwhile are not asked for.
+    assert_eq!(limits, [2, 10_000, 1_299, 599]);
+}
+
+#[tokio::test]
+async fn a_replay_without_a_broker_is_told() {
+    let fake = Fake::start(|_, _| problem(StatusCode::CONFLICT, "no_broker")).await;
+    assert_ne!(fake.run("message replay").await, 0);
 }

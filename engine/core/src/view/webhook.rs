@@ -41,7 +41,7 @@ pub struct WebhookView {
 /// One call of a webhook. The newest 1,000 of each are kept, for seven days at most.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct DeliveryView {
-    /// The event: its stream, a slash and its place there. The same as the message's `id`.
+    /// The event: the `id` of its message.
     pub event: String,
     /// Its type.
     #[serde(rename = "type")]

@@ -3,23 +3,25 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use capstan_core::message::{Inbox, Incoming, Verdict, Waiting};
+use capstan_core::message::{Inbox, Incoming, Replayed, Verdict, Waiting};
 use capstan_core::ports::{Call, DriverError};
 use futures::StreamExt;
 use lapin::message::Delivery;
 use lapin::options::{
-    BasicAckOptions, BasicConsumeOptions, BasicGetOptions, BasicPublishOptions, BasicQosOptions,
+    BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions,
     ConfirmSelectOptions,
 };
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Connection, Consumer};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Notify};
 
 use super::publish::PERSISTENT;
+use super::replay::replay;
 use super::{DEAD, QUEUE, REASON, Settings, Topology, connect, failed, inward, queue};
 
-/// Messages that are here and not settled.
-pub(super) const PREFETCH: u16 = 64;
+/// Messages that are here and not settled. They bound the memory; and a group that the CMDB cannot give keeps
+/// others waiting only when so many messages are about it.
+pub(super) const PREFETCH: u16 = 512;
 /// Longest reason that is sent along, in characters.
 const LONGEST: usize = 500;
 
@@ -30,6 +32,8 @@ pub struct AmqpInbox {
     /// What is here and not settled, of the present connection.
     open: Mutex<Open>,
     tags: AtomicU64,
+    /// The connection was given up, and whoever waits for messages is not told yet.
+    given_up: Notify,
 }
 
 struct Link {
@@ -47,7 +51,13 @@ struct Open {
 impl AmqpInbox {
     /// One that is not connected yet.
     pub fn new(settings: Settings) -> Self {
-        Self { settings, link: Mutex::new(None), open: Mutex::default(), tags: AtomicU64::new(0) }
+        Self {
+            settings,
+            link: Mutex::default(),
+            open: Mutex::default(),
+            tags: AtomicU64::new(0),
+            given_up: Notify::new(),
+        }
     }
 
     async fn link(&self) -> Result<Link, DriverError> {
@@ -117,22 +127,6 @@ impl AmqpInbox {
         let dead = queue(&channel, DEAD, Topology::Checked).await?;
         Ok(Waiting { queued, dead })
     }
-
-    async fn put_back(&self, most: u32) -> Result<u32, DriverError> {
-        let (_connection, channel) = self.once().await?;
-        // No more than there are now: what comes back at once is not moved for ever.
-        let there = queue(&channel, DEAD, Topology::Checked).await?;
-        for moved in 0..most.min(there) {
-            let got = channel.basic_get(DEAD.into(), BasicGetOptions::default()).await;
-            let Some(got) = got.map_err(|error| failed("a dead message", &error))? else {
-                return Ok(moved);
-            };
-            send(&channel, QUEUE, &got.delivery.data, FieldTable::default()).await?;
-            let done = got.delivery.acker.ack(BasicAckOptions::default()).await;
-            done.map_err(|error| failed("an acknowledgement", &error))?;
-        }
-        Ok(most.min(there))
-    }
 }
 
 async fn confirmed(connection: &Connection) -> Result<Channel, DriverError> {
@@ -173,7 +167,15 @@ async fn send(
 
 impl Inbox for AmqpInbox {
     fn next(&self) -> Call<'_, Incoming> {
-        Box::pin(self.receive())
+        Box::pin(async {
+            tokio::select! {
+                biased;
+                () = self.given_up.notified() => {
+                    Err(DriverError::Busy("the connection was given up".to_owned()))
+                }
+                next = self.receive() => next,
+            }
+        })
     }
 
     fn settle(&self, tag: u64, verdict: Verdict) -> Call<'_, ()> {
@@ -182,6 +184,8 @@ impl Inbox for AmqpInbox {
 
     fn close(&self) -> Call<'_, ()> {
         Box::pin(async {
+            // Whoever waits for a message holds the connection, and lets go of it now.
+            self.given_up.notify_one();
             *self.link.lock().await = None;
             *self.open.lock().await = Open::default();
             Ok(())
@@ -192,7 +196,7 @@ impl Inbox for AmqpInbox {
         Box::pin(self.count())
     }
 
-    fn replay(&self, most: u32) -> Call<'_, u32> {
-        Box::pin(self.put_back(most))
+    fn replay(&self, most: u32) -> Call<'_, Replayed> {
+        Box::pin(replay(&self.settings, most))
     }
 }

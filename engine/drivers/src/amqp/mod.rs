@@ -14,6 +14,7 @@
 
 mod inbox;
 mod publish;
+mod replay;
 
 use std::time::Duration;
 

@@ -14,6 +14,7 @@ use capstan_core::view::{CutOff, DeploymentView};
 use capstan_drivers::fake::{Act, Fault, Outcome};
 use capstan_drivers::guard::Guard;
 use capstan_runner::{Engine, Settings};
+use capstan_services::Lines;
 
 use crate::world::{PATIENCE, World, success};
 
@@ -176,5 +177,28 @@ async fn who_dies_while_the_balancer_is_cut_off_is_a_relapse() {
     let view = world.wait(|view| succeeded(view) == 6).await;
     assert_eq!(view.counts.get(TargetStatus::VerifyFailure.word()), Some(&1), "{view:?}");
     world.assert_right().await;
+    engine.stop().await;
+}
+
+#[tokio::test]
+async fn a_balancer_that_is_cut_off_is_told_of_when_it_begins_and_when_it_ends() {
+    let lines = Lines::default();
+    let _watched = lines.watch();
+    let (world, engine) = six_of_eight_released().await;
+    cut_off(&world).await;
+    let looked = async |times: usize, level: &str, part: &str| {
+        let came = tokio::time::timeout(PATIENCE, async {
+            while lines.count(level, part) < times {
+                world.pass(std::time::Duration::from_secs(6));
+                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            }
+        });
+        assert!(came.await.is_ok(), "{level} {part}: {lines:?}");
+    };
+    looked(3, "DEBUG", "servers still cannot be looked at").await;
+    assert_eq!(lines.count("WARN", "servers cannot be looked at"), 1, "{lines:?}");
+    world.store.dependency_switch(EDGE, None, None).await.unwrap();
+    looked(1, "INFO", "servers are looked at again").await;
+    assert_eq!(lines.count("WARN", "servers cannot be looked at"), 1, "{lines:?}");
     engine.stop().await;
 }

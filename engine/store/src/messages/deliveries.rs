@@ -1,8 +1,10 @@
 //! How webhooks were called. The newest calls of each are kept, for some days.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use capstan_core::event::EventType;
+use capstan_core::message::message_id;
 use capstan_core::view::{DeliveryView, Page};
 use capstan_core::{Timestamp, WebhookId};
 use sea_orm::{
@@ -11,7 +13,8 @@ use sea_orm::{
 };
 use uuid::Uuid;
 
-use crate::cursor::{decode_id, encode, page};
+use super::epochs::Epochs;
+use crate::cursor::{after, newest, page};
 use crate::entities::webhook_deliveries::{Column, Entity, Model};
 use crate::operation::{Operation, timed};
 use crate::rows::Reader;
@@ -117,27 +120,22 @@ impl Store {
         request: PageRequest,
     ) -> Result<Page<DeliveryView>, Error> {
         timed(Operation::Deliveries, async {
-            let mut query = Entity::find().filter(Column::WebhookId.eq(webhook.0));
-            if let Some(cursor) = &request.cursor {
-                query = query.filter(Column::Id.lt(decode_id(cursor)?));
-            }
-            let rows = query
-                .order_by_desc(Column::Id)
-                .limit(request.size() + 1)
-                .all(self.reader())
-                .await
-                .map_err(Error::database("read calls of a webhook"))?;
-            page(rows, request.size(), |row| encode(&[&row.id.to_string()]), view)
+            let query = Entity::find().filter(Column::WebhookId.eq(webhook.0));
+            let what = "read calls of a webhook";
+            let rows = newest(self.reader(), query, Column::Id, &request, what).await?;
+            let streams: BTreeSet<Uuid> = rows.iter().map(|row| row.stream).collect();
+            let epochs = self.epochs(&streams.into_iter().collect::<Vec<_>>()).await?;
+            page(rows, request.size(), |row| after(row.id), |row| view(row, &epochs))
         })
         .await
     }
 }
 
-fn view(row: Model) -> Result<DeliveryView, Error> {
+fn view(row: Model, epochs: &Epochs) -> Result<DeliveryView, Error> {
     let reader = Reader::new("webhook_deliveries", &row.id);
     let known = |word: &str| EventType::ALL.into_iter().find(|kind| kind.word() == word);
     Ok(DeliveryView {
-        event: format!("{}/{}", row.stream, row.seq),
+        event: message_id(row.stream, epochs.at(row.stream, row.seq), row.seq),
         kind: reader.word("kind", &row.kind, known)?,
         attempt: reader.number("attempt", row.attempt)?,
         at: Timestamp::from_micros(row.at),

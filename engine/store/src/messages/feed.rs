@@ -19,6 +19,7 @@ use capstan_core::event::Event;
 use sea_orm::{ConnectionTrait, DatabaseTransaction, QueryResult, Value};
 use uuid::Uuid;
 
+use super::batch::{Batch, stream_of};
 use super::consumer::hold;
 use super::deliveries::{self, NewDelivery};
 use crate::bulk::{self, Existing, Table, list, quoted, sql};
@@ -66,19 +67,6 @@ pub struct Feed {
     turn: usize,
 }
 
-/// Events to send, each stream in its order.
-#[derive(Debug, Default)]
-pub struct Batch {
-    /// The streams that have any, each with its next events.
-    pub streams: Vec<Vec<Event>>,
-    /// Groups of which nothing is left once these are sent, with the versions that were looked at.
-    seen: Vec<(Uuid, i64)>,
-    /// How long ago the oldest of these events happened.
-    pub lag: Duration,
-    /// Whether some groups must be asked thoroughly soon, even if nothing changes.
-    pub looks_again: bool,
-}
-
 /// A group that has changed since it was last seen.
 struct Changed {
     group: Uuid,
@@ -93,23 +81,6 @@ struct Stream {
     id: Uuid,
     group: Uuid,
     last: i64,
-}
-
-impl Batch {
-    /// Whether there is nothing to send.
-    pub fn is_empty(&self) -> bool {
-        self.streams.is_empty()
-    }
-
-    /// Whether there is nothing to send, and nothing to write either.
-    pub fn is_idle(&self) -> bool {
-        self.streams.is_empty() && self.seen.is_empty()
-    }
-
-    /// The events, stream by stream.
-    pub fn events(&self) -> impl Iterator<Item = &Event> {
-        self.streams.iter().flatten()
-    }
 }
 
 impl Store {
@@ -132,6 +103,19 @@ impl Feed {
     /// # Errors
     /// When the database does not answer.
     pub async fn next(&mut self, limit: usize) -> Result<Batch, Error> {
+        self.next_but(limit, &BTreeSet::new()).await
+    }
+
+    /// The same but for streams that wait: they take no room from the others, and nothing of them is passed
+    /// over.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn next_but(
+        &mut self,
+        limit: usize,
+        waiting: &BTreeSet<Uuid>,
+    ) -> Result<Batch, Error> {
         timed(Operation::FeedNext, async {
             let mut looks_again = false;
             loop {
@@ -142,7 +126,7 @@ impl Feed {
                     Some(_) | None => Uuid::nil(),
                 };
                 looks_again |= changed.iter().any(|group| !group.is_thorough);
-                let batch = self.batch(changed, limit).await?;
+                let batch = self.batch(changed, limit, waiting).await?;
                 if !batch.is_idle() || is_last {
                     return Ok(Batch { looks_again, ..batch });
                 }
@@ -183,7 +167,12 @@ impl Feed {
         rows.iter().map(one).collect::<Result<_, _>>().map_err(Error::database(what))
     }
 
-    async fn batch(&mut self, changed: Vec<Changed>, limit: usize) -> Result<Batch, Error> {
+    async fn batch(
+        &mut self,
+        changed: Vec<Changed>,
+        limit: usize,
+        waiting: &BTreeSet<Uuid>,
+    ) -> Result<Batch, Error> {
         if changed.is_empty() {
             return Ok(Batch::default());
         }
@@ -217,6 +206,10 @@ impl Feed {
             if stream.id != stream.group {
                 self.recent.insert(stream.id, stream.group);
             }
+            if waiting.contains(&stream.id) {
+                left.insert(stream.group);
+                continue;
+            }
             let most = (stream.last - from).min(PER_STREAM).min(room);
             if most < stream.last - from {
                 left.insert(stream.group);
@@ -226,6 +219,9 @@ impl Feed {
                 batch.streams.push(self.events(stream.id, from, from + most).await?);
             }
         }
+        let ids: Vec<Uuid> =
+            batch.streams.iter().filter_map(|it| it.first().map(stream_of)).collect();
+        batch.epochs = self.store.epochs(&ids).await?;
         let now = Instant::now();
         for it in changed.iter().filter(|it| it.is_thorough && !left.contains(&it.group)) {
             self.thorough.insert(it.group, now);
@@ -364,8 +360,7 @@ impl Feed {
                 behind.extend(events.first().map(|event| event.group.0));
             }
             if let Some(last) = sent.checked_sub(1).and_then(|place| events.get(place)) {
-                let stream = last.deployment.map_or(last.group.0, |deployment| deployment.0);
-                cursors.extend([consumer(), stream.into(), last.seq.into()]);
+                cursors.extend([consumer(), stream_of(last).into(), last.seq.into()]);
             }
         }
         let mut seen: Vec<Value> = Vec::new();

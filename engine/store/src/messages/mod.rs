@@ -6,15 +6,18 @@
 //! it was sent ([ADR 0017](../../../../docs/adr/0017-messages-out.md)).
 //!
 //! * who works for a consumer: `consumer`
-//! * what is new for it: `feed`
+//! * what is new for it: `feed`; what was written after a restore from a backup: `epochs`
 //! * who is called by HTTP, and how that went: `webhooks`, `deliveries`
 
+mod batch;
 mod consumer;
 mod deliveries;
+mod epochs;
 mod feed;
 mod webhooks;
 
+pub use batch::Batch;
 pub use consumer::Begin;
 pub use deliveries::NewDelivery;
-pub use feed::{Batch, Feed};
+pub use feed::Feed;
 pub use webhooks::{NewWebhook, Webhook, WebhookChange};

@@ -5,8 +5,12 @@ use std::time::Duration;
 use capstan_core::dependency::{BreakerReport, BreakerState, Condition, DependencyKind};
 use capstan_core::view::CutOff;
 
+use capstan_services::Lines;
+use sea_orm::{ConnectionTrait, DbBackend};
+
 use super::records::{application, group_state, store};
 use crate::Store;
+use crate::bulk::sql;
 
 const EDGE: &str = "load_balancer.edge";
 
@@ -101,4 +105,44 @@ async fn groups_are_told_of_what_they_use_and_of_nothing_else() {
     let closed = [report(&used, DependencyKind::LoadBalancer, BreakerState::Closed)];
     store.dependencies_note(&closed).await.expect("it is noted");
     assert!(told().await.is_empty());
+}
+
+#[tokio::test]
+async fn a_row_of_a_kind_that_only_a_newer_release_knows_is_passed_over_and_left_alone() {
+    let lines = Lines::default();
+    let _watched = lines.watch();
+    let (store, _folder) = store().await;
+    note(&store, BreakerState::Closed).await;
+    // The newer release has widened the CHECK before.
+    let backend = store.writer().get_database_backend();
+    let widen = match backend {
+        DbBackend::Sqlite => "PRAGMA ignore_check_constraints = ON",
+        DbBackend::Postgres | DbBackend::MySql | _ => {
+            "ALTER TABLE dependencies DROP CONSTRAINT ck_dependencies_kind"
+        }
+    };
+    let insert = "INSERT INTO dependencies (name, kind, state, since, cut_off_at, cut_off_until) \
+                  VALUES ('registry', 'registry', 'open', 7, 8, 9)";
+    for statement in [widen, insert] {
+        store.writer().execute_unprepared(statement).await.expect(statement);
+    }
+    let foreign = async || {
+        let text = "SELECT COUNT(*) AS number FROM dependencies WHERE name = 'registry' \
+                    AND kind = 'registry' AND state = 'open' AND since = 7 AND cut_off_until = 9";
+        let row = store.reader().query_one_raw(sql(store.reader(), text, [])).await;
+        let row = row.expect("it is read").expect("a count");
+        row.try_get::<i64>("", "number").expect("a number")
+    };
+    assert_eq!(foreign().await, 1);
+    let all = store.dependencies().await.expect("the others are read");
+    assert_eq!(all.iter().map(|it| it.name.as_str()).collect::<Vec<_>>(), [EDGE]);
+    assert!(note(&store, BreakerState::Open).await, "the others are noted");
+    let ours = [report("registry", DependencyKind::Executor, BreakerState::Closed)];
+    assert!(!store.dependencies_note(&ours).await.expect("it is passed over"));
+    let switched = store.dependency_switch("registry", None).await.expect("it is passed over");
+    assert_eq!(switched, None, "this release knows of none with this name");
+    assert!(!store.dependencies_expire().await.expect("it is passed over"));
+    store.dependencies_tell(None).await.expect("groups are told of the others");
+    assert_eq!(foreign().await, 1, "nothing of it was changed");
+    assert_eq!(lines.count("WARN", "only a newer release knows"), 1, "{lines:?}");
 }

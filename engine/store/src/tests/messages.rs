@@ -1,11 +1,12 @@
 //! What a consumer reads: everything, each stream in its order, and nothing twice but what was not written
 //! as sent.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use capstan_core::changes::{Changes, DeploymentChanges};
 use capstan_core::event::{Event, EventType};
+use capstan_core::message::Message;
 use capstan_core::record::Deployment;
 use capstan_core::state::GroupState;
 use capstan_core::{DeploymentId, Timestamp, WebhookId};
@@ -150,6 +151,60 @@ async fn a_quick_look_follows_what_was_sent_and_a_thorough_one_finds_the_rest() 
     })
     .await
     .expect("it is found");
+}
+
+#[tokio::test]
+async fn a_stream_that_waits_takes_no_room_from_others_and_nothing_of_it_is_passed_over() {
+    let (store, _database) = store().await;
+    let shop = application(&store, "shop").await;
+    let mut state = group_state(&store, &shop, 1).await;
+    store.consumer_take(NAME, Some(Begin::Now)).await.expect("taken");
+    let held = add(&store, &mut state, 20).await;
+    let free = add(&store, &mut state, 10).await;
+    let mut feed = store.feed(NAME);
+    let waiting = BTreeSet::from([held.0]);
+    let batch = feed.next_but(10, &waiting).await.expect("read");
+    assert_eq!(seqs(&batch), BTreeMap::from([(free.0, (1..=10).collect::<Vec<i64>>())]));
+    send_all(&mut feed, &batch).await;
+    for _ in 0..3 {
+        assert!(feed.next_but(10, &waiting).await.expect("read").is_idle());
+    }
+    // It is found also when its group does not change any more, and by another process.
+    for mut feed in [feed, store.feed(NAME)] {
+        let batch = feed.next(100).await.expect("read");
+        assert_eq!(seqs(&batch), BTreeMap::from([(held.0, (1..=20).collect::<Vec<i64>>())]));
+    }
+}
+
+/// On a server the database of a test has processes that live, so this uses one of its own.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_written_after_a_restore_has_other_ids_and_what_was_there_keeps_them() {
+    let (store, _database) = store().await;
+    let shop = application(&store, "shop").await;
+    let mut state = group_state(&store, &shop, 1).await;
+    let id = add(&store, &mut state, 3).await;
+    let ids = async |feed: &mut Feed| -> Vec<String> {
+        let batch = feed.next(100).await.expect("read");
+        let of_it = batch.events().filter(|event| event.deployment == Some(id));
+        of_it.map(|event| Message::of(event, batch.epoch(event)).id).collect()
+    };
+    let plain = |seq: i64| format!("{id}/{seq}");
+    store.consumer_take("early", Some(Begin::First)).await.expect("taken");
+    assert_eq!(ids(&mut store.feed("early")).await, (1..=3).map(plain).collect::<Vec<_>>());
+    store.fences_raise("ada").await.expect("it is alone");
+    let raised = crate::load::group(store.reader(), state.id()).await.expect("read");
+    state.group = raised.expect("it is there").group;
+    append(&store, &mut state, id, 2).await;
+    store.consumer_take("late", Some(Begin::First)).await.expect("taken");
+    let first = ids(&mut store.feed("late")).await;
+    assert_eq!(first[..3], (1..=3).map(plain).collect::<Vec<_>>());
+    assert!(first.len() > 3);
+    for (id, seq) in first[3..].iter().zip(4..) {
+        let (log, place) = id.rsplit_once('/').expect("two parts");
+        assert!(place == seq.to_string() && *id != plain(seq), "{id}");
+        assert!(log.starts_with(&first[0][..36]) && log.len() > 36, "{id}");
+    }
+    assert_eq!(ids(&mut store.feed("late")).await, first, "they stay as they are");
 }
 
 /// On a file there is one process, so this runs on PostgreSQL then.

@@ -8,7 +8,7 @@ use futures::future::join_all;
 use uuid::Uuid;
 
 use crate::bulk::sql;
-use crate::{RefreshWish, Refreshing, Settings, Store};
+use crate::{RefreshTurn, RefreshWish, Refreshing, Settings, Store};
 use sea_orm::ConnectionTrait;
 
 const LEASE: Duration = Duration::from_mins(1);
@@ -25,26 +25,51 @@ async fn begin(store: &Store, wish: RefreshWish) -> Refreshing {
     store.refresh_begin(wish, LEASE).await.expect("it is answered")
 }
 
+/// The turn that is given now.
+async fn turn(store: &Store, wish: RefreshWish) -> RefreshTurn {
+    match begin(store, wish).await {
+        Refreshing::Begun(turn) => turn,
+        other @ (Refreshing::UnderWay | Refreshing::Ended(_)) => panic!("{other:?}"),
+    }
+}
+
+#[track_caller]
+fn assert_told(refreshing: &Refreshing, what: &str) {
+    assert!(matches!(refreshing, Refreshing::Ended(told) if told == what), "{refreshing:?}");
+}
+
+#[track_caller]
+fn assert_under_way(refreshing: &Refreshing) {
+    assert!(matches!(refreshing, Refreshing::UnderWay), "{refreshing:?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn one_process_refreshes_and_those_who_wished_before_its_end_are_told() {
+async fn one_process_refreshes_and_those_who_wished_before_it_began_are_told() {
     let database = Database::shared();
     let stores = join_all((0..4).map(|_| open(&database))).await;
     let group = GroupId(Uuid::now_v7());
     let wishes = join_all(stores.iter().map(|store| wish(store, group))).await;
     let begun = stores.iter().zip(&wishes).map(|(store, wish)| begin(store, *wish));
-    let begun = join_all(begun).await;
-    let holders: Vec<usize> = (0..4).filter(|at| begun[*at] == Refreshing::Begun).collect();
-    assert_eq!(holders.len(), 1, "{begun:?}");
-    let (holder, other) = (holders[0], (holders[0] + 1) % 4);
-    let late = wish(&stores[other], group).await;
-    stores[holder].refresh_end(wishes[holder], Some("good")).await.expect("it ends");
-    let told = Refreshing::Ended("good".to_owned());
+    let mut begun = join_all(begun).await;
+    let is_begun = |it: &Refreshing| matches!(it, Refreshing::Begun(_));
+    let holder = begun.iter().position(is_begun).expect("one begins");
+    assert_eq!(begun.iter().filter(|it| is_begun(it)).count(), 1, "{begun:?}");
+    let Refreshing::Begun(first) = begun.swap_remove(holder) else { unreachable!("it is one") };
+    let other = (holder + 1) % 4;
+    // It may have asked the CMDB already: what is known since then needs another one, in any process.
+    let late = [wish(&stores[other], group).await, wish(&stores[holder], group).await];
+    assert_under_way(&begin(&stores[holder], late[1]).await);
+    stores[holder].refresh_end(first, Some("old")).await.expect("it ends");
     for at in (0..4).filter(|at| *at != holder) {
-        assert_eq!(begin(&stores[at], wishes[at]).await, told);
+        assert_told(&begin(&stores[at], wishes[at]).await, "old");
     }
-    assert_eq!(begin(&stores[other], late).await, told, "it was under way when this came up");
-    let after = wish(&stores[other], group).await;
-    assert_eq!(begin(&stores[other], after).await, Refreshing::Begun, "this needs another one");
+    let second = turn(&stores[other], late[0]).await;
+    assert_under_way(&begin(&stores[holder], late[1]).await);
+    assert_told(&begin(&stores[(holder + 2) % 4], wishes[(holder + 2) % 4]).await, "old");
+    stores[other].refresh_end(second, Some("new")).await.expect("it ends");
+    assert_told(&begin(&stores[holder], late[1]).await, "new");
+    let after = wish(&stores[holder], group).await;
+    turn(&stores[holder], after).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -53,12 +78,13 @@ async fn who_failed_for_reasons_of_its_own_tells_nobody() {
     let (one, two) = (open(&database).await, open(&database).await);
     let group = GroupId(Uuid::now_v7());
     let (first, second) = (wish(&one, group).await, wish(&two, group).await);
-    assert_eq!(begin(&one, first).await, Refreshing::Begun);
-    assert_eq!(begin(&two, second).await, Refreshing::UnderWay);
-    one.refresh_end(first, None).await.expect("it ends");
-    assert_eq!(begin(&two, second).await, Refreshing::Begun);
-    one.refresh_end(first, Some("late")).await.expect("it is passed over");
-    assert_eq!(begin(&one, first).await, Refreshing::UnderWay, "the other one is at it");
+    let failed = turn(&one, first).await;
+    assert_under_way(&begin(&two, second).await);
+    one.refresh_end(failed, None).await.expect("it ends");
+    let again = turn(&two, second).await;
+    assert_under_way(&begin(&one, first).await);
+    two.refresh_end(again, Some("good")).await.expect("it ends");
+    assert_told(&begin(&one, first).await, "good");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -67,16 +93,16 @@ async fn the_refresh_of_a_process_that_is_gone_or_late_is_anybodys() {
     let (one, two) = (open(&database).await, open(&database).await);
     let group = GroupId(Uuid::now_v7());
     let (first, second) = (wish(&one, group).await, wish(&two, group).await);
-    assert_eq!(
-        one.refresh_begin(first, Duration::ZERO).await.expect("answered"),
-        Refreshing::Begun
-    );
+    let late = one.refresh_begin(first, Duration::ZERO).await.expect("answered");
+    let Refreshing::Begun(late) = late else { panic!("{late:?}") };
     tokio::time::sleep(Duration::from_millis(2)).await;
-    assert_eq!(begin(&two, second).await, Refreshing::Begun, "its lease is over");
-    assert_eq!(begin(&one, first).await, Refreshing::UnderWay);
+    let taken = turn(&two, second).await;
+    one.refresh_end(late, Some("late")).await.expect("it is passed over");
+    assert_under_way(&begin(&one, first).await);
+    drop(taken);
     // A process that lives would enter itself anew.
     let gone = "UPDATE refreshes SET holder = 'gone' WHERE group_id = ?";
     let gone = sql(two.writer(), gone, [group.0.into()]);
     two.writer().execute_raw(gone).await.expect("its holder is nobody that is known");
-    assert_eq!(begin(&one, first).await, Refreshing::Begun, "the other process is gone");
+    turn(&one, first).await;
 }
