@@ -9,7 +9,7 @@ mod groups;
 mod link;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use capstan_core::Timestamp;
 use capstan_core::message::{Inbox, Incoming, Verdict};
@@ -60,8 +60,8 @@ struct Change {
 /// Takes messages until `shutdown`.
 pub(super) async fn run(app: Arc<App>, inbox: Arc<dyn Inbox>, shutdown: CancellationToken) {
     let tasks = TaskTracker::new();
-    tasks.spawn(count(inbox.clone(), shutdown.clone()));
     let link = Arc::new(Link::new(inbox));
+    tasks.spawn(count(link.clone(), shutdown.clone()));
     let groups = Arc::new(Groups::new(app, link.clone(), shutdown.clone()));
     loop {
         let next = tokio::select! {
@@ -89,14 +89,15 @@ async fn wait(time: Duration, stop: &CancellationToken) -> Wait {
     }
 }
 
-async fn count(inbox: Arc<dyn Inbox>, stop: CancellationToken) {
+async fn count(link: Arc<Link>, stop: CancellationToken) {
     loop {
         let waiting = tokio::select! {
-            waiting = inbox.waiting() => waiting,
+            waiting = link.inbox.waiting() => waiting,
             () = stop.cancelled() => return,
         };
         match waiting {
             Ok(waiting) => {
+                link.answers(Instant::now());
                 metrics::gauge!(WAITING).set(waiting.queued);
                 metrics::gauge!(DEAD).set(waiting.dead);
             }
