@@ -139,7 +139,8 @@ async fn a_row_of_a_kind_that_only_a_newer_release_knows_is_passed_over_and_left
     assert!(note(&store, BreakerState::Open).await, "the others are noted");
     let ours = [report("registry", DependencyKind::Executor, BreakerState::Closed)];
     assert!(!store.dependencies_note(&ours).await.expect("it is passed over"));
-    let switched = store.dependency_switch("registry", None).await.expect("it is passed over");
+    let switched =
+        store.dependency_switch("registry", None, None).await.expect("it is passed over");
     assert_eq!(switched, None, "this release knows of none with this name");
     assert!(!store.dependencies_expire().await.expect("it is passed over"));
     store.dependencies_tell(None).await.expect("groups are told of the others");
