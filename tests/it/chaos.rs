@@ -6,6 +6,7 @@
 mod api;
 mod check;
 mod clock;
+mod drive;
 mod ear;
 mod faults;
 mod fleet;
