@@ -5,7 +5,7 @@
 
 mod api;
 mod check;
-mod clock;
+pub(crate) mod clock;
 mod drive;
 mod ear;
 mod faults;
