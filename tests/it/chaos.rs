@@ -5,7 +5,8 @@
 
 mod api;
 mod check;
-mod clock;
+pub(crate) mod clock;
+mod drive;
 mod ear;
 mod faults;
 mod fleet;

@@ -2,11 +2,12 @@
 
 use std::path::Path;
 use std::process::{Child, Command};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use capstan_core::event::Event;
 use serde_json::json;
 
+use crate::chaos::clock::Clock;
 use crate::harness::{Demo, PATIENCE};
 
 const LOOK_EVERY: Duration = Duration::from_millis(20);
@@ -201,4 +202,23 @@ async fn an_engine_that_is_stopped_hands_over_at_once() {
     assert!(metrics.contains("capstan_commit_seconds"), "{metrics}");
     assert!(!metrics.contains("capstan_processes_taken_over_total"), "{metrics}");
     assert_rules(&demo.events(&deployment).await);
+}
+
+/// Machines may disagree about the time of day: what is written has the database's.
+#[tokio::test(flavor = "multi_thread")]
+async fn engines_whose_clocks_are_ahead_write_the_time_of_the_database() {
+    let demo = Demo::start_without_engine(4).await;
+    let clock = Clock::make(demo.folder());
+    let ahead = clock.ahead(60);
+    let ahead = ahead.each_ref().map(|(name, value)| (*name, value.as_str()));
+    let engines = [0; 3].map(|_| Engine::start_with(&demo, &ahead));
+    let deployment = create(&demo, "1.1.0").await;
+    drive(&demo, &deployment).await;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap() + Duration::from_secs(10);
+    let events = demo.events(&deployment).await;
+    for event in &events {
+        let at = u128::try_from(event.at.as_micros()).unwrap();
+        assert!(at < now.as_micros(), "{event:?}: {}", engines[0].log());
+    }
+    assert_rules(&events);
 }

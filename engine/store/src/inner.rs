@@ -88,7 +88,8 @@ impl Store {
     pub async fn open_on(settings: &Settings, queue: Arc<dyn Queue>) -> Result<Self, Error> {
         let clock = Arc::new(WallClock::default());
         let (store, beats) =
-            Self::open_as(settings, Arc::clone(&clock) as Arc<dyn Clock>, queue).await?;
+            Self::open_as(settings, Arc::clone(&clock) as Arc<dyn Clock>, Some(&clock), queue)
+                .await?;
         if let Some(beats) = beats {
             processes::join(&store.inner, beats, Some(clock)).await?;
         }
@@ -101,7 +102,7 @@ impl Store {
         clock: Arc<dyn Clock>,
         queue: Arc<dyn Queue>,
     ) -> Result<Self, Error> {
-        let (store, beats) = Self::open_as(settings, clock, queue).await?;
+        let (store, beats) = Self::open_as(settings, clock, None, queue).await?;
         if let Some(beats) = beats {
             processes::join(&store.inner, beats, None).await?;
         }
@@ -111,10 +112,15 @@ impl Store {
     async fn open_as(
         settings: &Settings,
         clock: Arc<dyn Clock>,
+        wall: Option<&WallClock>,
         queue: Arc<dyn Queue>,
     ) -> Result<(Self, Option<DatabaseConnection>), Error> {
         let Opened { writer, reader, decider, migrated, beats, lock } =
             connect::open(&settings.url).await?;
+        // Before anybody asks: a clock that has once told an instant never tells an earlier one.
+        if let (Some(conn), Some(wall)) = (&beats, wall) {
+            processes::tell_time(conn, wall).await?;
+        }
         if !migrated.is_empty() {
             tracing::info!(migrations = migrated.join(", "), "brought the schema up to date");
         }

@@ -141,7 +141,6 @@ pub(crate) async fn join(
         looks_since: None,
         swept_at: Instant::now(),
     };
-    pulse.read_clock().await?;
     pulse.enter(inner).await?;
     pulse.beat(inner).await?;
     let weak = Arc::downgrade(inner);
@@ -221,6 +220,25 @@ pub(crate) async fn leave(inner: &Inner) -> Result<(), Error> {
     Ok(())
 }
 
+/// Tells the clock what time it is for the database.
+pub(crate) async fn tell_time(conn: &DatabaseConnection, clock: &WallClock) -> Result<(), Error> {
+    let text = match conn.get_database_backend() {
+        DbBackend::MySql => "SELECT CAST(UNIX_TIMESTAMP(SYSDATE(6)) * 1000000 AS SIGNED) AS now",
+        DbBackend::Postgres | DbBackend::Sqlite | _ => {
+            "SELECT CAST(EXTRACT(EPOCH FROM CLOCK_TIMESTAMP()) * 1000000 AS BIGINT) AS now"
+        }
+    };
+    let what = "tell the time";
+    let row = conn.query_one_raw(sql(conn, text, [])).await;
+    let row = row.map_err(Error::database(what))?;
+    let now: Option<i64> =
+        row.map(|row| row.try_get("", "now")).transpose().map_err(Error::database(what))?;
+    if let Some(now) = now {
+        clock.tell(now, Instant::now());
+    }
+    Ok(())
+}
+
 /// The beats of this process, and what it sees of others'.
 struct Pulse {
     /// Connections of its own: requests that wait for one must not make the process look dead.
@@ -253,24 +271,10 @@ impl Pulse {
     }
 
     async fn read_clock(&self) -> Result<(), Error> {
-        let Some(clock) = &self.clock else { return Ok(()) };
-        let text = match self.conn.get_database_backend() {
-            DbBackend::MySql => {
-                "SELECT CAST(UNIX_TIMESTAMP(SYSDATE(6)) * 1000000 AS SIGNED) AS now"
-            }
-            DbBackend::Postgres | DbBackend::Sqlite | _ => {
-                "SELECT CAST(EXTRACT(EPOCH FROM CLOCK_TIMESTAMP()) * 1000000 AS BIGINT) AS now"
-            }
-        };
-        let what = "tell the time";
-        let row = self.conn.query_one_raw(sql(&self.conn, text, [])).await;
-        let row = row.map_err(Error::database(what))?;
-        let now: Option<i64> =
-            row.map(|row| row.try_get("", "now")).transpose().map_err(Error::database(what))?;
-        if let Some(now) = now {
-            clock.tell(now, Instant::now());
+        match &self.clock {
+            Some(clock) => tell_time(&self.conn, clock).await,
+            None => Ok(()),
         }
-        Ok(())
     }
 
     async fn beat(&mut self, inner: &Arc<Inner>) -> Result<(), Error> {

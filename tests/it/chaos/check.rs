@@ -13,8 +13,8 @@ use capstan_core::view::DeploymentBrief;
 use super::group::Done;
 use super::world::World;
 
-/// How long messages may take that are on their way.
-const MESSAGES: Duration = Duration::from_mins(2);
+/// How long messages may take that are on their way, all of them together.
+const MESSAGES: Duration = Duration::from_mins(4);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// What was found, for people.
@@ -38,10 +38,11 @@ impl Found {
 /// Checks everything of every group.
 pub(crate) async fn check(world: &World, done: &[Done]) -> Found {
     let mut found = Found::default();
+    let by = Instant::now() + MESSAGES;
     for (group, done) in done.iter().enumerate() {
-        let events = logs(world, group, done, &mut found).await;
+        let events = logs(world, group, done, by, &mut found).await;
         if let Err(violations) = capstan_core::checker::check(&events) {
-            violations.iter().for_each(|it| found.say(format!("group {group}: {it}")));
+            found.wrong.extend(violations.iter().map(|it| format!("group {group}: {it}")));
         }
         hosts(world, group, done, &events, &mut found);
         found.events += events.len();
@@ -63,7 +64,13 @@ pub(crate) async fn check(world: &World, done: &[Done]) -> Found {
 
 /// The events of all deployments of a group: what was made is there, once, and ended as it should; and the
 /// broker was told of every event, in order.
-async fn logs(world: &World, group: usize, done: &Done, found: &mut Found) -> Vec<Event> {
+async fn logs(
+    world: &World,
+    group: usize,
+    done: &Done,
+    by: Instant,
+    found: &mut Found,
+) -> Vec<Event> {
     let id = &world.groups[group];
     let rows: Vec<DeploymentBrief> = world.api.all(&format!("deployments?group={id}")).await;
     let made: BTreeSet<String> = rows
@@ -86,16 +93,15 @@ async fn logs(world: &World, group: usize, done: &Done, found: &mut Found) -> Ve
     for row in &rows {
         let log = row.id.to_string();
         let events = world.api.events(&log).await;
-        heard(world, &log, &events, found).await;
+        heard(world, &log, &events, by, found).await;
         all.extend(events);
     }
     all
 }
 
 /// Each event of the log came, in its order, and is the same.
-async fn heard(world: &World, log: &str, events: &[Event], found: &mut Found) {
-    let deadline = Instant::now() + MESSAGES;
-    while world.ear.heard(log) < events.len() && Instant::now() < deadline {
+async fn heard(world: &World, log: &str, events: &[Event], by: Instant, found: &mut Found) {
+    while world.ear.heard(log) < events.len() && Instant::now() < by {
         tokio::time::sleep(LOOK_EVERY).await;
     }
     let logs = world.ear.logs.lock().unwrap();

@@ -17,6 +17,10 @@ use serde_json::Value;
 const EXCHANGE: &str = "capstan.events";
 const QUEUE: &str = "ear";
 const AGAIN_AFTER: Duration = Duration::from_millis(200);
+/// How long the broker may take to let somebody in, or to answer.
+const CONNECTS_WITHIN: Duration = Duration::from_secs(10);
+/// After how long a silence the connection is made anew.
+const QUIET: Duration = Duration::from_secs(10);
 
 /// What came of one log.
 #[derive(Debug, Default)]
@@ -44,7 +48,9 @@ impl Ear {
         let (hears, url) = (Arc::clone(&ear), url.to_owned());
         tokio::spawn(async move {
             loop {
-                if let Ok((_connection, channel)) = connect(&url).await {
+                // The client may wait for ever for an answer that died with the broker.
+                let connected = tokio::time::timeout(CONNECTS_WITHIN, connect(&url)).await;
+                if let Ok(Ok((_connection, channel))) = connected {
                     hears.listen(&channel).await;
                 }
                 tokio::time::sleep(AGAIN_AFTER).await;
@@ -53,14 +59,16 @@ impl Ear {
         ear
     }
 
-    /// Takes messages until the connection breaks.
+    /// Takes messages until the connection breaks, or nothing has come for a while: then it may have.
     async fn listen(&self, channel: &lapin::Channel) {
         let (options, none) = (BasicConsumeOptions::default(), FieldTable::default());
-        let consumer = channel.basic_consume(QUEUE.into(), "".into(), options, none).await;
-        let Ok(mut consumer) = consumer else { return };
-        while let Some(Ok(delivery)) = consumer.next().await {
+        let consumer = channel.basic_consume(QUEUE.into(), "".into(), options, none);
+        let consumer = tokio::time::timeout(CONNECTS_WITHIN, consumer).await;
+        let Ok(Ok(mut consumer)) = consumer else { return };
+        while let Ok(Some(Ok(delivery))) = tokio::time::timeout(QUIET, consumer.next()).await {
             self.hear(&delivery.data);
-            if delivery.acker.ack(BasicAckOptions::default()).await.is_err() {
+            let ack = delivery.acker.ack(BasicAckOptions::default());
+            if !matches!(tokio::time::timeout(CONNECTS_WITHIN, ack).await, Ok(Ok(_))) {
                 return;
             }
         }
@@ -123,7 +131,9 @@ fn an_ear_notices_what_is_missing_mixed_up_or_different() {
     };
     let wrong = |messages: &[(i64, &str)]| {
         let ear = Ear::default();
-        messages.iter().for_each(|(seq, actor)| ear.hear(&message(*seq, actor)));
+        for (seq, actor) in messages {
+            ear.hear(&message(*seq, actor));
+        }
         let wrong = ear.wrong.lock().unwrap().len();
         (ear.heard(&uuid::Uuid::nil().to_string()), wrong)
     };

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use capstan_services::Proxy;
 use fastrand::Rng;
 
 use super::process::{Process, Role};
@@ -210,8 +211,18 @@ impl Fault {
                 })
                 .await;
             }
-            Self::Cut { .. } | Self::Refuse { .. } | Self::Silence { .. } | Self::Delay { .. } => {
-                self.disturb(world).await;
+            Self::Cut { who, to } => line(world, who, to).cut(),
+            Self::Refuse { who, to, time } => {
+                line(world, who, to).refuse();
+                open_after(world, who, to, ms(time)).await;
+            }
+            Self::Silence { who, to, time } => {
+                line(world, who, to).silence();
+                open_after(world, who, to, ms(time)).await;
+            }
+            Self::Delay { who, to, by, time } => {
+                line(world, who, to).slow(ms(by));
+                open_after(world, who, to, ms(time)).await;
             }
             Self::LoseCommits { who, count } => {
                 world.lines[who % world.lines.len()].database.lose_commits(count);
@@ -219,36 +230,21 @@ impl Fault {
             Self::Flood => flood(world).await,
         }
     }
+}
 
-    /// What is done to a line. Two at a time may meet on one; whoever comes first to its end opens it.
-    async fn disturb(self, world: &World) {
-        let line = |who: usize, to: To| {
-            let lines = &world.lines[who % world.lines.len()];
-            match to {
-                To::Database => &lines.database,
-                To::Redis => &lines.redis,
-                To::Rabbit => &lines.rabbit,
-            }
-        };
-        let (line, time) = match self {
-            Self::Cut { who, to } => return line(who, to).cut(),
-            Self::Refuse { who, to, time } => {
-                line(who, to).refuse();
-                (line(who, to), time)
-            }
-            Self::Silence { who, to, time } => {
-                line(who, to).silence();
-                (line(who, to), time)
-            }
-            Self::Delay { who, to, by, time } => {
-                line(who, to).slow(Duration::from_millis(by));
-                (line(who, to), time)
-            }
-            other => unreachable!("{other:?} is not about a line"),
-        };
-        tokio::time::sleep(Duration::from_millis(time)).await;
-        line.open();
+fn line(world: &World, who: usize, to: To) -> &Proxy {
+    let lines = &world.lines[who % world.lines.len()];
+    match to {
+        To::Database => &lines.database,
+        To::Redis => &lines.redis,
+        To::Rabbit => &lines.rabbit,
     }
+}
+
+/// Two faults may meet on a line; whoever comes first to its end opens it.
+async fn open_after(world: &World, who: usize, to: To, time: Duration) {
+    tokio::time::sleep(time).await;
+    line(world, who, to).open();
 }
 
 /// One process at a time has a clock that is off; the one before goes right again.

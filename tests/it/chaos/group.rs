@@ -6,9 +6,10 @@ use std::time::Instant;
 use capstan_core::deployment_status::DeploymentStatus;
 
 use super::check::{Found, ran};
+use super::drive::Drive;
 use super::fleet::FIRST;
 use super::plan::Plan;
-use super::script::{Drive, Script, Scripts};
+use super::script::{Script, Scripts};
 use super::world::World;
 
 /// What was done to a group.

@@ -1,5 +1,6 @@
 //! A line to a service that can be slow, silent or cut.
 
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -28,7 +29,8 @@ struct State {
     lost_commits: AtomicUsize,
     /// How many were lost so far.
     lost: AtomicUsize,
-    streams: Mutex<Vec<TcpStream>>,
+    /// The two ends of each connection, by its number.
+    streams: Mutex<BTreeMap<usize, [TcpStream; 2]>>,
 }
 
 /// Stands before a service on this machine; clients are given its port instead.
@@ -51,8 +53,8 @@ impl Proxy {
         });
         let shared = Arc::clone(&state);
         thread::spawn(move || {
-            for client in listener.incoming().flatten() {
-                shared.join(client, service);
+            for (number, client) in listener.incoming().flatten().enumerate() {
+                shared.join(number, client, service);
             }
         });
         Self { port, state }
@@ -94,8 +96,8 @@ impl Proxy {
 
     /// All connections are cut; new ones are let through.
     pub fn cut(&self) {
-        for stream in lock(&self.state.streams).drain(..) {
-            close(&stream);
+        for streams in std::mem::take(&mut *lock(&self.state.streams)).values() {
+            streams.iter().for_each(close);
         }
     }
 
@@ -111,14 +113,14 @@ impl Proxy {
 }
 
 impl State {
-    fn join(self: &Arc<Self>, client: TcpStream, service: u16) {
+    fn join(self: &Arc<Self>, number: usize, client: TcpStream, service: u16) {
         if *lock(&self.line) == Line::Refused {
             return;
         }
         // In silence a client finds somebody who never answers, as behind a router that drops packets.
         let Ok(server) = TcpStream::connect(("127.0.0.1", service)) else { return };
         let clone = |stream: &TcpStream| stream.try_clone().expect("a handle of a socket");
-        lock(&self.streams).extend([clone(&client), clone(&server)]);
+        lock(&self.streams).insert(number, [clone(&client), clone(&server)]);
         for stream in [&client, &server] {
             stream.set_nodelay(true).expect("a socket that sends at once");
         }
@@ -126,9 +128,15 @@ impl State {
         let loses_answer = Arc::new(AtomicUsize::new(0));
         let (state, flag) = (Arc::clone(self), Arc::clone(&loses_answer));
         let (from, to) = (clone(&client), clone(&server));
-        thread::spawn(move || state.carry(from, to, true, &flag));
+        thread::spawn(move || {
+            state.carry(from, to, true, &flag);
+            lock(&state.streams).remove(&number);
+        });
         let state = Arc::clone(self);
-        thread::spawn(move || state.carry(server, client, false, &loses_answer));
+        thread::spawn(move || {
+            state.carry(server, client, false, &loses_answer);
+            lock(&state.streams).remove(&number);
+        });
     }
 
     fn carry(
