@@ -38,7 +38,7 @@ impl Plan {
         let groups = number(GROUPS).unwrap_or(3);
         let mut rng = Rng::with_seed(seed);
         let sizes = (0..groups).map(|_| rng.usize(low..=high)).collect();
-        Self { seed, time: Duration::from_secs(number(SECONDS).unwrap_or(14)), sizes }
+        Self { seed, time: Duration::from_secs(number(SECONDS).unwrap_or(10)), sizes }
     }
 
     /// Random numbers for one part of the run, whatever the others draw.
