@@ -27,6 +27,7 @@ bench:
 ## Everything is broken for ten minutes under twenty releases, over each database.
 chaos:
 	@./.ci/setup test
+	CAPSTAN_CHAOS_SEED=$${CAPSTAN_CHAOS_SEED:-$$(date +%s)} \
 	CAPSTAN_CHAOS_SECONDS=$${CAPSTAN_CHAOS_SECONDS:-600} \
 	CAPSTAN_CHAOS_DEPLOYMENTS=$${CAPSTAN_CHAOS_DEPLOYMENTS:-20} \
 	CAPSTAN_CHAOS_TARGETS=$${CAPSTAN_CHAOS_TARGETS:-50-500} \

@@ -1,11 +1,13 @@
 //! How much of everything, and the seed that the rest follows from.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use fastrand::Rng;
 
-/// The seed; without it one is taken from the clock. It is printed.
+/// The seed. A usual run of the tests has the same every time, which found a wrong clock once; long runs
+/// are given others.
 const SEED: &str = "CAPSTAN_CHAOS_SEED";
+const USUAL_SEED: u64 = 862_199;
 /// For how long things are broken, in seconds.
 const SECONDS: &str = "CAPSTAN_CHAOS_SECONDS";
 /// How many groups are released to at once.
@@ -25,10 +27,7 @@ pub(crate) struct Plan {
 impl Plan {
     /// What the environment asks for, and else a run that `make test` has time for.
     pub(crate) fn from_environment() -> Self {
-        let seed = number(SEED).unwrap_or_else(|| {
-            let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock after 1970");
-            now.as_secs() % 1_000_000
-        });
+        let seed = number(SEED).unwrap_or(USUAL_SEED);
         let targets = std::env::var(TARGETS).unwrap_or_else(|_| "8-14".to_owned());
         let size = |text: &str| text.parse::<usize>().ok();
         let bounds = targets.split_once('-').map(|(low, high)| (size(low), size(high)));
