@@ -76,7 +76,11 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             tokio::runtime::Runtime::new()?.block_on(demo::run(demo)).map(|()| ExitCode::SUCCESS)
         }
         Command::Serve(serve) => {
-            tokio::runtime::Runtime::new()?.block_on(serve::run(serve)).map(|()| ExitCode::SUCCESS)
+            let runtime = tokio::runtime::Runtime::new()?;
+            let ended = runtime.block_on(serve::run(serve));
+            // What hangs in a call of the system, such as to a disk that is gone, is not waited for.
+            runtime.shutdown_timeout(LAST_CALLS);
+            ended.map(|()| ExitCode::SUCCESS)
         }
         Command::Migrate(migrate) => {
             small_runtime()?.block_on(migrate::run(migrate)).map(|()| ExitCode::SUCCESS)
@@ -93,6 +97,9 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         }
     }
 }
+
+/// How long calls of the system that are under way are waited for at the end.
+const LAST_CALLS: std::time::Duration = std::time::Duration::from_secs(1);
 
 fn small_runtime() -> std::io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()

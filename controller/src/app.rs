@@ -34,6 +34,8 @@ pub(crate) struct App {
     pub(crate) adoptions: Arc<Flights<GroupId, ()>>,
     /// Adoptions that nobody waits for, at the same time.
     pub(crate) background: Semaphore,
+    /// One scaleout by Capstan itself is decided at a time: what it rests on is read before it is made.
+    pub(crate) scaling_out: tokio::sync::Mutex<()>,
     /// Live streams that may still be opened.
     pub(crate) streams: Arc<Semaphore>,
     pub(crate) uploads: Semaphore,
@@ -65,6 +67,7 @@ impl App {
             refreshes: Arc::default(),
             adoptions: Arc::default(),
             background: Semaphore::new(BACKGROUND),
+            scaling_out: tokio::sync::Mutex::default(),
             streams: Arc::new(Semaphore::new(settings.max_streams)),
             uploads: Semaphore::new(UPLOADS),
             logins: Semaphore::new(LOGINS),

@@ -47,6 +47,7 @@ impl App {
         if group.scale_out != ScaleOut::Automatic || !is_free {
             return Ok(None);
         }
+        let _alone = self.scaling_out.lock().await;
         let history = self.store.history(id).await?;
         let Some(current) = history.current() else { return Ok(None) };
         let servers = self.store.servers(id).await?;

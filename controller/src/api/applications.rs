@@ -147,11 +147,12 @@ async fn add(
     let application = Application { id, name, owner, environment, kind, bastion };
     match app.store.application_put(&application, Some(deed.accepted())).await {
         Ok(view) => Ok(view),
-        // Somebody else was faster.
-        Err(_) if app.store.application_by_name(&application.name).await?.is_some() => {
-            Err(exists(&application.name))
-        }
-        Err(error) => Err(error.into()),
+        // Somebody else was faster, or it is there and the answer was lost.
+        Err(error) => match app.store.application_by_name(&application.name).await? {
+            Some(view) if view.id == application.id => Ok(view),
+            Some(_) => Err(exists(&application.name)),
+            None => Err(error.into()),
+        },
     }
 }
 

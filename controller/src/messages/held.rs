@@ -45,6 +45,11 @@ impl Held {
         Self { fresh, streams: BTreeMap::new() }
     }
 
+    /// Nothing waits any more.
+    pub(super) fn clear(&mut self) {
+        self.streams.clear();
+    }
+
     /// Calls about a log that failed since one was taken.
     pub(super) fn failures(&self, stream: Uuid) -> u32 {
         self.streams.get(&stream).map_or(0, |stream| stream.failures)

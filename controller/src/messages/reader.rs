@@ -20,6 +20,8 @@ const ASK_EVERY: Duration = Duration::from_secs(1);
 
 /// Takes what a reader reads.
 pub(super) trait Sink: Send {
+    /// This process has the consumer, maybe again: others may have sent what was not taken before.
+    fn begin(&mut self) {}
     /// Streams that are not read now.
     fn waiting(&self) -> Waiting {
         Waiting::default()
@@ -80,10 +82,13 @@ impl Reader {
         loop {
             let taken = self.store.consumer_take(&self.consumer, self.begin).await;
             let waited = match taken {
-                Ok(true) => match self.read(&mut sink).await {
-                    Ok(()) => Wait::Over,
-                    Err(error) => self.failed(&error).await,
-                },
+                Ok(true) => {
+                    sink.begin();
+                    match self.read(&mut sink).await {
+                        Ok(()) => Wait::Over,
+                        Err(error) => self.failed(&error).await,
+                    }
+                }
                 Ok(false) => self.wait(ASK_EVERY).await,
                 Err(error) => self.failed(&error).await,
             };

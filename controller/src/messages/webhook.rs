@@ -96,6 +96,10 @@ struct Failure {
 }
 
 impl Sink for WebhookSink {
+    fn begin(&mut self) {
+        self.held.clear();
+    }
+
     fn waiting(&self) -> Waiting {
         self.held.waiting(tokio::time::Instant::now())
     }

@@ -237,7 +237,7 @@ pub trait Inbox: Send + Sync {
     /// How many messages wait.
     fn waiting(&self) -> Call<'_, Waiting>;
     /// Puts at most so many of those that were laid aside into the queue again, or as many as can be within
-    /// the time of a call. Each is in one of the two queues at any time, and in no more than one.
+    /// the time of a call. None is lost wherever that is cut off; some may come twice.
     fn replay(&self, most: u32) -> Call<'_, Replayed>;
 }
 

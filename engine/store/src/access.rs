@@ -138,10 +138,10 @@ impl Store {
     pub async fn session_delete(&self, hash: &str, audit: Option<NewAudit>) -> Result<(), Error> {
         timed(Operation::SessionDelete, async {
             let txn = self.begin().await?;
-            sessions::Entity::delete_by_id(hash.to_owned())
-                .exec(&txn)
-                .await
-                .map_err(Error::database("end a session"))?;
+            let done = sessions::Entity::delete_by_id(hash.to_owned()).exec(&txn).await;
+            if done.map_err(Error::database("end a session"))?.rows_affected == 0 {
+                return Ok(());
+            }
             audit::insert_if_asked(&txn, audit, self.now()).await?;
             commit(txn).await
         })

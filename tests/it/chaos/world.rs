@@ -1,7 +1,7 @@
 //! Three engines and two controllers over the services, and the fleet that they release to.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use capstan_core::view::GroupView;
@@ -198,10 +198,11 @@ async fn until_ready(url: &str, process: &Process) {
 }
 
 /// A port that nobody takes while the process that has it is away: below those that the system gives out,
-/// and beside those of the demos.
+/// beside those of the demos, and given out once.
 fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(8_000);
     loop {
-        let port = fastrand::u16(5_000..10_000);
+        let port = NEXT.fetch_add(1, Ordering::Relaxed);
         if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
             return port;
         }

@@ -124,6 +124,10 @@ impl Groups {
             if !self.judge(&mut held, refreshed).await {
                 held.clear();
             }
+            // The CMDB has answered, for the first time since one of these came: waits begin anew.
+            if held.iter().any(|told| told.tries == 1) {
+                backoff.reset();
+            }
             if !held.is_empty() && wait(backoff.step(), &self.stop).await == Wait::Stopped {
                 return;
             }

@@ -63,6 +63,12 @@ pub(super) async fn open_postgres(url: &str) -> Result<Opened, Error> {
     opened(options, database).await
 }
 
+/// A session of MySQL that hears nothing for so long ends, and with it the lock that it may have
+/// ([`crate::claims::wait_for_claims`]): a line that is cut without a word would keep it for hours.
+const MYSQL_SILENCE: &str = "SET SESSION wait_timeout = 60";
+/// Connections that nobody uses are closed before their server does it.
+const MYSQL_IDLE: Duration = Duration::from_secs(20);
+
 /// Connects to MySQL or MariaDB.
 pub(super) async fn open_mysql(url: &str) -> Result<Opened, Error> {
     let parsed = MySqlConnectOptions::from_str(url).map_err(|_| Error::url(CANNOT_BE_READ))?;
@@ -70,6 +76,7 @@ pub(super) async fn open_mysql(url: &str) -> Result<Opened, Error> {
     let database = format!("{database} at {}:{}", parsed.get_host(), parsed.get_port());
     let mut options = options(url);
     options
+        .idle_timeout(MYSQL_IDLE)
         .map_sqlx_mysql_opts(|options| options.statement_cache_capacity(STATEMENTS))
         .map_sqlx_mysql_pool_opts(|options| {
             let options = options.after_release(|connection, _| Box::pin(ends_all(connection)));
@@ -79,6 +86,7 @@ pub(super) async fn open_mysql(url: &str) -> Result<Opened, Error> {
                     connection.execute(level).await?;
                     let wait = "SET SESSION innodb_lock_wait_timeout = 2";
                     connection.execute(wait).await?;
+                    connection.execute(MYSQL_SILENCE).await?;
                     // MariaDB has it, MySQL does not: there a frozen process can keep its locks.
                     let idle = "SET SESSION idle_transaction_timeout = 2";
                     if let Err(error) = connection.execute(idle).await {
@@ -118,7 +126,7 @@ async fn opened(options: ConnectOptions, database: String) -> Result<Opened, Err
     let beats = connect(&options, BEATING).await?;
     // Its lock is not let go of between two statements.
     let mut keeps_lock = options.clone();
-    keeps_lock.map_sqlx_mysql_pool_opts(|options| options);
+    keeps_lock.idle_timeout(None).map_sqlx_mysql_pool_opts(|options| options);
     let turn = connect(&keeps_lock, 1).await?;
     wait_for_turn(&turn).await?;
     let migrated = bring_up_to_date(&writer, &database).await?;

@@ -58,10 +58,19 @@ impl Store {
     }
 
     /// What is written to any log from now on belongs to a new epoch. It is named after the clock: a counter
-    /// would be restored with the backup, and count the same again after the next restore of it.
+    /// would be restored with the backup, and count the same again after the next restore of it. A clock that
+    /// was ahead at an earlier restore is passed.
     pub(crate) async fn epoch_begin(&self) -> Result<(), Error> {
+        let what = "begin an epoch";
         let txn = self.begin().await?;
-        let epoch = self.now().as_micros() / 1_000_000;
+        let text = "SELECT MAX(epoch) AS latest FROM restored_streams";
+        let row = txn.query_one_raw(sql(&txn, text, [])).await.map_err(Error::database(what))?;
+        let latest: Option<i64> = row
+            .map(|row| row.try_get("", "latest"))
+            .transpose()
+            .map_err(Error::database(what))?
+            .flatten();
+        let epoch = (self.now().as_micros() / 1_000_000).max(latest.unwrap_or(0) + 1);
         enter(&txn, epoch).await?;
         crate::store::commit(txn).await
     }
@@ -70,11 +79,8 @@ impl Store {
 async fn enter(txn: &DatabaseTransaction, epoch: i64) -> Result<(), Error> {
     let groups = quoted(txn.get_database_backend(), "groups");
     for logs in ["deployments", groups.as_str()] {
-        // Whoever is interrupted does it again, maybe within the second.
         let text = format!(
-            "INSERT INTO restored_streams (stream, epoch, after_seq) \
-             SELECT id, {epoch}, seq FROM {logs} WHERE NOT EXISTS \
-             (SELECT 1 FROM restored_streams r WHERE r.stream = {logs}.id AND r.epoch = {epoch})"
+            "INSERT INTO restored_streams (stream, epoch, after_seq) SELECT id, {epoch}, seq FROM {logs}"
         );
         let done = txn.execute_raw(sql(txn, &text, [])).await;
         done.map_err(Error::database("begin an epoch"))?;

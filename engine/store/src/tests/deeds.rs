@@ -206,5 +206,6 @@ async fn a_deed_that_changes_nothing_has_no_entry() {
     let replayed =
         store.webhook_replay(world.webhook, unknown, 0, Some(entry("webhook.replay"))).await;
     assert!(!replayed.expect("answered"));
+    store.session_delete("s9", Some(entry("session.close"))).await.expect("answered");
     assert_eq!(audited(&store).await, Vec::<String>::new());
 }
