@@ -17,8 +17,9 @@ test:
 	cargo test --locked --workspace
 	CAPSTAN_TEST_DATABASE=postgres cargo test --locked --workspace --lib
 	CAPSTAN_TEST_DATABASE=mariadb cargo test --locked --workspace --lib
-	CAPSTAN_TEST_DATABASE=postgres cargo test --locked --test it restore::
-	CAPSTAN_TEST_DATABASE=mariadb cargo test --locked --test it restore::
+	# Both at once: they mostly wait.
+	CAPSTAN_TEST_DATABASE=postgres cargo test --locked --test it restore:: & postgres=$$!; \
+	CAPSTAN_TEST_DATABASE=mariadb cargo test --locked --test it restore:: && wait $$postgres
 
 ## The figures that the README quotes.
 bench:
