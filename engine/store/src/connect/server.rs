@@ -87,7 +87,8 @@ pub(super) async fn open_mysql(url: &str) -> Result<Opened, Error> {
                     let wait = "SET SESSION innodb_lock_wait_timeout = 2";
                     connection.execute(wait).await?;
                     connection.execute(MYSQL_SILENCE).await?;
-                    // MariaDB has it, MySQL does not: there a frozen process can keep its locks.
+                    // MariaDB has it, MySQL does not: there a frozen process can keep its locks for
+                    // as long as its session may be silent.
                     let idle = "SET SESSION idle_transaction_timeout = 2";
                     if let Err(error) = connection.execute(idle).await {
                         tracing::debug!(%error, "the server ends no idle transactions");

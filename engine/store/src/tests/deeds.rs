@@ -9,8 +9,9 @@ use capstan_core::{ApplicationId, DeploymentId, PackageId, TokenId, WebhookId};
 use sea_orm::ConnectionTrait;
 use uuid::Uuid;
 
+use super::messages::new as webhook;
 use super::records::{application, deployment, group_state, insert, package, store, write};
-use crate::{Error, NewAudit, NewPackage, NewWebhook, Registered, Store, WebhookChange};
+use crate::{Error, NewAudit, NewPackage, Registered, Store, WebhookChange};
 
 const EDGE: &str = "load_balancer.edge";
 
@@ -41,17 +42,6 @@ async fn world(store: &Store) -> World {
     let token = store.token_create("ada", "h1").await.expect("created");
     let made = store.webhook_create(webhook("first"), None).await.expect("made").expect("new");
     World { shop, package: package.id, token, webhook: made.id, deployment: id }
-}
-
-fn webhook(name: &str) -> NewWebhook {
-    NewWebhook {
-        id: WebhookId(Uuid::now_v7()),
-        name: name.to_owned(),
-        url: "https://example.com/hook".to_owned(),
-        secret: "top secret".to_owned(),
-        events: "deployment.*".to_owned(),
-        created_by: "ada".to_owned(),
-    }
 }
 
 fn new_package(world: &World, version: &str) -> NewPackage {

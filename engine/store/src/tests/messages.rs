@@ -231,7 +231,7 @@ async fn one_process_has_a_consumer_and_another_takes_over_when_it_is_gone() {
     assert!(!one.consumer_take(NAME, Some(Begin::Now)).await.expect("asked"), "it may not act");
 }
 
-fn new(name: &str) -> NewWebhook {
+pub(super) fn new(name: &str) -> NewWebhook {
     NewWebhook {
         id: WebhookId(Uuid::now_v7()),
         name: name.to_owned(),
