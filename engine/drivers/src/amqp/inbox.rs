@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use capstan_core::message::{Inbox, Incoming, Replayed, Verdict, Waiting};
 use capstan_core::ports::{Call, DriverError};
@@ -17,11 +18,15 @@ use tokio::sync::{Mutex, Notify};
 
 use super::publish::PERSISTENT;
 use super::replay::replay;
-use super::{DEAD, QUEUE, REASON, Settings, Topology, connect, failed, inward, queue};
+use super::{
+    CONNECT, DEAD, QUEUE, REASON, Settings, Topology, connect, failed, in_time, inward, queue,
+};
 
 /// Messages that are here and not settled. They bound the memory; and a group that the CMDB cannot give keeps
 /// others waiting only when so many messages are about it.
 pub(super) const PREFETCH: u16 = 512;
+/// How often it is seen, while no message comes, whether the connection is there.
+const LOOK: Duration = Duration::from_secs(10);
 /// Longest reason that is sent along, in characters.
 const LONGEST: usize = 500;
 
@@ -38,7 +43,25 @@ pub struct AmqpInbox {
 
 struct Link {
     consumer: Consumer,
-    _connection: Connection,
+    connection: Connection,
+}
+
+impl Link {
+    async fn delivery(&mut self) -> Result<Delivery, DriverError> {
+        loop {
+            match tokio::time::timeout(LOOK, self.consumer.next()).await {
+                Ok(Some(delivery)) => {
+                    return delivery.map_err(|error| failed("the queue", &error));
+                }
+                Ok(None) => {
+                    let text = "the broker has ended the queue";
+                    return Err(DriverError::Unknown(text.to_owned()));
+                }
+                Err(_) if self.connection.status().connected() => {}
+                Err(_) => return Err(DriverError::Unknown("the connection is lost".to_owned())),
+            }
+        }
+    }
 }
 
 #[derive(Default)]
@@ -70,24 +93,20 @@ impl AmqpInbox {
         let consumer = channel.basic_consume(QUEUE.into(), "".into(), options, none).await;
         let consumer = consumer.map_err(|error| failed("the queue", &error))?;
         *self.open.lock().await = Open { deliveries: BTreeMap::new(), out: Some(channel) };
-        Ok(Link { consumer, _connection: connection })
+        Ok(Link { consumer, connection })
     }
 
     async fn receive(&self) -> Result<Incoming, DriverError> {
         let mut slot = self.link.lock().await;
         let link = match &mut *slot {
             Some(link) => link,
-            none => none.insert(self.link().await?),
+            none => none.insert(in_time(CONNECT, "a connection", self.link()).await?),
         };
-        let delivery = match link.consumer.next().await {
-            Some(Ok(delivery)) => delivery,
-            Some(Err(error)) => {
+        let delivery = match link.delivery().await {
+            Ok(delivery) => delivery,
+            Err(error) => {
                 *slot = None;
-                return Err(failed("the queue", &error));
-            }
-            None => {
-                *slot = None;
-                return Err(DriverError::Unknown("the broker has ended the queue".to_owned()));
+                return Err(error);
             }
         };
         let tag = self.tags.fetch_add(1, Ordering::Relaxed);
@@ -122,14 +141,15 @@ impl AmqpInbox {
     }
 
     async fn count(&self) -> Result<Waiting, DriverError> {
-        let (_connection, channel) = self.once().await?;
+        let (_connection, channel) = in_time(CONNECT, "a connection", self.once()).await?;
         let queued = queue(&channel, QUEUE, Topology::Checked).await?;
         let dead = queue(&channel, DEAD, Topology::Checked).await?;
         Ok(Waiting { queued, dead })
     }
 }
 
-async fn confirmed(connection: &Connection) -> Result<Channel, DriverError> {
+/// A channel whose messages the broker confirms.
+pub(super) async fn confirmed(connection: &Connection) -> Result<Channel, DriverError> {
     let channel = connection.create_channel().await;
     let channel = channel.map_err(|error| failed("a channel", &error))?;
     let confirms = channel.confirm_select(ConfirmSelectOptions::default()).await;

@@ -38,7 +38,7 @@ pub const QUEUE: &str = "capstan.cmdb";
 pub const DEAD: &str = "capstan.cmdb.dead";
 /// The header that says why a message was laid aside.
 pub const REASON: &str = "x-capstan-reason";
-/// How long a connection may take to come up.
+/// How long a connection may take to come up, with its channel and what is asked of it at once.
 const CONNECT: Duration = Duration::from_secs(5);
 
 /// How the broker is reached.
@@ -67,12 +67,20 @@ impl std::fmt::Debug for Settings {
 
 async fn connect(settings: &Settings, name: &str) -> Result<Connection, DriverError> {
     let properties = ConnectionProperties::default().with_connection_name(name.into());
-    let connecting = Connection::connect(&settings.url, properties);
-    match tokio::time::timeout(CONNECT, connecting).await {
-        Ok(Ok(connection)) => Ok(connection),
-        Ok(Err(error)) => Err(DriverError::Unknown(format!("no connection: {error}"))),
-        Err(_) => Err(DriverError::Unknown("no connection in time".to_owned())),
-    }
+    let connection = Connection::connect(&settings.url, properties).await;
+    connection.map_err(|error| DriverError::Unknown(format!("no connection: {error}")))
+}
+
+/// Gives up what takes longer. A call of lapin may never answer when its connection is cut at that moment.
+async fn in_time<T>(
+    limit: Duration,
+    what: &str,
+    call: impl Future<Output = Result<T, DriverError>>,
+) -> Result<T, DriverError> {
+    let answer = tokio::time::timeout(limit, call).await;
+    answer.unwrap_or_else(|_| {
+        Err(DriverError::Unknown(format!("{what}: no answer within {} s", limit.as_secs())))
+    })
 }
 
 async fn exchange(

@@ -6,7 +6,7 @@ use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::{BasicProperties, Channel, Confirmation, Connection};
 use tokio::sync::Mutex;
 
-use super::{EVENTS, Settings, connect, exchange, failed};
+use super::{CONNECT, EVENTS, Settings, connect, exchange, failed, in_time};
 
 /// Counter of messages that no queue has taken, since none is bound for their key.
 pub(super) const UNROUTED_METRIC: &str = "capstan_messages_unrouted_total";
@@ -46,7 +46,7 @@ impl AmqpBroker {
         // Taken out: a call that is given up half-way leaves no connection behind.
         let link = match slot.take() {
             Some(link) if link.channel.status().connected() => link,
-            Some(_) | None => self.link().await?,
+            Some(_) | None => in_time(CONNECT, "a connection", self.link()).await?,
         };
         publish(&link.channel, messages).await?;
         *slot = Some(link);

@@ -8,31 +8,32 @@ use std::time::{Duration, Instant};
 
 use capstan_core::message::Replayed;
 use capstan_core::ports::DriverError;
-use lapin::options::{BasicAckOptions, BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions};
-use lapin::{BasicProperties, Channel};
+use lapin::options::{BasicAckOptions, BasicGetOptions, BasicPublishOptions};
+use lapin::{BasicProperties, Channel, Connection};
 
+use super::inbox::confirmed;
 use super::publish::PERSISTENT;
-use super::{DEAD, QUEUE, Settings, Topology, connect, failed, inward, queue};
+use super::{CONNECT, DEAD, QUEUE, Settings, Topology, connect, failed, in_time, inward, queue};
 
 /// Messages that are confirmed together.
 const LOT: u32 = 100;
 /// No lot is begun after this time, so that whoever asks is answered long before a call is given up.
-const TIME: Duration = Duration::from_secs(4);
+const TIME: Duration = Duration::from_secs(3);
+/// How long a lot may take. With a connection before it and what comes last that is less than the limit of the
+/// call.
+const LOT_TIME: Duration = Duration::from_secs(3);
+/// On a slow line a lot ends after this time with what it has.
+const TAKING: Duration = Duration::from_secs(1);
 
 /// Moves at most so many messages, on a connection of its own: that happens rarely.
 pub(super) async fn replay(settings: &Settings, most: u32) -> Result<Replayed, DriverError> {
-    let connection = connect(settings, "capstan cmdb, replay").await?;
-    let channel = connection.create_channel().await;
-    let channel = channel.map_err(|error| failed("a channel", &error))?;
-    inward(&channel, settings.topology).await?;
-    let confirms = channel.confirm_select(ConfirmSelectOptions::default()).await;
-    confirms.map_err(|error| failed("confirms", &error))?;
+    let ready = in_time(CONNECT, "a connection", ready(settings)).await;
     // No more than there are now: what comes back at once is not moved for ever.
-    let there = queue(&channel, DEAD, Topology::Checked).await?;
+    let (_connection, channel, there) = ready?;
     let (most, began) = (most.min(there), Instant::now());
     let mut moved = 0;
     while moved < most && began.elapsed() < TIME {
-        match lot(&channel, LOT.min(most - moved)).await {
+        match in_time(LOT_TIME, "dead messages", lot(&channel, LOT.min(most - moved))).await {
             Ok(0) => return Ok(Replayed { moved, left: 0 }),
             Ok(some) => moved += some,
             // What was moved stays moved, and is told.
@@ -44,15 +45,26 @@ pub(super) async fn replay(settings: &Settings, most: u32) -> Result<Replayed, D
         }
     }
     // The connection must not go before the broker has the last acknowledgement.
-    if let Err(error) = queue(&channel, DEAD, Topology::Checked).await {
+    let last = in_time(LOT_TIME, "the last messages", queue(&channel, DEAD, Topology::Checked));
+    if let Err(error) = last.await {
         tracing::warn!(%error, "messages that are in the queue again may come twice");
     }
     Ok(Replayed { moved, left: there - moved })
 }
 
+/// A channel, and how many messages lie aside.
+async fn ready(settings: &Settings) -> Result<(Connection, Channel, u32), DriverError> {
+    let connection = connect(settings, "capstan cmdb, replay").await?;
+    let channel = confirmed(&connection).await?;
+    inward(&channel, settings.topology).await?;
+    let there = queue(&channel, DEAD, Topology::Checked).await?;
+    Ok((connection, channel, there))
+}
+
 async fn lot(channel: &Channel, most: u32) -> Result<u32, DriverError> {
-    let (mut sent, mut last) = (Vec::new(), None);
-    for _ in 0..most {
+    let (mut sent, mut moved, mut last) = (Vec::new(), 0, None);
+    let began = Instant::now();
+    while moved < most && began.elapsed() < TAKING {
         let got = channel.basic_get(DEAD.into(), BasicGetOptions::default()).await;
         let Some(got) = got.map_err(|error| failed("a dead message", &error))? else { break };
         let properties = BasicProperties::default().with_delivery_mode(PERSISTENT);
@@ -61,10 +73,10 @@ async fn lot(channel: &Channel, most: u32) -> Result<u32, DriverError> {
         let confirm =
             channel.basic_publish("".into(), QUEUE.into(), options, body, properties).await;
         sent.push(confirm.map_err(|error| failed("a message", &error))?);
+        moved += 1;
         last = Some(got.delivery.acker);
     }
     let Some(last) = last else { return Ok(0) };
-    let moved = u32::try_from(sent.len()).unwrap_or(most);
     for confirm in sent {
         let confirmation = confirm.await.map_err(|error| failed("a confirm", &error))?;
         if !confirmation.is_ack() || confirmation.take_message().is_some() {
