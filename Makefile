@@ -17,9 +17,10 @@ test:
 	cargo test --locked --workspace
 	CAPSTAN_TEST_DATABASE=postgres cargo test --locked --workspace --lib
 	CAPSTAN_TEST_DATABASE=mariadb cargo test --locked --workspace --lib
-	# Both at once: they mostly wait.
+	# Both at once: they mostly wait. Either may fail, and both are waited for.
 	CAPSTAN_TEST_DATABASE=postgres cargo test --locked --test it restore:: & postgres=$$!; \
-	CAPSTAN_TEST_DATABASE=mariadb cargo test --locked --test it restore:: && wait $$postgres
+	CAPSTAN_TEST_DATABASE=mariadb cargo test --locked --test it restore::; mariadb=$$?; \
+	wait $$postgres && exit $$mariadb
 
 ## The figures that the README quotes.
 bench:

@@ -44,6 +44,8 @@ use crate::config::Roles;
 
 /// How long a stop waits for what is left when the engine has used up its time.
 const LAST_WAIT: Duration = Duration::from_secs(5);
+/// How long a stop tries to hand over at once. Without that the others wait for the end of the lease.
+const LEAVE_WAIT: Duration = Duration::from_secs(5);
 
 /// What a node is made of.
 #[derive(Debug, Clone)]
@@ -188,9 +190,16 @@ impl Node {
         self.controller.close_streams();
         let left = self.stop_wait.saturating_sub(began.elapsed());
         self.tasks.end(left.max(LAST_WAIT)).await;
-        if let Err(error) = self.store.leave().await {
-            let error = capstan_store::chain(&error);
-            tracing::warn!(%error, "other processes will notice only after the lease");
+        match tokio::time::timeout(LEAVE_WAIT, self.store.leave()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                let error = capstan_store::chain(&error);
+                tracing::warn!(%error, "other processes will notice only after the lease");
+            }
+            Err(_) => {
+                let error = "the database did not answer in time";
+                tracing::warn!(error, "other processes will notice only after the lease");
+            }
         }
         // Last: the others are told to go on.
         if let Some(nudges) = self.nudges {

@@ -102,6 +102,7 @@ where
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicU32, Ordering};
+    use std::time::Duration;
 
     use futures::future::join_all;
     use tokio::sync::watch;
@@ -129,9 +130,12 @@ mod tests {
         }
 
         async fn until_begun(&self, count: u32) {
-            while self.begun.load(Ordering::SeqCst) < count {
-                tokio::task::yield_now().await;
-            }
+            let begun = tokio::time::timeout(Duration::from_secs(30), async {
+                while self.begun.load(Ordering::SeqCst) < count {
+                    tokio::task::yield_now().await;
+                }
+            });
+            begun.await.expect("so many begin");
         }
     }
 

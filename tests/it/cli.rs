@@ -5,18 +5,20 @@ use std::process::{Output, Stdio};
 use serde_json::Value;
 use tokio::process::Command;
 
-use crate::harness::Demo;
+use crate::harness::{Demo, PATIENCE};
 
 /// Runs `capstan` against the demo.
 async fn capstan(demo: &Demo, arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_capstan"))
+    let mut command = Command::new(env!("CARGO_BIN_EXE_capstan"));
+    command
         .args(arguments)
         .env("CAPSTAN_SERVER", &demo.url)
         .env("CAPSTAN_TOKEN", &demo.token)
         .stdin(Stdio::null())
-        .output()
-        .await
-        .unwrap()
+        .kill_on_drop(true);
+    // A release that is braked is watched until a person does something.
+    let output = tokio::time::timeout(PATIENCE, command.output()).await;
+    output.unwrap_or_else(|_| panic!("{arguments:?} does not end")).unwrap()
 }
 
 /// Runs it, expects this exit code, and gives what it printed.

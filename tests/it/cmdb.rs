@@ -1,8 +1,7 @@
 //! The binary with a CMDB over HTTP that comes, changes, breaks and comes back, and with `NetBox`.
 
-use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -12,7 +11,7 @@ use axum::response::{IntoResponse, Response};
 use capstan_core::view::{ApplicationView, GroupView, Page, ServerView};
 use serde_json::{Value, json};
 
-use crate::harness::PATIENCE;
+use crate::harness::{PATIENCE, client, output};
 
 const TOKEN: &str = "the-secret-of-the-cmdb";
 
@@ -59,8 +58,6 @@ pub(crate) fn group(revision: i64, servers: usize) -> Value {
 
 pub(crate) struct Serving {
     child: Child,
-    /// Kept open: whoever prints to a pipe that nobody reads dies.
-    _stdout: BufReader<ChildStdout>,
     pub(crate) url: String,
     pub(crate) token: String,
     pub(crate) client: reqwest::Client,
@@ -94,13 +91,15 @@ impl Serving {
             .stderr(std::fs::File::create(folder.join("log")).unwrap())
             .spawn()
             .unwrap();
-        let mut stdout = BufReader::new(child.stdout.take().unwrap());
-        let portal = stdout.by_ref().lines().map_while(Result::ok).find_map(|line| {
+        let lines = output::lines(&mut child);
+        let mut serving =
+            Self { child, url: String::new(), token: String::new(), client: client() };
+        let portal = output::first(&lines, |line| {
             line.strip_prefix("portal: ").map(|url| url.trim_end_matches('/').to_owned())
         });
-        let token = std::fs::read_to_string(folder.join("admin")).unwrap();
-        let client = reqwest::Client::new();
-        Self { child, _stdout: stdout, url: portal.unwrap(), token, client }
+        serving.url = portal.expect("it tells its portal");
+        serving.token = std::fs::read_to_string(folder.join("admin")).unwrap();
+        serving
     }
 
     async fn get<T: serde::de::DeserializeOwned>(&self, path: &str) -> T {

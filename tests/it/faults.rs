@@ -12,7 +12,7 @@ use flate2::write::GzEncoder;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use crate::harness::Demo;
+use crate::harness::{Demo, client};
 
 /// An archive with these files; a name is taken as it is, however evil.
 pub(crate) fn archive(files: &[(&str, &str)]) -> Vec<u8> {
@@ -75,7 +75,7 @@ pub(crate) fn assert_failed(target: &TargetView, status: &str, cause: Cause, wor
 }
 
 async fn upload(demo: &Demo, version: &str, package: &[u8]) {
-    let answer = reqwest::Client::new()
+    let answer = client()
         .put(format!("{}/api/v1/packages/web/{version}", demo.url))
         .bearer_auth(&demo.token)
         .body(package.to_vec())

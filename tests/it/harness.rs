@@ -2,21 +2,28 @@
 
 mod api;
 mod inventory;
+pub(crate) mod output;
+mod ports;
 
-use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, LazyLock, mpsc};
 use std::time::{Duration, Instant};
 
 use capstan_services::{Database, Proxy};
 use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 
+use self::ports::first_port;
+
 /// How long anything may take before a test fails.
 pub(crate) const PATIENCE: Duration = Duration::from_mins(2);
 pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// A client that gives up what is not answered.
+pub(crate) fn client() -> reqwest::Client {
+    reqwest::Client::builder().timeout(PATIENCE).build().unwrap()
+}
 
 /// Demos that run beside each other. A test that measures how long something takes has the machine for
 /// itself: it holds the other side of this lock.
@@ -125,7 +132,7 @@ impl Demo {
             link: String::new(),
             token: String::new(),
             told: String::new(),
-            client: reqwest::Client::new(),
+            client: client(),
             beside: None,
             alone: None,
         }
@@ -138,6 +145,11 @@ impl Demo {
 
     pub(crate) fn data(&self) -> PathBuf {
         self.folder.path().canonicalize().unwrap().join("data")
+    }
+
+    /// What its processes have logged, one after the other.
+    fn log(&self) -> PathBuf {
+        self.folder.path().join("log")
     }
 
     /// Whether the database is a file, which one process has alone.
@@ -184,18 +196,12 @@ impl Demo {
             .env("RUST_LOG", "warn")
             .process_group(0)
             .stdout(Stdio::piped())
+            .stderr(output::log_file(&self.log()))
             .spawn()
             .unwrap();
-        let (sender, receiver) = mpsc::channel();
-        let output = BufReader::new(child.stdout.take().unwrap());
-        std::thread::spawn(move || {
-            for line in output.lines().map_while(Result::ok) {
-                // The test may not listen any more.
-                drop(sender.send(line));
-            }
-        });
+        let lines = output::lines(&mut child);
         self.child = Some(child);
-        receiver
+        lines
     }
 
     /// kill -9 of the engine's process; the instances live on.
@@ -252,18 +258,8 @@ impl Drop for Demo {
                 drop(Command::new("kill").args(["-9", &pid.to_string()]).status());
             }
         }
+        output::show_if_failing(&self.log());
     }
-}
-
-/// A range of ports of its own for each demo: instances give their port up for a moment at each
-/// release, and another demo must not take it then.
-fn first_port(hosts: u16) -> u16 {
-    static TAKEN: AtomicU16 = AtomicU16::new(0);
-    const EACH_PROCESS: u16 = 2_000;
-    let process = u16::try_from(std::process::id() % 11).unwrap();
-    let taken = TAKEN.fetch_add(hosts, Ordering::Relaxed);
-    assert!(taken + hosts <= EACH_PROCESS, "more instances than ports for one test process");
-    10_000 + process * EACH_PROCESS + taken
 }
 
 struct Told {

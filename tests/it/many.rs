@@ -1,14 +1,14 @@
 //! Several processes over one database: a controller, and engines that come and go.
 
 use std::path::Path;
-use std::process::{Child, Command};
+use std::process::{Child, Command, ExitStatus};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use capstan_core::event::Event;
 use serde_json::json;
 
 use crate::chaos::clock::Clock;
-use crate::harness::{Demo, PATIENCE};
+use crate::harness::{Demo, PATIENCE, client};
 
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// What others were doing goes on within this time after they were killed.
@@ -16,7 +16,7 @@ const RESUME_WITHIN: Duration = Duration::from_secs(5);
 
 /// An engine in a process of its own.
 pub(crate) struct Engine {
-    pub(crate) child: Child,
+    child: Child,
     folder: tempfile::TempDir,
 }
 
@@ -47,7 +47,7 @@ impl Engine {
         let told = std::fs::read_to_string(self.folder.path().join("told")).unwrap_or_default();
         let url = told.lines().find_map(|line| line.strip_prefix("portal: ").map(str::to_owned));
         let Some(url) = url else { return String::new() };
-        match reqwest::get(format!("{url}metrics")).await {
+        match client().get(format!("{url}metrics")).send().await {
             Ok(answer) => answer.text().await.unwrap_or_default(),
             Err(_) => String::new(),
         }
@@ -56,6 +56,18 @@ impl Engine {
     pub(crate) fn signal(&self, name: &str) {
         let pid = self.child.id().to_string();
         assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
+    }
+
+    /// Waits until it has ended by itself, and gives how.
+    pub(crate) async fn ended(&mut self) -> ExitStatus {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "it goes on: {}", self.log());
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
     }
 
     pub(crate) fn log(&self) -> String {
@@ -170,15 +182,7 @@ async fn a_frozen_engine_ends_when_it_comes_back_and_does_nothing_twice() {
     let _other = Engine::start(&demo);
     drive(&demo, &deployment).await;
     frozen.signal("-CONT");
-    let deadline = Instant::now() + PATIENCE;
-    let status = loop {
-        if let Some(status) = frozen.child.try_wait().unwrap() {
-            break status;
-        }
-        assert!(Instant::now() < deadline, "it goes on: {}", frozen.log());
-        tokio::time::sleep(LOOK_EVERY).await;
-    };
-    assert_eq!(status.code(), Some(75), "{}", frozen.log());
+    assert_eq!(frozen.ended().await.code(), Some(75), "{}", frozen.log());
     assert!(frozen.log().contains("others took its work over"), "{}", frozen.log());
     demo.assert_all_run("1.1.0").await;
     assert_rules(&demo.events(&deployment).await);
@@ -193,12 +197,10 @@ async fn an_engine_that_is_stopped_hands_over_at_once() {
     until_under_way(&demo, &deployment).await;
     let other = Engine::start(&demo);
     engine.signal("-TERM");
-    let status = tokio::task::block_in_place(|| engine.child.wait()).unwrap();
-    assert!(status.success(), "{}", engine.log());
+    assert!(engine.ended().await.success(), "{}", engine.log());
     drive(&demo, &deployment).await;
     assert!(!other.log().contains("took over from a silent process"), "{}", other.log());
-    let metrics =
-        reqwest::get(format!("{}/metrics", demo.url)).await.unwrap().text().await.unwrap();
+    let metrics = demo.metrics().await;
     assert!(metrics.contains("capstan_commit_seconds"), "{metrics}");
     assert!(!metrics.contains("capstan_processes_taken_over_total"), "{metrics}");
     assert_rules(&demo.events(&deployment).await);

@@ -20,6 +20,8 @@ use serde_json::{Value, json};
 use crate::harness::{Demo, PATIENCE};
 
 const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// How long the broker may take to let somebody in.
+const CONNECTS_WITHIN: Duration = Duration::from_secs(10);
 const EXCHANGE: &str = "capstan.events";
 const QUEUE: &str = "mine";
 
@@ -31,17 +33,28 @@ struct Got {
     event: Event,
 }
 
+async fn connect(url: &str) -> lapin::Result<(Connection, Channel)> {
+    let connection = Connection::connect(url, ConnectionProperties::default()).await?;
+    let channel = connection.create_channel().await?;
+    Ok((connection, channel))
+}
+
 async fn channel(url: &str) -> (Connection, Channel) {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        if let Ok(connection) = Connection::connect(url, ConnectionProperties::default()).await
-            && let Ok(channel) = connection.create_channel().await
-        {
-            return (connection, channel);
+        // The client may wait for ever for an answer that died with the broker.
+        let connected = tokio::time::timeout(CONNECTS_WITHIN, connect(url)).await;
+        if let Ok(Ok(connected)) = connected {
+            return connected;
         }
         assert!(Instant::now() < deadline, "the broker does not answer");
         tokio::time::sleep(LOOK_EVERY).await;
     }
+}
+
+/// What the broker answers on such a connection.
+async fn answered<T>(call: impl Future<Output = lapin::Result<T>>) -> T {
+    tokio::time::timeout(PATIENCE, call).await.expect("the broker answers").unwrap()
 }
 
 /// A queue that keeps everything, before anything is sent.
@@ -50,24 +63,25 @@ async fn listen(url: &str) {
     let durable = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
     let none = FieldTable::default();
     let made = channel.exchange_declare(EXCHANGE.into(), ExchangeKind::Topic, durable, none);
-    made.await.unwrap();
+    answered(made).await;
     let (durable, none) = (QueueDeclareOptions::durable(), FieldTable::default());
-    channel.queue_declare(QUEUE.into(), durable, none.clone()).await.unwrap();
+    answered(channel.queue_declare(QUEUE.into(), durable, none.clone())).await;
     let options = QueueBindOptions::default();
-    channel.queue_bind(QUEUE.into(), EXCHANGE.into(), "#".into(), options, none).await.unwrap();
+    let bound = channel.queue_bind(QUEUE.into(), EXCHANGE.into(), "#".into(), options, none);
+    answered(bound).await;
 }
 
 /// Takes messages until `is_last`.
 async fn take(url: &str, is_last: impl Fn(&Got) -> bool) -> Vec<Got> {
     let (_connection, channel) = channel(url).await;
     let (options, none) = (BasicConsumeOptions::default(), FieldTable::default());
-    let consumer = channel.basic_consume(QUEUE.into(), "".into(), options, none).await;
-    let mut consumer = consumer.unwrap();
+    let consumer = channel.basic_consume(QUEUE.into(), "".into(), options, none);
+    let mut consumer = answered(consumer).await;
     let mut all: Vec<Got> = Vec::new();
     loop {
         let next = tokio::time::timeout(PATIENCE, consumer.next()).await;
         let delivery = next.expect("the last message comes").unwrap().unwrap();
-        delivery.acker.ack(BasicAckOptions::default()).await.unwrap();
+        answered(delivery.acker.ack(BasicAckOptions::default())).await;
         let body = String::from_utf8(delivery.data).unwrap();
         let cloud: Value = serde_json::from_str(&body).unwrap();
         assert_eq!(cloud["specversion"], "1.0");
@@ -265,8 +279,8 @@ async fn events_wait_while_the_broker_is_cut_off() {
     demo.wait_for(&deployment, "SMOKE_SUCCESS").await;
     let (_connection, channel) = channel(&url).await;
     let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
-    let queue = channel.queue_declare(QUEUE.into(), passive, FieldTable::default()).await;
-    let before = queue.unwrap().message_count();
+    let queue = channel.queue_declare(QUEUE.into(), passive, FieldTable::default());
+    let before = answered(queue).await.message_count();
     let (status, answer) =
         demo.call(Method::PUT, "dependencies/broker", Some(json!({"cut_off": false}))).await;
     assert!(status.is_success(), "{answer}");

@@ -55,8 +55,7 @@ impl Fleet {
     async fn is_used_by_all(&self) {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let metrics = reqwest::get(format!("{}/metrics", self.demo.url)).await.unwrap();
-            let mut states = vec![state_in(&metrics.text().await.unwrap())];
+            let mut states = vec![state_in(&self.demo.metrics().await)];
             for engine in &self.engines {
                 states.push(state_in(&engine.metrics().await));
             }
@@ -150,8 +149,7 @@ async fn a_redis_that_lets_nobody_in_is_told_and_done_without() {
     fleet.is_used_by_all().await;
     create(&fleet.demo, "1.0.0").await;
     fleet.is_nudged(0.0).await;
-    let metrics = reqwest::get(format!("{}/metrics", fleet.demo.url)).await.unwrap();
-    let metrics = metrics.text().await.unwrap();
+    let metrics = fleet.demo.metrics().await;
     let sent = sum(&metrics, "capstan_nudges_sent_total{outcome=\"sent\"}");
     assert!(sent > 0.0, "{metrics}");
     for engine in &fleet.engines {

@@ -12,6 +12,9 @@ use serde_json::json;
 use crate::crash::{LOOK_EVERY, assert_keys_ran_once};
 use crate::harness::{Demo, PATIENCE};
 
+/// How long a program may take, in seconds: what it asks of the database may wait for a lock.
+const PROGRAM_SECONDS: &str = "120";
+
 /// The database of a demo, in the hands of whoever backs it up.
 enum Kept {
     File(PathBuf),
@@ -46,11 +49,11 @@ impl Kept {
         match self {
             Self::File(path) => {
                 let statement = format!("VACUUM INTO '{backup}'");
-                run(Command::new("sqlite3").arg(path).arg(statement));
+                run(program("sqlite3").arg(path).arg(statement));
             }
             Self::Postgres(url) => {
                 let dump = format!("--file={backup}");
-                run(Command::new("pg_dump").args(["--format=custom", &dump, url]));
+                run(program("pg_dump").args(["--format=custom", &dump, url]));
             }
             Self::MariaDb { port, name } => {
                 let dump = format!("--result-file={backup}");
@@ -77,10 +80,10 @@ impl Kept {
                     format!("CREATE DATABASE {name}"),
                 ] {
                     let server = format!("{server}/postgres");
-                    run(Command::new("psql").args(["-q", "-c", &statement, &server]));
+                    run(program("psql").args(["-q", "-c", &statement, &server]));
                 }
                 let into = format!("--dbname={url}");
-                run(Command::new("pg_restore").args(["--exit-on-error", &into]).arg(backup));
+                run(program("pg_restore").args(["--exit-on-error", &into]).arg(backup));
             }
             Self::MariaDb { port, name } => {
                 let statement = format!("DROP DATABASE {name}; CREATE DATABASE {name}");
@@ -92,8 +95,15 @@ impl Kept {
     }
 }
 
-fn client(program: &str, port: &str) -> Command {
-    let mut client = Command::new(program);
+/// A program that is ended when it takes long.
+fn program(name: &str) -> Command {
+    let mut command = Command::new("timeout");
+    command.args([PROGRAM_SECONDS, name]);
+    command
+}
+
+fn client(name: &str, port: &str) -> Command {
+    let mut client = program(name);
     client.args(["--no-defaults", "-h", "127.0.0.1", "-u", "root", "-P", port]);
     client
 }
@@ -106,7 +116,7 @@ fn run(command: &mut Command) {
 
 fn raise_fences(kept: &Kept) -> Output {
     let folder = tempfile::tempdir().unwrap();
-    Command::new(env!("CARGO_BIN_EXE_capstan"))
+    program(env!("CARGO_BIN_EXE_capstan"))
         .args(["fence", "raise"])
         .current_dir(folder.path())
         .env("CAPSTAN__DATABASE__URL", kept.url())

@@ -5,6 +5,7 @@
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use crate::crash::assert_keys_ran_once;
@@ -110,15 +111,20 @@ impl LateStart {
     }
 
     /// Lets it go on, and gives what the host answers.
-    async fn go_on(&self, host: &StoppedHost) -> String {
-        let (pipe, mut answer) = (host.pipe(), self.answer.try_clone().unwrap());
-        let read = tokio::task::spawn_blocking(move || {
-            let _reader = File::open(pipe).unwrap();
+    fn go_on(&self, host: &StoppedHost) -> String {
+        // For writing too: who only reads a pipe waits for a writer, and the one that stood there may be gone.
+        let _reader = File::options().read(true).write(true).open(host.pipe()).unwrap();
+        let mut answer = self.answer.try_clone().unwrap();
+        let (sender, receiver) = mpsc::channel();
+        // Not a task: the end of the test would wait for it.
+        std::thread::spawn(move || {
             let mut text = String::new();
-            answer.read_to_string(&mut text).unwrap();
-            text.trim().to_owned()
+            let read = answer.read_to_string(&mut text);
+            // The test may not wait any more.
+            drop(sender.send(read.map(|_| text)));
         });
-        tokio::time::timeout(PATIENCE, read).await.expect("the host answers").unwrap()
+        let answer = tokio::task::block_in_place(|| receiver.recv_timeout(PATIENCE));
+        answer.expect("the host answers").unwrap().trim().to_owned()
     }
 }
 
@@ -151,7 +157,7 @@ async fn what_a_frozen_engine_had_ordered_is_refused_on_the_host() {
         if memory == Memory::Forgotten {
             std::fs::remove_dir_all(late.order(&host.root)).unwrap();
         }
-        let answer = late.go_on(&host).await;
+        let answer = late.go_on(&host);
         match memory {
             Memory::Known => {
                 assert_eq!(answer, "ended 0");
@@ -165,8 +171,7 @@ async fn what_a_frozen_engine_had_ordered_is_refused_on_the_host() {
         }
 
         frozen.signal("-CONT");
-        let status = tokio::task::block_in_place(|| frozen.child.wait()).unwrap();
-        assert_eq!(status.code(), Some(75), "{}", frozen.log());
+        assert_eq!(frozen.ended().await.code(), Some(75), "{}", frozen.log());
         demo.assert_all_run(version).await;
         assert_keys_ran_once(&demo.data(), version);
         assert_rules(&demo.events(&deployment).await);

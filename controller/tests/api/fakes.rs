@@ -16,6 +16,9 @@ use capstan_core::record::{BastionRule, OnLbFailure, ScaleOut};
 use sha2::{Digest, Sha256};
 use tokio::sync::{Notify, watch};
 
+/// How long the outside is waited for.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -92,9 +95,12 @@ impl FakeCmdb {
 
     /// Waits until the CMDB was asked so often.
     pub(crate) async fn until_asked(&self, calls: u32) {
-        while self.calls.load(Ordering::SeqCst) < calls {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        let asked = tokio::time::timeout(PATIENCE, async {
+            while self.calls.load(Ordering::SeqCst) < calls {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        });
+        asked.await.expect("the CMDB is asked so often");
     }
 
     /// Puts a group, or replaces the one with its id by a newer revision.

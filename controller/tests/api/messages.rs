@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use capstan_controller::Settings;
 use capstan_drivers::amqp::{self, AmqpInbox, CMDB, Topology};
+use capstan_drivers::guard::Guard;
 use capstan_services::RabbitMq;
 use lapin::options::BasicPublishOptions;
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -17,6 +18,8 @@ use crate::fakes::record;
 use crate::world::World;
 
 const PATIENCE: Duration = Duration::from_mins(1);
+/// How long the broker may take to let somebody in.
+const CONNECTS_WITHIN: Duration = Duration::from_secs(10);
 const MESSAGES: &str = "/api/v1/messages";
 
 /// A world that takes messages of a virtual host of its own.
@@ -38,15 +41,11 @@ impl Drop for Listening {
 impl Listening {
     async fn start(url: String) -> Self {
         let settings = amqp::Settings { url: url.clone(), topology: Topology::Declared };
-        let inbox = Arc::new(AmqpInbox::new(settings));
-        let world = World::with_inbox(Settings::default(), Some(inbox)).await;
-        let mut this = {
-            let connection = Connection::connect(&url, ConnectionProperties::default()).await;
-            let connection = connection.expect("connected");
-            let channel = connection.create_channel().await.expect("a channel");
-            let stop = CancellationToken::new();
-            Self { world, url, channel, _connection: connection, stop, task: None }
-        };
+        let inbox = Guard::inbox("amqp", Arc::new(AmqpInbox::new(settings)));
+        let world = World::with_inbox(Settings::default(), Some(Arc::new(inbox))).await;
+        let (connection, channel) = channel(&url).await;
+        let stop = CancellationToken::new();
+        let mut this = Self { world, url, channel, _connection: connection, stop, task: None };
         this.run();
         // From here on there is a queue for what is told.
         this.until_waiting(0, 0).await;
@@ -61,7 +60,8 @@ impl Listening {
 
     async fn end(&mut self) {
         self.stop.cancel();
-        self.task.take().expect("it runs").await.expect("it ends well");
+        let ended = tokio::time::timeout(PATIENCE, self.task.take().expect("it runs")).await;
+        ended.expect("all are settled").expect("it ends well");
     }
 
     async fn tell(&self, group: &str, revision: i64) {
@@ -73,10 +73,7 @@ impl Listening {
     }
 
     async fn tell_text(&self, key: &str, body: &str) {
-        let (options, plain) = (BasicPublishOptions::default(), BasicProperties::default());
-        let (exchange, key) = (CMDB.into(), key.into());
-        let sent = self.channel.basic_publish(exchange, key, options, body.as_bytes(), plain);
-        sent.await.expect("sent").await.expect("it is there");
+        publish(&self.channel, key, body).await;
     }
 
     async fn until_waiting(&self, queued: u32, dead: u32) {
@@ -111,13 +108,43 @@ impl Listening {
     }
 }
 
+async fn connect(url: &str) -> lapin::Result<(Connection, Channel)> {
+    let connection = Connection::connect(url, ConnectionProperties::default()).await?;
+    let channel = connection.create_channel().await?;
+    Ok((connection, channel))
+}
+
+/// A connection to a broker that is there, or comes back.
+async fn channel(url: &str) -> (Connection, Channel) {
+    let connected = tokio::time::timeout(PATIENCE, async {
+        loop {
+            // The client may wait for ever for an answer that died with the broker.
+            let connected = tokio::time::timeout(CONNECTS_WITHIN, connect(url)).await;
+            if let Ok(Ok(connected)) = connected {
+                return connected;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    });
+    connected.await.expect("it is there")
+}
+
+async fn publish(channel: &Channel, key: &str, body: &str) {
+    let (options, plain) = (BasicPublishOptions::default(), BasicProperties::default());
+    let sent = async {
+        let sent = channel.basic_publish(CMDB.into(), key.into(), options, body.as_bytes(), plain);
+        sent.await.expect("sent").await.expect("it is there");
+    };
+    tokio::time::timeout(PATIENCE, sent).await.expect("in time");
+}
+
 async fn vhost() -> String {
     tokio::task::spawn_blocking(|| RabbitMq::shared().vhost()).await.expect("a vhost")
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_change_refreshes_its_group_once_whatever_comes_again_or_out_of_order() {
-    let listening = Listening::start(vhost().await).await;
+    let mut listening = Listening::start(vhost().await).await;
     let cmdb = &listening.world.cmdb;
     // It is new, and its id has a dot.
     cmdb.put(record("web.prod", "web", 2));
@@ -135,12 +162,7 @@ async fn a_change_refreshes_its_group_once_whatever_comes_again_or_out_of_order(
     listening.tell_text("group.changed.x", "no JSON").await;
     // What comes after it says that all of them were taken.
     listening.until_waiting(0, 1).await;
-    let ended = tokio::time::timeout(PATIENCE, async {
-        let mut listening = listening;
-        listening.end().await;
-        listening
-    });
-    let listening = ended.await.expect("all are settled");
+    listening.end().await;
     listening.until_waiting(0, 1).await;
     assert_eq!(listening.calls(), calls, "what is known is not asked for");
     assert_eq!(listening.revision("web.prod").await, Some(5));
@@ -205,22 +227,8 @@ async fn a_broker_that_died_is_listened_to_again() {
     rabbit.kill();
     listening.world.get(MESSAGES).await.problem(503, "broker_unavailable");
     rabbit.resume();
-    let again = tokio::time::timeout(PATIENCE, async {
-        loop {
-            let properties = ConnectionProperties::default();
-            if let Ok(connection) = Connection::connect(&listening.url, properties).await {
-                return connection;
-            }
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-    });
-    let connection = again.await.expect("it is back");
-    let channel = connection.create_channel().await.expect("a channel");
-    let body: Value = json!({"specversion": "1.0", "data": {"group": "web", "revision": 1}});
-    let (options, plain) = (BasicPublishOptions::default(), BasicProperties::default());
-    let bytes = body.to_string();
-    let (exchange, key) = (CMDB.into(), "group.changed.web".into());
-    let sent = channel.basic_publish(exchange, key, options, bytes.as_bytes(), plain);
-    sent.await.expect("sent").await.expect("it is there");
+    let (_connection, channel) = channel(&listening.url).await;
+    let body = json!({"specversion": "1.0", "data": {"group": "web", "revision": 1}});
+    publish(&channel, "group.changed.web", &body.to_string()).await;
     listening.until_revision("web", 1).await;
 }

@@ -1,10 +1,12 @@
 //! Groups that grow by themselves.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use capstan_core::ports::{CmdbGroup, Sight};
 use capstan_core::record::ScaleOut;
 use serde_json::{Value, json};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::fakes::{record, sha256};
@@ -32,6 +34,12 @@ async fn group_of_four(world: &World) -> String {
     world.post(&format!("{path}/sync"), json!({})).await.expect(200);
     world.until(&path, |group| group["version"] == "1.0.0").await;
     path
+}
+
+async fn end(shutdown: &CancellationToken, sync: JoinHandle<()>) {
+    shutdown.cancel();
+    let ended = tokio::time::timeout(Duration::from_secs(30), sync).await;
+    ended.expect("it ends in time").expect("it ends without a panic");
 }
 
 fn newest(page: &Value) -> &Value {
@@ -64,8 +72,7 @@ async fn new_servers_of_an_automatic_group_get_its_version_once() {
     let revision = world.get(&path).await.json()["cmdb_revision"].as_i64().expect("a number");
     world.cmdb.change.notify_one();
     world.until(&path, |group| group["cmdb_revision"].as_i64() > Some(revision)).await;
-    shutdown.cancel();
-    sync.await.expect("it ends without a panic");
+    end(&shutdown, sync).await;
     // What the sync left to be done in the background has a turn before the next one.
     world.post(&format!("{path}/sync"), json!({})).await.expect(200);
     let page = world.get(all).await.json();
@@ -83,8 +90,7 @@ async fn a_group_that_is_not_all_of_one_version_waits_for_a_person() {
     world.cmdb.put(automatic(6));
     world.cmdb.change.notify_one();
     world.until(&path, |group| group["total"] == 6).await;
-    shutdown.cancel();
-    sync.await.expect("it ends without a panic");
+    end(&shutdown, sync).await;
     let page = world.get("/api/v1/deployments").await.json();
     assert_eq!(newest(&page)["flavor"], "adopted");
 }
@@ -98,8 +104,7 @@ async fn new_servers_of_another_group_wait_for_a_person() {
     world.cmdb.put(record("web", "web", 6));
     world.cmdb.change.notify_one();
     world.until(&path, |group| group["total"] == 6).await;
-    shutdown.cancel();
-    sync.await.expect("it ends without a panic");
+    end(&shutdown, sync).await;
     let page = world.get("/api/v1/deployments").await.json();
     assert_eq!(newest(&page)["flavor"], "adopted");
 }

@@ -19,6 +19,8 @@ use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
 
 const PATIENCE: Duration = Duration::from_mins(1);
+/// How long the broker may take to let somebody in.
+const CONNECTS_WITHIN: Duration = Duration::from_secs(10);
 
 fn settings(url: &str) -> Settings {
     Settings { url: url.to_owned(), topology: Topology::Declared }
@@ -33,17 +35,27 @@ fn message(number: usize) -> Message {
     }
 }
 
+async fn connect(url: &str) -> lapin::Result<(Connection, Channel)> {
+    let connection = Connection::connect(url, ConnectionProperties::default()).await?;
+    let channel = connection.create_channel().await?;
+    Ok((connection, channel))
+}
+
 async fn channel(url: &str) -> (Connection, Channel) {
-    let connection = Connection::connect(url, ConnectionProperties::default()).await;
-    let connection = connection.expect("connected");
-    let channel = connection.create_channel().await.expect("a channel");
-    (connection, channel)
+    let connected = tokio::time::timeout(CONNECTS_WITHIN, connect(url)).await;
+    connected.expect("in time").expect("a channel")
+}
+
+/// What the broker answers on such a connection. A call of the client may never be answered when its
+/// connection is lost.
+async fn answered<T>(call: impl Future<Output = lapin::Result<T>>) -> T {
+    tokio::time::timeout(PATIENCE, call).await.expect("in time").expect("a good answer")
 }
 
 /// A queue of the test's own, bound to the events.
 async fn listen(channel: &Channel, key: &str) {
     let (durable, none) = (QueueDeclareOptions::durable(), FieldTable::default());
-    channel.queue_declare("mine".into(), durable, none.clone()).await.expect("a queue");
+    answered(channel.queue_declare("mine".into(), durable, none.clone())).await;
     let bound = channel.queue_bind(
         "mine".into(),
         EVENTS.into(),
@@ -51,18 +63,18 @@ async fn listen(channel: &Channel, key: &str) {
         QueueBindOptions::default(),
         none,
     );
-    bound.await.expect("bound");
+    answered(bound).await;
 }
 
 async fn take(channel: &Channel, count: usize) -> Vec<Delivery> {
     let (options, none) = (BasicConsumeOptions::default(), FieldTable::default());
-    let consumer = channel.basic_consume("mine".into(), "".into(), options, none).await;
-    let mut consumer = consumer.expect("a consumer");
+    let consumer = channel.basic_consume("mine".into(), "".into(), options, none);
+    let mut consumer = answered(consumer).await;
     let mut all = Vec::new();
     while all.len() < count {
         let next = tokio::time::timeout(PATIENCE, consumer.next()).await.expect("in time");
         let delivery = next.expect("a message").expect("a connection");
-        delivery.acker.ack(BasicAckOptions::default()).await.expect("acknowledged");
+        answered(delivery.acker.ack(BasicAckOptions::default())).await;
         all.push(delivery);
     }
     all
@@ -123,7 +135,7 @@ async fn what_is_not_there_is_not_made_if_it_should_only_be_checked() {
 async fn tell(channel: &Channel, key: &str, body: &str) {
     let (options, plain) = (BasicPublishOptions::default(), BasicProperties::default());
     let sent = channel.basic_publish(CMDB.into(), key.into(), options, body.as_bytes(), plain);
-    sent.await.expect("sent").await.expect("it is there");
+    answered(answered(sent).await).await;
 }
 
 /// As in the product: a call is given up after this time.
@@ -142,7 +154,7 @@ async fn until_waiting(inbox: &AmqpInbox, wanted: Waiting) {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     });
-    assert!(came.await.is_ok(), "{:?} is not {wanted:?}", inbox.waiting().await);
+    assert!(came.await.is_ok(), "{:?} is not {wanted:?}", in_time(inbox.waiting()).await);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -171,7 +183,7 @@ async fn what_is_not_settled_comes_again_and_poison_is_laid_aside_with_its_reaso
     inbox.close().await.expect("closed");
     until_waiting(&inbox, Waiting { queued: 0, dead: 1 }).await;
 
-    let dead = mine.basic_get(DEAD.into(), BasicGetOptions::default()).await.expect("asked");
+    let dead = answered(mine.basic_get(DEAD.into(), BasicGetOptions::default())).await;
     let dead = dead.expect("one is there");
     let headers = dead.delivery.properties.headers().clone().expect("headers");
     let header = |name: &str| match headers.inner().get(name) {
@@ -181,7 +193,7 @@ async fn what_is_not_settled_comes_again_and_poison_is_laid_aside_with_its_reaso
     assert_eq!(header(REASON), "it is no message");
     assert_eq!(header("x-capstan-key"), "group.changed.db");
     let back = lapin::options::BasicNackOptions { requeue: true, ..Default::default() };
-    dead.delivery.acker.nack(back).await.expect("put back");
+    answered(dead.delivery.acker.nack(back)).await;
     until_waiting(&inbox, Waiting { queued: 0, dead: 1 }).await;
     let replayed = in_time(inbox.replay(10)).await.expect("replayed");
     assert_eq!(replayed, Replayed { moved: 1, left: 0 });
@@ -224,7 +236,7 @@ async fn lay_aside(channel: &Channel, count: usize) {
     for number in 0..count {
         let (key, body) = (DEAD.into(), number.to_string());
         let sent = channel.basic_publish("".into(), key, options, body.as_bytes(), plain.clone());
-        sent.await.expect("sent").await.expect("it is there");
+        answered(answered(sent).await).await;
     }
 }
 
@@ -232,8 +244,8 @@ async fn lay_aside(channel: &Channel, count: usize) {
 async fn drained(channel: &Channel, queue: &'static str) -> Vec<usize> {
     let mut all = Vec::new();
     loop {
-        let got = channel.basic_get(queue.into(), BasicGetOptions { no_ack: true }).await;
-        let Some(got) = got.expect("asked") else { return all };
+        let got = channel.basic_get(queue.into(), BasicGetOptions { no_ack: true });
+        let Some(got) = answered(got).await else { return all };
         let text = String::from_utf8(got.delivery.data.clone()).expect("text");
         all.push(text.parse().expect("a number"));
     }

@@ -158,7 +158,9 @@ async fn local_gives_a_script_its_environment_and_nothing_else() {
     let mut order = local_order(&server, "env | cut -d= -f1 | sort");
     order.environment.insert("CAPSTAN_VERSION".to_owned(), "1.0".to_owned());
     local.executor.start(&server, &order).await.expect("it is taken");
+    let deadline = Instant::now() + Duration::from_secs(30);
     let look = loop {
+        assert!(Instant::now() < deadline, "the order does not end");
         let look = local.executor.look(&server, order.key, 0).await.expect("look answers");
         if look.state != OrderState::Running {
             break look;

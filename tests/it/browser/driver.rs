@@ -1,8 +1,7 @@
 //! A small `WebDriver` client: what the browser test needs of the protocol, and no more.
 
-use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -11,7 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::harness::{PATIENCE, processes_with};
+use crate::harness::{PATIENCE, client, output, processes_with};
 
 pub(super) const TAB: &str = "\u{E004}";
 pub(super) const ENTER: &str = "\u{E007}";
@@ -59,18 +58,19 @@ impl Driver {
             .env("TMPDIR", folder.path())
             .process_group(0)
             .stdout(Stdio::piped())
+            .stderr(output::log_file(&log_in(folder.path())))
             .spawn()
             .expect("chromedriver runs; it comes with the package chromium-driver");
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let lines = output::lines(&mut child);
         let mut driver = Self { folder, child, url: String::new() };
         let port = tokio::task::spawn_blocking(move || {
-            lines.by_ref().map_while(Result::ok).find_map(|line| {
+            output::first(&lines, |line| {
                 let (_, port) = line.split_once("successfully on port ")?;
                 port.trim_end_matches('.').parse::<u16>().ok()
             })
         });
-        driver.url =
-            format!("http://127.0.0.1:{}", port.await.unwrap().expect("it tells its port"));
+        let port = port.await.unwrap().expect("it tells its port");
+        driver.url = format!("http://127.0.0.1:{port}");
         driver
     }
 
@@ -84,8 +84,8 @@ impl Driver {
             "goog:chromeOptions": {"args": flags},
             "goog:loggingPrefs": {"browser": "ALL"},
         }}});
-        let mut browser =
-            Browser { client: reqwest::Client::new(), session: format!("{}/session", self.url) };
+        let session = format!("{}/session", self.url);
+        let mut browser = Browser { client: client(), session };
         let answer = browser.call(Method::POST, "", Some(body)).await;
         let id = answer["sessionId"].as_str().expect("a session has an id").to_owned();
         browser.session = format!("{}/session/{id}", self.url);
@@ -112,7 +112,12 @@ impl Drop for Driver {
                 drop(kill);
             }
         }
+        output::show_if_failing(&log_in(self.folder.path()));
     }
+}
+
+fn log_in(folder: &Path) -> PathBuf {
+    folder.join("log")
 }
 
 /// One browser with one tab.

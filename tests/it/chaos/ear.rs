@@ -14,6 +14,8 @@ use lapin::types::FieldTable;
 use lapin::{Connection, ConnectionProperties, ExchangeKind};
 use serde_json::Value;
 
+use crate::harness::PATIENCE;
+
 const EXCHANGE: &str = "capstan.events";
 const QUEUE: &str = "ear";
 const AGAIN_AFTER: Duration = Duration::from_millis(200);
@@ -43,8 +45,8 @@ impl Ear {
     /// Listens from now on. Nothing may have been sent before.
     pub(crate) async fn open(url: &str) -> Arc<Self> {
         let ear = Arc::new(Self::default());
-        let made = connect(url).await.expect("the broker runs");
-        drop(made);
+        let made = tokio::time::timeout(PATIENCE, connect(url)).await;
+        drop(made.expect("the broker answers").expect("the broker runs"));
         let (hears, url) = (Arc::clone(&ear), url.to_owned());
         tokio::spawn(async move {
             loop {

@@ -15,7 +15,7 @@ use super::fleet::{FIRST, Fleet, Package, group_name};
 use super::plan::Plan;
 use super::process::{Process, Role};
 use super::services::{Kind, Lines, Services};
-use crate::harness::processes_with;
+use crate::harness::{client, processes_with};
 
 const ENGINES: usize = 3;
 const CONTROLLERS: usize = 2;
@@ -190,8 +190,8 @@ fn environment(
 
 async fn until_ready(url: &str, process: &Process) {
     let deadline = Instant::now() + PATIENCE;
-    let ready = format!("{url}/readyz");
-    while !reqwest::get(&ready).await.is_ok_and(|answer| answer.status().is_success()) {
+    let (client, ready) = (client(), format!("{url}/readyz"));
+    while !client.get(&ready).send().await.is_ok_and(|answer| answer.status().is_success()) {
         assert!(Instant::now() < deadline, "it is not ready: {}", process.log());
         tokio::time::sleep(LOOK_EVERY).await;
     }

@@ -77,6 +77,11 @@ impl Demo {
         (answer.status(), answer.json().await.unwrap())
     }
 
+    pub(crate) async fn metrics(&self) -> String {
+        let answer = self.client.get(format!("{}/metrics", self.url)).send().await.unwrap();
+        answer.text().await.unwrap()
+    }
+
     pub(crate) async fn group(&self) -> GroupView {
         let page: Page<GroupView> = self.get("groups").await;
         page.items.into_iter().next().unwrap()

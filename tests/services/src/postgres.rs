@@ -4,10 +4,10 @@ use std::fs::File;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::LazyLock;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::fresh_name;
-use crate::service::{Service, as_user, ends_well, free_port, run, run_with};
+use crate::service::{PATIENCE, Service, as_user, ends_well, free_port, run, run_with};
 
 /// A PostgreSQL server. What it has committed outlives its processes, and not the machine.
 #[derive(Debug)]
@@ -60,7 +60,9 @@ impl Postgres {
         ends_well(Command::new("kill").arg("-KILL").args(&pids));
         server.end();
         // A new server is not let in before the last of the old one is gone.
+        let deadline = Instant::now() + PATIENCE;
         while pids.iter().any(|pid| is_alive(pid)) {
+            assert!(Instant::now() < deadline, "PostgreSQL was killed and lives: {pids:?}");
             std::thread::sleep(Duration::from_millis(10));
         }
     }

@@ -4,14 +4,20 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::process::Command;
 use std::sync::LazyLock;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::fresh_name;
-use crate::service::{Service, ends_well, free_port, run};
+use crate::service::{PATIENCE, Service, ends_well, free_port, run};
 
 /// The program itself: the wrapper of Debian becomes another user.
 const PROGRAM: &str = "/usr/lib/rabbitmq/bin/rabbitmq-server";
 const CONTROL: &str = "/usr/lib/rabbitmq/bin/rabbitmqctl";
+/// It takes messages however full the disk is that the tests lie on.
+const CONFIGURATION: &str = "\
+listeners.tcp.local = 127.0.0.1:PORT
+loopback_users.guest = true
+disk_free_limit.absolute = 1MB
+";
 /// What a client says first; a server that is up answers with a frame of type 1.
 const HELLO: &[u8] = b"AMQP\0\0\x09\x01";
 
@@ -40,8 +46,7 @@ impl RabbitMq {
         let lies = |name: &str| folder.join(name).display().to_string();
         std::fs::write(
             folder.join("rabbitmq.conf"),
-            "listeners.tcp.local = 127.0.0.1:PORT\nloopback_users.guest = true\n"
-                .replace("PORT", &port.to_string()),
+            CONFIGURATION.replace("PORT", &port.to_string()),
         )
         .expect("the configuration is written");
         std::fs::write(folder.join("plugins"), "[].").expect("no plugins");
@@ -105,7 +110,9 @@ impl RabbitMq {
             command
         };
         // A server that greets may not have all of its parts yet.
+        let deadline = Instant::now() + PATIENCE;
         while !ends_well(&mut control(&["await_startup"])) {
+            assert!(Instant::now() < deadline, "RabbitMQ greets, and does not come up");
             std::thread::sleep(Duration::from_millis(100));
         }
         run(&mut control(&["add_vhost", &name]));

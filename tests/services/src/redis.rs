@@ -2,7 +2,7 @@
 
 use std::process::{Command, Stdio};
 
-use crate::service::{Service, ends_well, free_port, run};
+use crate::service::{Service, ends_well, free_port, limited, run};
 
 /// A Redis server of a test's own: it can be killed, frozen and started again under its URL.
 #[derive(Debug)]
@@ -80,7 +80,8 @@ impl Redis {
 
     /// Gives a command and returns what is answered, a line each.
     pub fn command(&self, words: &[&str]) -> String {
-        let output = self.client(words).stdin(Stdio::null()).output().expect("redis-cli runs");
+        let output = limited(&self.client(words)).stdin(Stdio::null()).output();
+        let output = output.expect("redis-cli runs");
         String::from_utf8_lossy(&output.stdout).trim().to_owned()
     }
 

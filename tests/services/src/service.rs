@@ -8,7 +8,9 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// How long a service may take to come up on a busy machine.
-const PATIENCE: Duration = Duration::from_mins(3);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(3);
+/// How long a program that talks to one may take, in seconds.
+const PROGRAM_SECONDS: &str = "60";
 
 /// Runs a program until its own input ends, which it does when the test's process is gone; then kills
 /// the program and removes its folder. `$1`: the folder; `$2`: the signal; the rest: the program.
@@ -122,7 +124,7 @@ pub(crate) fn run(command: &mut Command) {
 
 /// The same with an input.
 pub(crate) fn run_with(command: &mut Command, input: impl Into<Stdio>) {
-    let output = command.stdin(input).output();
+    let output = limited(command).stdin(input).output();
     let output = output.unwrap_or_else(|error| panic!("{command:?} does not start: {error}"));
     assert!(
         output.status.success(),
@@ -134,8 +136,17 @@ pub(crate) fn run_with(command: &mut Command, input: impl Into<Stdio>) {
 
 /// Runs a program and says whether it ended well.
 pub(crate) fn ends_well(command: &mut Command) -> bool {
+    let mut command = limited(command);
     let status = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
     status.is_ok_and(|status| status.success())
+}
+
+/// The same program, which is ended when it takes long: a client waits for ever for an answer if another
+/// kind of service has taken the port. Only program and arguments are taken over.
+pub(crate) fn limited(command: &Command) -> Command {
+    let mut limited = Command::new("timeout");
+    limited.arg(PROGRAM_SECONDS).arg(command.get_program()).args(command.get_args());
+    limited
 }
 
 fn is_root() -> bool {

@@ -27,6 +27,10 @@ use super::{
 pub(super) const PREFETCH: u16 = 512;
 /// How often it is seen, while no message comes, whether the connection is there.
 const LOOK: Duration = Duration::from_secs(10);
+/// How long it may take to say what became of a message. That is less than the limit of the call.
+const SETTLE: Duration = Duration::from_secs(9);
+/// After this time whoever waits for a message is told again that the connection is given up.
+const TELL_AGAIN: Duration = Duration::from_millis(100);
 /// Longest reason that is sent along, in characters.
 const LONGEST: usize = 500;
 
@@ -43,6 +47,8 @@ pub struct AmqpInbox {
 
 struct Link {
     consumer: Consumer,
+    /// It may be closed while the connection lives.
+    channel: Channel,
     connection: Connection,
 }
 
@@ -57,10 +63,14 @@ impl Link {
                     let text = "the broker has ended the queue";
                     return Err(DriverError::Unknown(text.to_owned()));
                 }
-                Err(_) if self.connection.status().connected() => {}
+                Err(_) if self.is_there() => {}
                 Err(_) => return Err(DriverError::Unknown("the connection is lost".to_owned())),
             }
         }
+    }
+
+    fn is_there(&self) -> bool {
+        self.connection.status().connected() && self.channel.status().connected()
     }
 }
 
@@ -92,8 +102,9 @@ impl AmqpInbox {
         let (options, none) = (BasicConsumeOptions::default(), FieldTable::default());
         let consumer = channel.basic_consume(QUEUE.into(), "".into(), options, none).await;
         let consumer = consumer.map_err(|error| failed("the queue", &error))?;
-        *self.open.lock().await = Open { deliveries: BTreeMap::new(), out: Some(channel) };
-        Ok(Link { consumer, connection })
+        let out = Some(channel.clone());
+        *self.open.lock().await = Open { deliveries: BTreeMap::new(), out };
+        Ok(Link { consumer, channel, connection })
     }
 
     async fn receive(&self) -> Result<Incoming, DriverError> {
@@ -125,23 +136,27 @@ impl AmqpInbox {
             // The connection that it came by is lost: it comes again, whatever became of it.
             return Ok(());
         };
-        if let Verdict::Poison(reason) = verdict {
-            lay_aside(&out, &delivery, &reason).await?;
-        }
-        let done = delivery.acker.ack(BasicAckOptions::default()).await;
-        done.map(drop).map_err(|error| failed("an acknowledgement", &error))
+        in_time(SETTLE, "settling a message", end(&out, &delivery, verdict)).await
     }
 
-    /// A channel for one call, on a connection of its own: that happens rarely.
-    async fn once(&self) -> Result<(Connection, Channel), DriverError> {
+    /// Gives the connection up. Whoever waits for a message holds it, and lets go of it when told; who began
+    /// to wait right after that was not.
+    async fn give_up(&self) {
+        loop {
+            self.given_up.notify_one();
+            if let Ok(mut link) = tokio::time::timeout(TELL_AGAIN, self.link.lock()).await {
+                *link = None;
+                break;
+            }
+        }
+        *self.open.lock().await = Open::default();
+    }
+
+    /// On a connection of its own: that happens rarely.
+    async fn count(&self) -> Result<Waiting, DriverError> {
         let connection = connect(&self.settings, "capstan cmdb, once").await?;
         let channel = confirmed(&connection).await?;
         inward(&channel, self.settings.topology).await?;
-        Ok((connection, channel))
-    }
-
-    async fn count(&self) -> Result<Waiting, DriverError> {
-        let (_connection, channel) = in_time(CONNECT, "a connection", self.once()).await?;
         let queued = queue(&channel, QUEUE, Topology::Checked).await?;
         let dead = queue(&channel, DEAD, Topology::Checked).await?;
         Ok(Waiting { queued, dead })
@@ -155,6 +170,15 @@ pub(super) async fn confirmed(connection: &Connection) -> Result<Channel, Driver
     let confirms = channel.confirm_select(ConfirmSelectOptions::default()).await;
     confirms.map_err(|error| failed("confirms", &error))?;
     Ok(channel)
+}
+
+/// Lays a message aside if it is poison, and takes it from the queue.
+async fn end(out: &Channel, delivery: &Delivery, verdict: Verdict) -> Result<(), DriverError> {
+    if let Verdict::Poison(reason) = verdict {
+        lay_aside(out, delivery, &reason).await?;
+    }
+    let done = delivery.acker.ack(BasicAckOptions::default()).await;
+    done.map(drop).map_err(|error| failed("an acknowledgement", &error))
 }
 
 async fn lay_aside(out: &Channel, delivery: &Delivery, reason: &str) -> Result<(), DriverError> {
@@ -204,16 +228,13 @@ impl Inbox for AmqpInbox {
 
     fn close(&self) -> Call<'_, ()> {
         Box::pin(async {
-            // Whoever waits for a message holds the connection, and lets go of it now.
-            self.given_up.notify_one();
-            *self.link.lock().await = None;
-            *self.open.lock().await = Open::default();
+            self.give_up().await;
             Ok(())
         })
     }
 
     fn waiting(&self) -> Call<'_, Waiting> {
-        Box::pin(self.count())
+        Box::pin(in_time(CONNECT, "the queues", self.count()))
     }
 
     fn replay(&self, most: u32) -> Call<'_, Replayed> {

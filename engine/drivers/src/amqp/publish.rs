@@ -1,5 +1,7 @@
 //! Events out.
 
+use std::time::Duration;
+
 use capstan_core::message::{Broker, CONTENT_TYPE, Message};
 use capstan_core::ports::{Call, DriverError};
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
@@ -12,6 +14,9 @@ use super::{CONNECT, EVENTS, Settings, connect, exchange, failed, in_time};
 pub(super) const UNROUTED_METRIC: &str = "capstan_messages_unrouted_total";
 /// Delivery mode of messages that outlive a restart of the broker.
 pub(super) const PERSISTENT: u8 = 2;
+
+/// How long a batch may take. With a connection before it that is less than the limit of the call.
+const BATCH: Duration = Duration::from_secs(9);
 
 /// Sends messages to an exchange, and waits until the broker has all of them.
 pub struct AmqpBroker {
@@ -48,7 +53,7 @@ impl AmqpBroker {
             Some(link) if link.channel.status().connected() => link,
             Some(_) | None => in_time(CONNECT, "a connection", self.link()).await?,
         };
-        publish(&link.channel, messages).await?;
+        in_time(BATCH, "a batch", publish(&link.channel, messages)).await?;
         *slot = Some(link);
         Ok(())
     }

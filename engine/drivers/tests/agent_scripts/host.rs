@@ -197,8 +197,10 @@ impl Host {
         if !path.exists() {
             fs::write(&path, rendered(stage)).expect("write");
         }
-        let mut command = Command::new("sh");
+        // A hook may wait for its service for ever.
+        let mut command = Command::new("timeout");
         command
+            .args(["60", "sh"])
             .arg(path)
             .env("CAPSTAN_ROOT", self.root())
             .env("CAPSTAN_VERSION", version)

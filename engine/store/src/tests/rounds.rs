@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use capstan_core::input::{Answer, Input};
 use capstan_core::{GroupId, ServerId};
@@ -16,6 +16,8 @@ use super::records::{application, group_state, settings, store};
 use crate::bulk::quoted;
 use crate::{Error, Store, SubmitError, load};
 
+/// How long all rounds of a test may take.
+const PATIENCE: Duration = Duration::from_mins(1);
 /// Enough for several full rounds.
 const SERVERS: u32 = 1_000;
 
@@ -139,7 +141,9 @@ async fn whoever_waits_for_a_copy_gets_one_that_is_written() {
         async move { pull_out(&store, group, &servers).await }
     });
     let mut looks = 0;
+    let deadline = Instant::now() + PATIENCE;
     while !busy.is_finished() {
+        assert!(Instant::now() < deadline, "they are not answered");
         let copy = store.inner.cache.lock(group).await;
         let written = load::group_version(store.reader(), group).await.expect("read");
         if let Some(state) = &*copy {
@@ -179,7 +183,8 @@ async fn a_round_decided_ahead_of_one_that_finds_the_disk_full_is_decided_again(
         }
     });
     let answers = pull_out(&store, group, &servers).await;
-    freed.await.expect("a write failed");
+    let freed = tokio::time::timeout(PATIENCE, freed).await;
+    freed.expect("a write failed").expect("the disk has room again");
     let by_answer = |is_ok| {
         let all = servers.iter().zip(&answers).filter(move |(_, answer)| answer.is_ok() == is_ok);
         all.map(|(server, _)| *server).collect::<Vec<ServerId>>()

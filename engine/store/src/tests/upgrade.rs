@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use capstan_core::action::Action;
 use capstan_core::checker;
@@ -84,10 +85,11 @@ async fn a_newer_schema_is_refused_and_not_touched() {
     if backend == DbBackend::Sqlite {
         drop(store);
     }
+    let deadline = Instant::now() + Duration::from_secs(10);
     let refused = loop {
         match Store::open(&settings(&database)).await {
             // The lock of a file goes when the last of its tasks has ended.
-            Err(Error::InUse { .. }) => tokio::task::yield_now().await,
+            Err(Error::InUse { .. }) if Instant::now() < deadline => tokio::task::yield_now().await,
             other => break other,
         }
     };
