@@ -15,6 +15,7 @@ mod m0001_first;
 mod m0002_messages;
 mod m0003_refreshes;
 mod m0004_restored_streams;
+mod m0005_room_for_updates;
 mod tables;
 
 use sea_orm_migration::prelude::{MigrationTrait, MigratorTrait, async_trait};
@@ -31,6 +32,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0002_messages::Migration),
             Box::new(m0003_refreshes::Migration),
             Box::new(m0004_restored_streams::Migration),
+            Box::new(m0005_room_for_updates::Migration),
         ]
     }
 }

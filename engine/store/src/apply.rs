@@ -117,7 +117,7 @@ impl Writer<'_> {
         let text =
             format!("UPDATE {table} SET version = ?, seq = ?{others} WHERE id = ? AND version = ?");
         let statement = in_dialect(self.backend, &text, values);
-        steps.push(Step { statement, table: "groups", rows: Rows::OneOrLost });
+        steps.push(Step { statement, otherwise: None, table: "groups", rows: Rows::OneOrLost });
         Ok(steps)
     }
 
@@ -144,7 +144,7 @@ impl Writer<'_> {
             micros(group.synced_at),
         ];
         let statement = in_dialect(self.backend, &text, values);
-        Step { statement, table: "applications", rows: Rows::Any }
+        Step { statement, otherwise: None, table: "applications", rows: Rows::Any }
     }
 
     fn servers(&self) -> Result<Vec<Step>, Error> {
@@ -182,7 +182,7 @@ impl Writer<'_> {
                 bulk::list(ids.len())
             );
             let statement = in_dialect(backend, &text, ids);
-            Step { statement, table: "servers", rows: Rows::Any }
+            Step { statement, otherwise: None, table: "servers", rows: Rows::Any }
         })
     }
 
@@ -278,14 +278,11 @@ impl Writer<'_> {
         let same_kind = keys.chunk_by(|a, b| a.0 == b.0);
         let some = same_kind.flat_map(|same_kind| same_kind.chunks(IDS_AT_ONCE));
         some.map(|some| {
-            let text = format!(
-                "DELETE FROM effects WHERE kind = ? AND subject IN ({})",
-                bulk::list(some.len())
-            );
-            let values =
-                std::iter::once(some[0].0.into()).chain(some.iter().map(|key| key.1.into()));
+            let (among, ids) = bulk::among(self.backend, some.iter().map(|key| key.1.into()));
+            let text = format!("DELETE FROM effects WHERE kind = ? AND subject {among}");
+            let values = std::iter::once(some[0].0.into()).chain(ids);
             let statement = in_dialect(self.backend, &text, values);
-            Step { statement, table: "effects", rows: Rows::Any }
+            Step { statement, otherwise: None, table: "effects", rows: Rows::Any }
         })
         .collect()
     }

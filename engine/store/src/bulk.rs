@@ -5,10 +5,12 @@
 //! here and not by sea-query, since at thousands of rows a second the tree it builds first is the
 //! larger part of the work.
 
-use sea_orm::{ConnectionTrait, DbBackend, Statement, Value};
 use std::fmt::Write;
 
+use sea_orm::{ConnectionTrait, DbBackend, Statement, Value};
+
 use crate::Error;
+use crate::arrays;
 
 /// Databases limit the variables of a statement: `SQLite` to 32,766, the others to 65,535.
 const VARIABLES: usize = 30_000;
@@ -23,6 +25,16 @@ pub(crate) struct Table<const N: usize> {
     /// Columns that never change once a row is there. Leaving them out of an update spares the
     /// indexes over them.
     pub(crate) fixed: &'static [&'static str],
+    /// Whether nearly every row that is written is there already. For PostgreSQL an update of what is there
+    /// is half the work of an insert that finds it there.
+    pub(crate) known: bool,
+}
+
+impl<const N: usize> Table<N> {
+    /// The columns that an update sets.
+    pub(crate) fn changing(&self) -> impl Iterator<Item = &'static str> {
+        self.columns.into_iter().filter(|it| !self.key.contains(it) && !self.fixed.contains(it))
+    }
 }
 
 /// What happens when a row with the same key is there.
@@ -40,6 +52,8 @@ pub(crate) enum Existing {
 #[derive(Debug)]
 pub(crate) struct Step {
     pub(crate) statement: Statement,
+    /// Run if the first one has written fewer rows: it writes those that are not there as well.
+    pub(crate) otherwise: Option<Statement>,
     pub(crate) table: &'static str,
     pub(crate) rows: Rows,
 }
@@ -67,8 +81,16 @@ pub(crate) enum Applied {
 impl Step {
     /// Runs the statement.
     pub(crate) async fn run(self, conn: &impl ConnectionTrait) -> Result<Applied, Error> {
-        let done = conn.execute_raw(self.statement).await;
-        let written = done.map_err(Error::database("write a change"))?.rows_affected();
+        let run = async |statement| {
+            let done = conn.execute_raw(statement).await;
+            done.map(|done| done.rows_affected()).map_err(Error::database("write a change"))
+        };
+        let mut written = run(self.statement).await?;
+        if let (Some(otherwise), Rows::Exactly(meant)) = (self.otherwise, self.rows)
+            && written < meant as u64
+        {
+            written = run(otherwise).await?;
+        }
         match self.rows {
             Rows::Exactly(meant) => expect_count(self.table, meant, written)?,
             Rows::OneOrLost if written == 0 => return Ok(Applied::Lost),
@@ -90,19 +112,26 @@ pub(crate) fn rows<const N: usize>(
     let most = VARIABLES / N * N;
     let mut steps = Vec::with_capacity(values.len().div_ceil(most));
     while !values.is_empty() {
-        let rest = if values.len() > most { values.split_off(most) } else { Vec::new() };
-        let count = values.len() / N;
-        let text = insert(backend, table, existing, count);
+        let here = at_once(backend, values.len().min(most) / N);
+        let rest = values.split_off(here * N);
         // MySQL counts an updated row twice.
         let counts = existing != Existing::Keep && backend != DbBackend::MySql;
-        steps.push(Step {
-            statement: Statement::from_sql_and_values(backend, text, values),
-            table: table.name,
-            rows: if counts { Rows::Exactly(count) } else { Rows::Any },
-        });
+        let (statement, otherwise) = if backend == DbBackend::Postgres {
+            arrays::write(table, existing, values)
+        } else {
+            (insert(backend, table, existing, values), None)
+        };
+        let rows = if counts { Rows::Exactly(here) } else { Rows::Any };
+        steps.push(Step { statement, otherwise, table: table.name, rows });
         values = rest;
     }
     steps
+}
+
+/// How many of these rows go into one statement. MySQL reads the text of each number of rows anew, which takes
+/// longer than writing them: so it is given powers of two, whose texts it knows soon.
+const fn at_once(backend: DbBackend, rows: usize) -> usize {
+    if matches!(backend, DbBackend::MySql) { 1 << rows.ilog2() } else { rows }
 }
 
 /// Sets every column but the key of one row, which must be there. `values` are as for [`rows`],
@@ -123,7 +152,7 @@ pub(crate) fn one_row<const N: usize>(
     let mut values = Vec::from(values);
     values.rotate_left(1);
     let statement = Statement::from_sql_and_values(backend, text, values);
-    Step { statement, table: table.name, rows: Rows::Exactly(1) }
+    Step { statement, otherwise: None, table: table.name, rows: Rows::Exactly(1) }
 }
 
 /// Fails unless as many rows were written as were meant.
@@ -165,6 +194,22 @@ pub(crate) fn list(count: usize) -> String {
     vec!["?"; count].join(", ")
 }
 
+/// The condition that a column holds one of these values (at least one), and its variables. Its text is the same
+/// for many numbers of values.
+pub(crate) fn among(
+    backend: DbBackend,
+    values: impl Iterator<Item = Value>,
+) -> (String, Vec<Value>) {
+    let mut values: Vec<Value> = values.collect();
+    if backend != DbBackend::Sqlite
+        && let Some(last) = values.last().cloned()
+    {
+        // As in `at_once`; what is named twice is found once.
+        values.resize(values.len().next_power_of_two(), last);
+    }
+    (format!("IN ({})", list(values.len())), values)
+}
+
 /// The end of an INSERT that leaves what is there as it is, whichever unique index it hits.
 pub(crate) fn or_keep(backend: DbBackend) -> &'static str {
     if backend == DbBackend::MySql {
@@ -183,32 +228,20 @@ fn insert<const N: usize>(
     backend: DbBackend,
     table: &Table<N>,
     existing: Existing,
-    rows: usize,
-) -> String {
-    let mut text = String::with_capacity(256 + N * 24 + rows * (N * 6 + 4));
-    push(
-        &mut text,
-        format_args!(
-            "INSERT INTO {} ({}) VALUES ",
-            quoted(backend, table.name),
-            table.columns.join(", ")
-        ),
-    );
-    for row in 0..rows {
-        text.push_str(if row == 0 { "(" } else { ", (" });
-        for column in 0..N {
-            if column > 0 {
-                text.push_str(", ");
-            }
-            placeholder(backend, &mut text, row * N + column + 1);
-        }
-        text.push(')');
-    }
+    values: Vec<Value>,
+) -> Statement {
+    let rows = values.len() / N;
+    let mut text = String::with_capacity(256 + N * 24 + rows * (N * 3 + 4));
+    let columns = table.columns.join(", ");
+    push(&mut text, format_args!("INSERT INTO {} ({columns}) ", quoted(backend, table.name)));
+    let row = format!("({})", list(N));
+    push(&mut text, format_args!("VALUES {}", vec![row; rows].join(", ")));
     on_conflict(backend, table, existing, &mut text);
-    text
+    Statement::from_sql_and_values(backend, text, values)
 }
 
-fn on_conflict<const N: usize>(
+/// What an INSERT does about rows that are there.
+pub(crate) fn on_conflict<const N: usize>(
     backend: DbBackend,
     table: &Table<N>,
     existing: Existing,
@@ -232,9 +265,7 @@ fn on_conflict<const N: usize>(
     if !is_mysql {
         text.push_str("UPDATE SET ");
     }
-    let changing =
-        table.columns.iter().filter(|it| !table.key.contains(it) && !table.fixed.contains(it));
-    for (place, column) in changing.enumerate() {
+    for (place, column) in table.changing().enumerate() {
         let comma = if place == 0 { "" } else { ", " };
         if is_mysql {
             push(text, format_args!("{comma}{column} = VALUES({column})"));
@@ -252,7 +283,7 @@ fn placeholder(backend: DbBackend, text: &mut String, number: usize) {
     }
 }
 
-fn push(text: &mut String, part: std::fmt::Arguments<'_>) {
+pub(crate) fn push(text: &mut String, part: std::fmt::Arguments<'_>) {
     text.write_fmt(part).expect("writing to a string does not fail");
 }
 
@@ -260,25 +291,38 @@ fn push(text: &mut String, part: std::fmt::Arguments<'_>) {
 mod tests {
     use super::*;
 
-    const PETS: Table<3> =
-        Table { name: "pets", columns: ["id", "kind", "age"], key: &["id"], fixed: &["kind"] };
+    const PETS: Table<3> = Table {
+        name: "pets",
+        columns: ["id", "kind", "age"],
+        key: &["id"],
+        fixed: &["kind"],
+        known: false,
+    };
 
     #[test]
     fn each_database_gets_its_dialect() {
+        let pet = |id: i32| [id.into(), "cat".into(), None::<i64>.into()];
+        let two: Vec<Value> = pet(1).into_iter().chain(pet(2)).collect();
+        let text = |backend, existing, values| insert(backend, &PETS, existing, values).sql;
         assert_eq!(
-            insert(DbBackend::Sqlite, &PETS, Existing::Update, 2),
+            text(DbBackend::Sqlite, Existing::Update, two),
             "INSERT INTO \"pets\" (id, kind, age) VALUES (?, ?, ?), (?, ?, ?) \
              ON CONFLICT (id) DO UPDATE SET age = excluded.age"
         );
         assert_eq!(
-            insert(DbBackend::Postgres, &PETS, Existing::Keep, 2),
-            "INSERT INTO \"pets\" (id, kind, age) VALUES ($1, $2, $3), ($4, $5, $6) \
-             ON CONFLICT (id) DO NOTHING"
-        );
-        assert_eq!(
-            insert(DbBackend::MySql, &PETS, Existing::Update, 1),
+            text(DbBackend::MySql, Existing::Update, pet(1).to_vec()),
             "INSERT INTO `pets` (id, kind, age) VALUES (?, ?, ?) \
              ON DUPLICATE KEY UPDATE age = VALUES(age)"
         );
+    }
+
+    #[test]
+    fn mysql_is_given_texts_that_it_knows() {
+        let values = (0..21).flat_map(|id| [id.into(), "cat".into(), 1_i64.into()]).collect();
+        let steps = rows(DbBackend::MySql, &PETS, Existing::Update, values);
+        let counts = steps
+            .iter()
+            .map(|step| step.statement.values.as_ref().map_or(0, |values| values.0.len() / 3));
+        assert_eq!(counts.collect::<Vec<_>>(), [16, 4, 1]);
     }
 }

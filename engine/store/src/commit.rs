@@ -202,7 +202,7 @@ impl Committer {
         for submit in submits {
             by_group.entry(submit.group).or_default().push(submit);
         }
-        self.freshen(&by_group).await;
+        self.freshen(by_group.keys().copied()).await;
         self.look_for_work().await;
         let now = self.inner.now();
         let mut parts = Parts::new();

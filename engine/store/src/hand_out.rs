@@ -5,19 +5,20 @@
 //! written is written as claimed already and handed out after the commit, without a question and an
 //! answer in between; and no row is claimed that cannot be begun.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use capstan_core::Timestamp;
 use capstan_core::changes::{Changes, EffectChange};
 use capstan_core::effect::{Effect, EffectKind};
 use capstan_core::input::Input;
 use capstan_core::state::GroupState;
+use capstan_core::{GroupId, Timestamp};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use crate::SubmitError;
 use crate::apply::EffectKey;
-use crate::cache::{fill, freshen};
+use crate::cache::fill;
 use crate::claims::Owed;
 use crate::commit::{Committer, hold};
 use crate::part::{Reply, Submit};
@@ -54,6 +55,8 @@ impl Committer {
                 None => self.take_over(effect),
             }
         }
+        let groups: BTreeSet<GroupId> = found.iter().map(|(effect, _)| effect.group).collect();
+        self.freshen(groups.into_iter()).await;
         for (effect, claims_before) in found {
             if let Some(claim) = self.claim(effect, claims_before).await {
                 self.give(effect, claim, &mut slots);
@@ -77,10 +80,7 @@ impl Committer {
     async fn claim(&mut self, effect: Effect, claims_before: i32) -> Option<Claim> {
         let copy = hold(&mut self.held, &self.inner, effect.group).await;
         let named = effect.kind.deployment();
-        let is_read = match freshen(copy, &self.inner).await {
-            Ok(()) => fill(copy, &self.inner, effect.group, named).await,
-            Err(error) => Err(error),
-        };
+        let is_read = fill(copy, &self.inner, effect.group, named).await;
         let is_read = is_read.inspect_err(|error| {
             tracing::error!(error = %crate::chain(error), "claimed work could not be read");
         });

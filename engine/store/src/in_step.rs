@@ -10,7 +10,6 @@ use capstan_core::{GroupId, Timestamp};
 use crate::cache::freshen;
 use crate::commit::{Committer, hold};
 use crate::operation::within;
-use crate::part::Submit;
 use crate::round::Round;
 use crate::{claims, load};
 
@@ -51,20 +50,20 @@ impl Committer {
 
     /// Brings copies in step with what other processes have written. A change that is decided on an old
     /// copy would be found out by its version; a refusal would not.
-    pub(crate) async fn freshen(&mut self, by_group: &BTreeMap<GroupId, Vec<Submit>>) {
+    pub(crate) async fn freshen(&mut self, groups: impl Iterator<Item = GroupId>) {
         if !self.inner.member.has_others() {
             return;
         }
         let mut known = BTreeMap::new();
-        for group in by_group.keys() {
+        for group in groups {
             // What is being written is right when it is written, and thrown away if it is not.
             let is_ahead =
-                self.writing.as_ref().is_some_and(|it| it.round.parts.contains_key(group));
+                self.writing.as_ref().is_some_and(|it| it.round.parts.contains_key(&group));
             if is_ahead {
                 continue;
             }
-            if let Some(state) = &**hold(&mut self.held, &self.inner, *group).await {
-                known.insert(*group, state.group.version);
+            if let Some(state) = &**hold(&mut self.held, &self.inner, group).await {
+                known.insert(group, state.group.version);
             }
         }
         if known.is_empty() {

@@ -25,6 +25,7 @@
 mod access;
 mod applications;
 mod apply;
+mod arrays;
 mod audit;
 mod bulk;
 mod cache;

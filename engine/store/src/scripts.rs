@@ -8,8 +8,13 @@ use crate::entities::scripts::Entity;
 use crate::operation::{Operation, timed};
 use crate::{Error, Store};
 
-const SCRIPTS: Table<2> =
-    Table { name: "scripts", columns: ["sha256", "body"], key: &["sha256"], fixed: &[] };
+const SCRIPTS: Table<2> = Table {
+    name: "scripts",
+    columns: ["sha256", "body"],
+    key: &["sha256"],
+    fixed: &[],
+    known: false,
+};
 
 impl Store {
     /// Keeps scripts. Those whose digest is known are the same and stay.

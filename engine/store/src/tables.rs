@@ -20,6 +20,7 @@ pub(crate) const SERVERS: Table<12> = Table {
     ],
     key: &["id"],
     fixed: &["group_id"],
+    known: false,
 };
 
 pub(crate) const SERVER_STATES: Table<16> = Table {
@@ -44,6 +45,7 @@ pub(crate) const SERVER_STATES: Table<16> = Table {
     ],
     key: &["server_id"],
     fixed: &["group_id"],
+    known: true,
 };
 
 pub(crate) const DEPLOYMENTS: Table<31> = Table {
@@ -83,6 +85,7 @@ pub(crate) const DEPLOYMENTS: Table<31> = Table {
     ],
     key: &["id"],
     fixed: &[],
+    known: false,
 };
 
 pub(crate) const BATCHES: Table<7> = Table {
@@ -90,6 +93,7 @@ pub(crate) const BATCHES: Table<7> = Table {
     columns: ["deployment_id", "idx", "is_bastion", "status", "wait_until", "ended_at", "rev"],
     key: &["deployment_id", "idx"],
     fixed: &[],
+    known: true,
 };
 
 pub(crate) const TARGETS: Table<27> = Table {
@@ -125,6 +129,7 @@ pub(crate) const TARGETS: Table<27> = Table {
     ],
     key: &["id"],
     fixed: &["deployment_id", "place", "server_id", "hostname", "instance", "ip_address"],
+    known: true,
 };
 
 pub(crate) const EVENTS: Table<5> = Table {
@@ -132,6 +137,7 @@ pub(crate) const EVENTS: Table<5> = Table {
     columns: ["stream", "seq", "at", "kind", "body"],
     key: &["stream", "seq"],
     fixed: &[],
+    known: false,
 };
 
 pub(crate) const EFFECTS: Table<7> = Table {
@@ -139,4 +145,5 @@ pub(crate) const EFFECTS: Table<7> = Table {
     columns: ["kind", "subject", "group_id", "deployment_id", "due_at", "owner", "claims"],
     key: &["kind", "subject"],
     fixed: &[],
+    known: false,
 };

@@ -42,6 +42,9 @@ const POSTGRES_BOUNDS: [(&str, &str); 6] = [
     ("tcp_keepalives_count", "3"),
     ("tcp_user_timeout", "10s"),
 ];
+/// What is decided is written by key, many rows at once. A plan for just these rows would read the whole table when
+/// they are more than a few, and be made anew each time.
+const ONE_PLAN: (&str, &str) = ("plan_cache_mode", "force_generic_plan");
 /// Statements kept ready per connection. The number of rows is part of a statement's text.
 const STATEMENTS: usize = 256;
 
@@ -50,17 +53,23 @@ pub(super) async fn open_postgres(url: &str) -> Result<Opened, Error> {
     let parsed = PgConnectOptions::from_str(url).map_err(|_| Error::url(CANNOT_BE_READ))?;
     let database = parsed.get_database().ok_or_else(|| Error::url(NO_DATABASE))?;
     let database = format!("{database} at {}:{}", parsed.get_host(), parsed.get_port());
+    opened(postgres(url, &[]), postgres(url, &[ONE_PLAN]), database).await
+}
+
+fn postgres(url: &str, more: &'static [(&str, &str)]) -> ConnectOptions {
     let mut options = options(url);
-    options.map_sqlx_postgres_opts(|options| {
-        options
-            .application_name("capstan")
-            .statement_cache_capacity(STATEMENTS)
-            .options(POSTGRES_BOUNDS)
-    });
-    options.map_sqlx_postgres_pool_opts(|options| {
-        options.after_release(|connection, _| Box::pin(answers(connection.ping())))
-    });
-    opened(options, database).await
+    options
+        .map_sqlx_postgres_opts(move |options| {
+            options
+                .application_name("capstan")
+                .statement_cache_capacity(STATEMENTS)
+                .options(POSTGRES_BOUNDS)
+                .options(more.iter().copied())
+        })
+        .map_sqlx_postgres_pool_opts(|options| {
+            options.after_release(|connection, _| Box::pin(answers(connection.ping())))
+        });
+    options
 }
 
 /// A session of MySQL that hears nothing for so long ends, and with it the lock that it may have
@@ -97,7 +106,8 @@ pub(super) async fn open_mysql(url: &str) -> Result<Opened, Error> {
                 })
             })
         });
-    opened(options, database).await
+    let decider = options.clone();
+    opened(options, decider, database).await
 }
 
 const CANNOT_BE_READ: &str = "cannot be read";
@@ -115,7 +125,11 @@ fn options(url: &str) -> ConnectOptions {
     options
 }
 
-async fn opened(options: ConnectOptions, database: String) -> Result<Opened, Error> {
+async fn opened(
+    options: ConnectOptions,
+    decider: ConnectOptions,
+    database: String,
+) -> Result<Opened, Error> {
     let connect = async |options: &ConnectOptions, connections: u32| {
         let mut options = options.clone();
         options.max_connections(connections);
@@ -123,7 +137,7 @@ async fn opened(options: ConnectOptions, database: String) -> Result<Opened, Err
         Database::connect(options).await.map_err(failed)
     };
     let writer = connect(&options, CONNECTIONS).await?;
-    let decider = connect(&options, DECIDING).await?;
+    let decider = connect(&decider, DECIDING).await?;
     let beats = connect(&options, BEATING).await?;
     // Its lock is not let go of between two statements.
     let mut keeps_lock = options.clone();

@@ -44,12 +44,14 @@ const SEEN: Table<3> = Table {
     columns: ["consumer", "group_id", "seen_version"],
     key: &["consumer", "group_id"],
     fixed: &[],
+    known: false,
 };
 const CURSORS: Table<3> = Table {
     name: "message_cursors",
     columns: ["consumer", "stream", "sent_seq"],
     key: &["consumer", "stream"],
     fixed: &[],
+    known: false,
 };
 
 /// The log as one consumer reads it. It keeps nothing that the database does not have, but for when it
