@@ -1,6 +1,8 @@
 # The two commands of the README. Each does its own set-up and says plainly what is missing.
 
 SHELL := /bin/sh
+# Tests mostly wait for processes and services: four at once even on a small machine.
+export RUST_TEST_THREADS ?= $(shell n=$$(nproc); [ "$$n" -gt 4 ] && echo "$$n" || echo 4)
 .PHONY: demo test setup lint bench chaos
 
 ## Everything in one process, with a fleet of real processes on this machine.

@@ -21,7 +21,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::harness::beside_demos;
 use plan::Plan;
 use services::Kind;
 use world::World;
@@ -36,7 +35,6 @@ const EACH: Duration = Duration::from_millis(300);
 async fn survive(kind: Kind) {
     let plan = Plan::from_environment();
     println!("{kind:?}: {}", plan.told());
-    let _beside = beside_demos().await;
     let began = Instant::now();
     let world = Arc::new(World::start(&plan, kind, VERSIONS).await);
     println!("{:?}: everything runs", began.elapsed());
@@ -72,6 +70,9 @@ async fn survive(kind: Kind) {
         found.failures,
     );
     assert!(found.wrong.is_empty(), "{}: {:#?}", plan.told(), found.wrong);
+    for fault in ["KillDatabase", "Cut", "Silence", "LoseCommits"] {
+        assert!(faults.contains_key(fault), "{}: the database had too good a time", plan.told());
+    }
     assert!(found.deployments >= plan.sizes.len() && found.keys > 0, "nothing was released");
     world.is_good();
 }

@@ -8,11 +8,10 @@ mod ports;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, LazyLock, mpsc};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use capstan_services::{Database, Proxy};
-use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 
 use self::ports::first_port;
 
@@ -23,15 +22,6 @@ pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// A client that gives up what is not answered.
 pub(crate) fn client() -> reqwest::Client {
     reqwest::Client::builder().timeout(PATIENCE).build().unwrap()
-}
-
-/// Demos that run beside each other. A test that measures how long something takes has the machine for
-/// itself: it holds the other side of this lock.
-static DEMOS: LazyLock<Arc<RwLock<()>>> = LazyLock::new(Arc::default);
-
-/// Held by whatever runs beside demos and keeps the machine busy.
-pub(crate) async fn beside_demos() -> OwnedRwLockReadGuard<()> {
-    Arc::clone(&DEMOS).read_owned().await
 }
 
 /// A demo that runs, with its data folder.
@@ -52,15 +42,12 @@ pub(crate) struct Demo {
     /// What it told before it ran.
     pub(crate) told: String,
     client: reqwest::Client,
-    beside: Option<OwnedRwLockReadGuard<()>>,
-    alone: Option<OwnedRwLockWriteGuard<()>>,
 }
 
 impl Demo {
     /// Starts a demo on a fresh folder.
     pub(crate) async fn start(hosts: u16) -> Self {
         let mut demo = Self::prepare(hosts);
-        demo.beside = Some(Arc::clone(&DEMOS).read_owned().await);
         demo.run(&[]).await;
         demo
     }
@@ -68,16 +55,7 @@ impl Demo {
     /// The same with more in its environment.
     pub(crate) async fn start_with(hosts: u16, environment: &[(&str, &str)]) -> Self {
         let mut demo = Self::prepare(hosts);
-        demo.beside = Some(Arc::clone(&DEMOS).read_owned().await);
         demo.run(environment).await;
-        demo
-    }
-
-    /// The same, while no other demo of this process runs.
-    pub(crate) async fn start_alone(hosts: u16) -> Self {
-        let mut demo = Self::prepare(hosts);
-        demo.alone = Some(Arc::clone(&DEMOS).write_owned().await);
-        demo.run(&[]).await;
         demo
     }
 
@@ -94,7 +72,6 @@ impl Demo {
         let mut demo = Self::prepare(hosts);
         demo.database = Some(Database::shared());
         demo.roles = Some("controller,portal");
-        demo.beside = Some(Arc::clone(&DEMOS).read_owned().await);
         demo.run(environment).await;
         demo
     }
@@ -103,7 +80,6 @@ impl Demo {
     pub(crate) async fn start_on_server_with(hosts: u16, environment: &[(&str, &str)]) -> Self {
         let mut demo = Self::prepare(hosts);
         demo.database = Some(Database::shared());
-        demo.beside = Some(Arc::clone(&DEMOS).read_owned().await);
         demo.run(environment).await;
         demo
     }
@@ -113,7 +89,6 @@ impl Demo {
         let mut demo = Self::prepare(hosts);
         let (database, line) = Database::shared().behind_a_line();
         demo.database = Some(database);
-        demo.beside = Some(Arc::clone(&DEMOS).read_owned().await);
         demo.run(&[]).await;
         (demo, line)
     }
@@ -133,8 +108,6 @@ impl Demo {
             token: String::new(),
             told: String::new(),
             client: client(),
-            beside: None,
-            alone: None,
         }
     }
 

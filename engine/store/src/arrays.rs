@@ -114,16 +114,19 @@ fn is_null(value: &Value) -> bool {
     )
 }
 
-/// `{"a",NULL}`; numbers and ids may be quoted, too.
+/// `{"a",NULL}`
 fn literal(column: &[Value]) -> String {
     let mut text = String::with_capacity(2 + column.len() * 24);
     for (row, value) in column.iter().enumerate() {
         text.push(if row == 0 { '{' } else { ',' });
-        match value {
-            null if is_null(null) => text.push_str("NULL"),
-            Value::String(Some(it)) => quote(&mut text, it),
-            Value::Uuid(Some(it)) => push(&mut text, format_args!("{it}")),
-            other => push(&mut text, format_args!("{other}")),
+        if is_null(value) {
+            text.push_str("NULL");
+        } else if let Value::String(Some(it)) = value {
+            quote(&mut text, it);
+        } else if let Value::Uuid(Some(it)) = value {
+            push(&mut text, format_args!("{it}"));
+        } else {
+            push(&mut text, format_args!("{value}"));
         }
     }
     text.push('}');

@@ -129,6 +129,15 @@ const KINDS: [Kind; 17] = [
     |_| Fault::Flood,
 ];
 
+/// What befalls the database, which must not lose or repeat anything whatever becomes of it. It comes first, so
+/// that short runs have it, too.
+const OF_DATABASE: [Kind; 4] = [
+    |rng| Fault::KillDatabase { away: rng.u64(0..3_000) },
+    |rng| Fault::Cut { who: who(rng), to: To::Database },
+    |rng| Fault::Silence { who: who(rng), to: To::Database, time: rng.u64(500..3_000) },
+    |rng| Fault::LoseCommits { who: who(rng), count: rng.usize(1..5) },
+];
+
 fn who(rng: &mut Rng) -> usize {
     rng.usize(0..60)
 }
@@ -141,7 +150,8 @@ fn to(rng: &mut Rng) -> To {
 /// What goes wrong after how much time.
 pub(crate) fn schedule(mut rng: Rng, time: Duration) -> Vec<(Duration, Fault)> {
     let mut faults = Vec::new();
-    let mut left: Vec<Kind> = Vec::new();
+    let mut left = OF_DATABASE.to_vec();
+    rng.shuffle(&mut left);
     let gaps = if time < SHORT { SHORT_GAPS } else { LONG_GAPS };
     let mut at = Duration::from_millis(rng.u64(500..1_500));
     while at < time {

@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 
-/// The seed. A usual run of the tests has the same every time, which found a wrong clock once; long runs
-/// are given others.
+/// The seed. A usual run of the tests has the same every time; long runs are given others.
 const SEED: &str = "CAPSTAN_CHAOS_SEED";
 const USUAL_SEED: u64 = 862_199;
 /// For how long things are broken, in seconds.
