@@ -70,9 +70,8 @@ async fn survive(kind: Kind) {
         found.failures,
     );
     assert!(found.wrong.is_empty(), "{}: {:#?}", plan.told(), found.wrong);
-    for fault in ["KillDatabase", "Cut", "Silence", "LoseCommits"] {
-        assert!(faults.contains_key(fault), "{}: the database had too good a time", plan.told());
-    }
+    let lost: usize = world.lines.iter().map(|lines| lines.database.lost_commits()).sum();
+    assert!(lost > 0, "{}: no answer to a commit was lost", plan.told());
     assert!(found.deployments >= plan.sizes.len() && found.keys > 0, "nothing was released");
     world.is_good();
 }

@@ -1,6 +1,6 @@
 //! Writes what a decision changed, in the transaction that it was decided in: the hot path.
 //!
-//! One statement per table, however many rows. The group's row comes before what is in it: if its
+//! Few statements per table, however many rows. The group's row comes before what is in it: if its
 //! version is not the one that the decision was made from, somebody else was faster, and the caller
 //! must give up the transaction.
 //!

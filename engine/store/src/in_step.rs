@@ -71,10 +71,16 @@ impl Committer {
         }
         let groups = known.keys().copied().collect();
         let versions = within(ANSWER, load::group_versions(&self.inner.decider, groups));
-        let versions = versions.await.unwrap_or_else(|error| {
-            tracing::warn!(error = %crate::chain(&error), "it is not known which copies are right");
-            BTreeMap::new()
-        });
+        let versions = match versions.await {
+            Ok(versions) => versions,
+            Err(error) => {
+                tracing::warn!(error = %crate::chain(&error), "it is not known which copies are right");
+                for group in known.into_keys() {
+                    **hold(&mut self.held, &self.inner, group).await = None;
+                }
+                return;
+            }
+        };
         for (group, version) in known {
             if versions.get(&group) == Some(&version) {
                 continue;

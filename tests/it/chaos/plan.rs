@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use fastrand::Rng;
 
-/// The seed. A usual run of the tests has the same every time; long runs are given others.
+/// The seed. A usual run of the tests has the same every time, in which nearly everything is broken once; long runs
+/// are given others.
 const SEED: &str = "CAPSTAN_CHAOS_SEED";
-const USUAL_SEED: u64 = 862_199;
+const USUAL_SEED: u64 = 3_667;
 /// For how long things are broken, in seconds.
 const SECONDS: &str = "CAPSTAN_CHAOS_SECONDS";
 /// How many groups are released to at once.

@@ -23,8 +23,8 @@ impl Range {
         let range = (begin..begin + RANGES).find_map(|number| {
             let number = number % RANGES;
             let path = std::env::temp_dir().join(format!("capstan-test-ports-{number}"));
-            // Another user's file cannot be opened: that range is theirs.
-            let lock = File::options().create(true).append(true).open(path).ok()?;
+            // Another user's file cannot be written, and need not be.
+            let lock = File::open(&path).or_else(|_| File::create_new(&path)).ok()?;
             lock.try_lock().ok()?;
             Some(Self { first: FIRST + number * EACH_PROCESS, _lock: lock })
         });

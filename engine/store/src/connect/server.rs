@@ -42,10 +42,11 @@ const POSTGRES_BOUNDS: [(&str, &str); 6] = [
     ("tcp_keepalives_count", "3"),
     ("tcp_user_timeout", "10s"),
 ];
-/// What is decided is written by key, many rows at once. A plan for just these rows would read the whole table when
-/// they are more than a few, and be made anew each time.
-const ONE_PLAN: (&str, &str) = ("plan_cache_mode", "force_generic_plan");
-/// Statements kept ready per connection. The number of rows is part of a statement's text.
+/// What is decided is written by key, many rows at once. A plan for just these rows would be made anew each time, and
+/// one that is made while a table is small reads all of it, also once it is large.
+const BY_KEY: &[(&str, &str)] =
+    &[("plan_cache_mode", "force_generic_plan"), ("enable_seqscan", "off")];
+/// Statements kept ready per connection. On MySQL the number of rows is part of a statement's text.
 const STATEMENTS: usize = 256;
 
 /// Connects to PostgreSQL.
@@ -53,7 +54,7 @@ pub(super) async fn open_postgres(url: &str) -> Result<Opened, Error> {
     let parsed = PgConnectOptions::from_str(url).map_err(|_| Error::url(CANNOT_BE_READ))?;
     let database = parsed.get_database().ok_or_else(|| Error::url(NO_DATABASE))?;
     let database = format!("{database} at {}:{}", parsed.get_host(), parsed.get_port());
-    opened(postgres(url, &[]), postgres(url, &[ONE_PLAN]), database).await
+    opened(postgres(url, &[]), postgres(url, BY_KEY), database).await
 }
 
 fn postgres(url: &str, more: &'static [(&str, &str)]) -> ConnectOptions {
