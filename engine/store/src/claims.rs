@@ -10,7 +10,7 @@ use sea_orm::{ConnAcquireErr, ConnectionTrait, DbBackend, DbErr, FromQueryResult
 use uuid::Uuid;
 
 use crate::Error;
-use crate::bulk::{list, quoted, sql};
+use crate::bulk::{among, quoted, sql};
 use crate::processes::Member;
 use crate::rows::{Reader, micros};
 use crate::types::QueueMetrics;
@@ -58,7 +58,7 @@ pub(crate) async fn claim(
         if groups.is_empty() {
             return Ok(Vec::new());
         }
-        wanted.among(&groups);
+        wanted.among(txn.get_database_backend(), &groups);
     }
     let rows = match txn.get_database_backend() {
         DbBackend::MySql => take_mysql(txn, owner.id(), wanted).await?,
@@ -90,9 +90,10 @@ impl Wanted {
         self.values.extend(preferred(owner, now));
     }
 
-    fn among(&mut self, groups: &[Uuid]) {
-        self.condition = format!("{} AND group_id IN ({})", self.condition, list(groups.len()));
-        self.values.extend(groups.iter().map(|group| Value::from(*group)));
+    fn among(&mut self, backend: DbBackend, groups: &[Uuid]) {
+        let (among, groups) = among(backend, groups.iter().map(|group| Value::from(*group)));
+        self.condition = format!("{} AND group_id {among}", self.condition);
+        self.values.extend(groups);
     }
 }
 
@@ -149,12 +150,12 @@ async fn take_mysql(
         .map_err(Error::database("claim effects"))?;
     rows.sort_by_key(|row| (row.kind, row.subject));
     for some in rows.chunk_by(|a, b| a.kind == b.kind) {
+        let subjects = some.iter().map(|row| row.subject.into());
+        let (among, subjects) = among(DbBackend::MySql, subjects);
         let text = format!(
-            "UPDATE effects SET owner = ?, claims = claims + 1 WHERE kind = ? AND subject IN ({})",
-            list(some.len())
+            "UPDATE effects SET owner = ?, claims = claims + 1 WHERE kind = ? AND subject {among}"
         );
-        let values = [owner.into(), some[0].kind.into()];
-        let values = values.into_iter().chain(some.iter().map(|row| row.subject.into()));
+        let values = [owner.into(), some[0].kind.into()].into_iter().chain(subjects);
         txn.execute_raw(sql(txn, &text, values)).await.map_err(Error::database("claim effects"))?;
     }
     Ok(rows)

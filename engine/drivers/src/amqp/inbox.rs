@@ -117,6 +117,8 @@ impl AmqpInbox {
             Ok(delivery) => delivery,
             Err(error) => {
                 *slot = None;
+                // All of them come again.
+                *self.open.lock().await = Open::default();
                 return Err(error);
             }
         };
@@ -146,10 +148,11 @@ impl AmqpInbox {
             self.given_up.notify_one();
             if let Ok(mut link) = tokio::time::timeout(TELL_AGAIN, self.link.lock()).await {
                 *link = None;
-                break;
+                // Before somebody else connects.
+                *self.open.lock().await = Open::default();
+                return;
             }
         }
-        *self.open.lock().await = Open::default();
     }
 
     /// On a connection of its own: that happens rarely.
