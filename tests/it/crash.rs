@@ -13,8 +13,8 @@ use serde_json::{Value, json};
 use crate::harness::{Demo, PATIENCE};
 
 pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(50);
-/// Sooner than the rescuer would find what nobody goes on with.
-const BY_ITSELF: Duration = Duration::from_secs(20);
+/// A killed engine's work goes on within this time after the process is back.
+const RESUME_WITHIN: Duration = Duration::from_secs(5);
 
 /// Creates a rollout and drives it to SUCCESS, however often the process dies. Gives its id.
 pub(crate) async fn drive(demo: &mut Demo, version: &str) -> String {
@@ -334,17 +334,27 @@ async fn killed_at_random_while_rolling_out_nothing_is_lost() {
     assert_right(&demo, &deployment, version, "random kills").await;
 }
 
+async fn goes_on_within(demo: &mut Demo, deployment: &str, time: Duration) -> bool {
+    let before = demo.events(deployment).await.len();
+    demo.kill();
+    demo.run(&[]).await;
+    let back = Instant::now();
+    while demo.events(deployment).await.len() == before {
+        if back.elapsed() > time {
+            return false;
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+    true
+}
+
 #[tokio::test]
 async fn work_goes_on_by_itself_after_kill_9() {
     let mut demo = Demo::start(2).await;
     let deployment = demo.create("1.1.0", json!({})).await;
-    let before = demo.events(&deployment).await.len();
-    demo.kill();
-    demo.run(&[]).await;
-    let back = Instant::now();
-    while demo.events(&deployment).await.len() == before {
-        assert!(back.elapsed() < BY_ITSELF, "nothing went on");
-        tokio::time::sleep(LOOK_EVERY).await;
-    }
+    // Once more for a machine that was busy.
+    let quickly = goes_on_within(&mut demo, &deployment, RESUME_WITHIN).await
+        || goes_on_within(&mut demo, &deployment, RESUME_WITHIN).await;
+    assert!(quickly, "it does not go on by itself");
     demo.wait_for(&deployment, "SMOKE_SUCCESS").await;
 }

@@ -1,7 +1,7 @@
 //! Many values as one variable of PostgreSQL.
 //!
 //! Each number of rows would be another text, which the server would have to read and plan anew: with thousands of
-//! variables that takes longer than writing the rows. So each column is one variable, an array. One with a NULL in
+//! variables that takes as long as writing the rows. So each column is one variable, an array. One with a NULL in
 //! it is sent in its text form (PostgreSQL's manual, "Array Input and Output Syntax"), since sea-query knows no
 //! arrays with NULLs; that is slower to read, and the columns that have them are short.
 
@@ -148,14 +148,7 @@ fn quote(literal: &mut String, text: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const PETS: Table<3> = Table {
-        name: "pets",
-        columns: ["id", "kind", "age"],
-        key: &["id"],
-        fixed: &["kind"],
-        known: true,
-    };
+    use crate::bulk::tests::PETS;
 
     #[test]
     fn what_is_there_is_updated_first() {

@@ -128,8 +128,8 @@ pub(crate) fn rows<const N: usize>(
     steps
 }
 
-/// How many of these rows go into one statement. MySQL reads the text of each number of rows anew, which takes
-/// longer than writing them: so it is given powers of two, whose texts it knows soon.
+/// How many of these rows go into one statement. MySQL prepares the text of each number of rows anew: so it is given
+/// powers of two, which are few texts.
 const fn at_once(backend: DbBackend, rows: usize) -> usize {
     if matches!(backend, DbBackend::MySql) { 1 << rows.ilog2() } else { rows }
 }
@@ -288,15 +288,15 @@ pub(crate) fn push(text: &mut String, part: std::fmt::Arguments<'_>) {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    const PETS: Table<3> = Table {
+    pub(crate) const PETS: Table<3> = Table {
         name: "pets",
         columns: ["id", "kind", "age"],
         key: &["id"],
         fixed: &["kind"],
-        known: false,
+        known: true,
     };
 
     #[test]

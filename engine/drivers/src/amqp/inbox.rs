@@ -8,10 +8,7 @@ use capstan_core::message::{Inbox, Incoming, Replayed, Verdict, Waiting};
 use capstan_core::ports::{Call, DriverError};
 use futures::StreamExt;
 use lapin::message::Delivery;
-use lapin::options::{
-    BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions,
-    ConfirmSelectOptions,
-};
+use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Connection, Consumer};
 use tokio::sync::{Mutex, Notify};
@@ -19,7 +16,8 @@ use tokio::sync::{Mutex, Notify};
 use super::publish::PERSISTENT;
 use super::replay::replay;
 use super::{
-    CONNECT, DEAD, QUEUE, REASON, Settings, Topology, connect, failed, in_time, inward, queue,
+    CONNECT, DEAD, QUEUE, REASON, Settings, Topology, confirmed, connect, failed, in_time, inward,
+    queue,
 };
 
 /// Messages that are here and not settled. They bound the memory; and a group that the CMDB cannot give keeps
@@ -164,15 +162,6 @@ impl AmqpInbox {
         let dead = queue(&channel, DEAD, Topology::Checked).await?;
         Ok(Waiting { queued, dead })
     }
-}
-
-/// A channel whose messages the broker confirms.
-pub(super) async fn confirmed(connection: &Connection) -> Result<Channel, DriverError> {
-    let channel = connection.create_channel().await;
-    let channel = channel.map_err(|error| failed("a channel", &error))?;
-    let confirms = channel.confirm_select(ConfirmSelectOptions::default()).await;
-    confirms.map_err(|error| failed("confirms", &error))?;
-    Ok(channel)
 }
 
 /// Lays a message aside if it is poison, and takes it from the queue.

@@ -19,7 +19,9 @@ mod replay;
 use std::time::Duration;
 
 use capstan_core::ports::DriverError;
-use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
+use lapin::options::{
+    ConfirmSelectOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions,
+};
 use lapin::types::{FieldTable, ShortString};
 use lapin::{Channel, Connection, ConnectionProperties, ExchangeKind};
 
@@ -81,6 +83,15 @@ async fn in_time<T>(
     answer.unwrap_or_else(|_| {
         Err(DriverError::Unknown(format!("{what}: no answer within {} s", limit.as_secs())))
     })
+}
+
+/// A channel whose messages the broker confirms.
+async fn confirmed(connection: &Connection) -> Result<Channel, DriverError> {
+    let channel = connection.create_channel().await;
+    let channel = channel.map_err(|error| failed("a channel", &error))?;
+    let confirms = channel.confirm_select(ConfirmSelectOptions::default()).await;
+    confirms.map_err(|error| failed("confirms", &error))?;
+    Ok(channel)
 }
 
 async fn exchange(

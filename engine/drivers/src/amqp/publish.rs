@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use capstan_core::message::{Broker, CONTENT_TYPE, Message};
 use capstan_core::ports::{Call, DriverError};
-use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
+use lapin::options::BasicPublishOptions;
 use lapin::{BasicProperties, Channel, Confirmation, Connection};
 use tokio::sync::Mutex;
 
-use super::{CONNECT, EVENTS, Settings, connect, exchange, failed, in_time};
+use super::{CONNECT, EVENTS, Settings, confirmed, connect, exchange, failed, in_time};
 
 /// Counter of messages that no queue has taken, since none is bound for their key.
 pub(super) const UNROUTED_METRIC: &str = "capstan_messages_unrouted_total";
@@ -38,11 +38,8 @@ impl AmqpBroker {
 
     async fn link(&self) -> Result<Link, DriverError> {
         let connection = connect(&self.settings, "capstan events").await?;
-        let channel = connection.create_channel().await;
-        let channel = channel.map_err(|error| failed("a channel", &error))?;
+        let channel = confirmed(&connection).await?;
         exchange(&channel, EVENTS, self.settings.topology).await?;
-        let confirms = channel.confirm_select(ConfirmSelectOptions::default()).await;
-        confirms.map_err(|error| failed("confirms", &error))?;
         Ok(Link { channel, _connection: connection })
     }
 

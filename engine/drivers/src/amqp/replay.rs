@@ -11,9 +11,10 @@ use capstan_core::ports::DriverError;
 use lapin::options::{BasicAckOptions, BasicGetOptions, BasicPublishOptions};
 use lapin::{BasicProperties, Channel, Connection};
 
-use super::inbox::confirmed;
 use super::publish::PERSISTENT;
-use super::{CONNECT, DEAD, QUEUE, Settings, Topology, connect, failed, in_time, inward, queue};
+use super::{
+    CONNECT, DEAD, QUEUE, Settings, Topology, confirmed, connect, failed, in_time, inward, queue,
+};
 
 /// Messages that are confirmed together.
 const LOT: u32 = 100;

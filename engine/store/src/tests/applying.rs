@@ -8,13 +8,15 @@ use capstan_core::deployment_status::DeploymentStatus;
 use capstan_core::record::{BastionRule, Flavor, Service};
 use capstan_core::state::GroupState;
 use capstan_core::target_status::TargetStatus;
+use sea_orm::{ConnectionTrait, QueryResult, Value};
 
 use super::apply;
 use super::records::{
     application, at, batch, deployment, event, group_state, insert, known_server, package, server,
     store, target, write,
 };
-use crate::bulk::Applied;
+use crate::bulk::tests::PETS;
+use crate::bulk::{Applied, Existing, rows, sql};
 use crate::{Error, Store, load};
 
 async fn load_again(store: &Store, state: &GroupState) -> GroupState {
@@ -241,4 +243,32 @@ async fn a_row_that_cannot_be_read_is_named() {
     let txn = store.begin().await.expect("a transaction begins");
     let applied = apply(&txn, &state, &missing, 1, "me", &BTreeSet::new()).await;
     assert!(matches!(applied, Err(Error::Missing { what: "server", .. })), "{applied:?}");
+}
+
+/// Some are there, some are not, and values are of every awkward kind.
+#[tokio::test]
+async fn rows_of_which_some_are_there_are_all_written() {
+    let (store, _database) = store().await;
+    let conn = store.writer();
+    let table = "CREATE TABLE pets (id INT PRIMARY KEY, kind VARCHAR(50), age BIGINT)";
+    conn.execute_unprepared(table).await.expect("a table");
+    let awkward = "\"cat\\\", NULL {é},";
+    let pet = |id: i32, age: Option<i64>| [Value::from(id), awkward.into(), age.into()];
+    let one = pet(1, Some(i64::MAX)).to_vec();
+    let three = [pet(1, None), pet(2, Some(-7)), pet(3, None)].concat();
+    for values in [one, three] {
+        for step in rows(conn.get_database_backend(), &PETS, Existing::Update, values) {
+            assert_eq!(step.run(conn).await.expect("written"), Applied::Done);
+        }
+    }
+    let found = conn.query_all_raw(sql(conn, "SELECT * FROM pets ORDER BY id", [])).await;
+    let read = |row: &QueryResult| {
+        let column = |name| row.try_get::<Option<i64>>("", name).expect("a number");
+        let id: i32 = row.try_get("", "id").expect("a number");
+        let kind: String = row.try_get("", "kind").expect("a text");
+        (id, kind, column("age"))
+    };
+    let found: Vec<_> = found.expect("read").iter().map(read).collect();
+    let wanted = [(1, None), (2, Some(-7)), (3, None)];
+    assert_eq!(found, wanted.map(|(id, age)| (id, awkward.to_owned(), age)));
 }
