@@ -6,11 +6,13 @@ use capstan_core::{DeploymentId, TokenId};
 use sea_orm::sea_query::Expr;
 use sea_orm::{
     ActiveModelTrait, ColumnTrait, Condition, ConnectionTrait, EntityTrait, IntoActiveModel,
-    QueryFilter,
+    QueryFilter, QuerySelect,
 };
 use uuid::Uuid;
 
+use crate::answering::Marking;
 use crate::entities::idempotency::{Column, Entity, Model};
+use crate::inner::Inner;
 use crate::operation::{Operation, timed};
 use crate::processes::Ended;
 use crate::rows::Reader;
@@ -35,6 +37,7 @@ impl Store {
         body_hash: &str,
     ) -> Result<Idempotency, Error> {
         timed(Operation::IdempotencyBegin, async {
+            let marking = Marking::begin(&self.inner, request(token, path, key));
             let now = self.now();
             let oldest = now.as_micros() - i64::try_from(KEPT.as_micros()).unwrap_or(i64::MAX);
             let txn = self.inner.begin_in_turn().await?;
@@ -44,6 +47,8 @@ impl Store {
                 .await
                 .map_err(Error::database("remove old answers"))?;
             if let Some(known) = find(&txn, token, path, key).await? {
+                // An error from here on leaves nothing behind: nothing was marked.
+                marking.removed();
                 commit(txn).await?;
                 return known_answer(known, body_hash);
             }
@@ -65,6 +70,7 @@ impl Store {
                 .await
                 .map_err(Error::database("mark a request as under way"))?;
             commit(txn).await?;
+            marking.stays();
             Ok(Idempotency::Fresh)
         })
         .await
@@ -85,6 +91,7 @@ impl Store {
     ) -> Result<(), Error> {
         crash::point("answer.before");
         timed(Operation::IdempotencyFinish, async {
+            let marking = Marking::end(&self.inner, request(token, path, key));
             Entity::update_many()
                 .col_expr(Column::Status, Expr::value(i32::from(status)))
                 .col_expr(Column::ContentType, Expr::value(content_type))
@@ -93,8 +100,9 @@ impl Store {
                 .filter(Column::Process.eq(self.inner.member.id()))
                 .exec(self.writer())
                 .await
-                .map(|_| ())
-                .map_err(Error::database("keep an answer"))
+                .map_err(Error::database("keep an answer"))?;
+            marking.removed();
+            Ok(())
         })
         .await
     }
@@ -111,6 +119,7 @@ impl Store {
         key: &str,
     ) -> Result<(), Error> {
         timed(Operation::IdempotencyForget, async {
+            let marking = Marking::end(&self.inner, request(token, path, key));
             let txn = self.begin().await?;
             Entity::update_many()
                 .col_expr(Column::Status, Expr::value(CUT_OFF))
@@ -125,7 +134,9 @@ impl Store {
                 .exec(&txn)
                 .await
                 .map_err(Error::database("forget a request"))?;
-            commit(txn).await
+            commit(txn).await?;
+            marking.removed();
+            Ok(())
         })
         .await
     }
@@ -153,10 +164,42 @@ pub(crate) async fn forget_cut_off(
     conn: &impl ConnectionTrait,
     process: Ended<'_>,
 ) -> Result<(), Error> {
-    let cut_off = Condition::all().add(Column::Status.is_null()).add(match process {
+    let of_process = match process {
         Ended::One(id) => Column::Process.eq(id),
         Ended::AllBut(id) => Column::Process.ne(id),
-    });
+    };
+    forget_marks(conn, Condition::all().add(of_process)).await
+}
+
+/// The same for requests of this process that it no longer answers. Gives how many there were.
+pub(crate) async fn forget_unanswered(inner: &Inner) -> Result<usize, Error> {
+    let found: Vec<(Uuid, String, String)> = Entity::find()
+        .select_only()
+        .columns([Column::TokenId, Column::Path, Column::IdempotencyKey])
+        .filter(Column::Status.is_null())
+        .filter(Column::Process.eq(inner.member.id()))
+        .into_tuple()
+        .all(&inner.reader)
+        .await
+        .map_err(Error::database("find requests that nobody answers"))?;
+    // Asked after the marks were read: what is marked begins before its mark.
+    let unanswered = found
+        .into_iter()
+        .map(|(token, path, key)| RequestKey { token: TokenId(token), path, key })
+        .filter(|request| !inner.answering.has(request));
+    let mut forgotten = 0;
+    for RequestKey { token, path, key } in unanswered {
+        let txn = inner.begin().await?;
+        let mine = is(token, &path, &key).add(Column::Process.eq(inner.member.id()));
+        forget_marks(&txn, mine).await?;
+        commit(txn).await?;
+        forgotten += 1;
+    }
+    Ok(forgotten)
+}
+
+async fn forget_marks(conn: &impl ConnectionTrait, of: Condition) -> Result<(), Error> {
+    let cut_off = of.add(Column::Status.is_null());
     Entity::update_many()
         .col_expr(Column::Status, Expr::value(CUT_OFF))
         .filter(cut_off.clone())
@@ -170,6 +213,10 @@ pub(crate) async fn forget_cut_off(
         .await
         .map(|_| ())
         .map_err(Error::database("forget requests that were cut off"))
+}
+
+fn request(token: TokenId, path: &str, key: &str) -> RequestKey {
+    RequestKey { token, path: path.to_owned(), key: key.to_owned() }
 }
 
 async fn find(

@@ -17,6 +17,7 @@ use sea_orm::{
 use tokio::sync::{RwLock, mpsc, watch};
 use uuid::Uuid;
 
+use crate::answering::Answering;
 use crate::cache::Cache;
 use crate::claims::{self, Owed};
 use crate::clock::WallClock;
@@ -63,6 +64,8 @@ pub(crate) struct Inner {
     pub(crate) claiming: Arc<RwLock<()>>,
     /// What is owed to claimed effects, the oldest first; while there is any, somebody pays.
     debts: Mutex<Vec<(Effect, Owed)>>,
+    /// Requests that this process is answering.
+    pub(crate) answering: Answering,
     /// When and why the committer's last write failed; none: it did not.
     write_failed: Mutex<Option<(Instant, Arc<Error>)>>,
     /// Changes when somebody sets a hand switch of a dependency.
@@ -149,6 +152,7 @@ impl Store {
             has_claimed: AtomicBool::new(false),
             claiming: Arc::default(),
             debts: Mutex::default(),
+            answering: Answering::default(),
             write_failed: Mutex::default(),
             switched: watch::Sender::new(0),
             foreign: Outages::default(),

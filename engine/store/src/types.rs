@@ -164,7 +164,7 @@ pub enum Idempotency {
 /// A request that must not be done twice: what [`Store::idempotency_begin`] marked as under way.
 ///
 /// [`Store::idempotency_begin`]: crate::Store::idempotency_begin
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RequestKey {
     /// Whose it is.
     pub token: TokenId,

@@ -1,6 +1,6 @@
 //! Tokens, sessions, login links, repeated requests, the audit, scripts.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use capstan_core::ports::Script;
 use capstan_core::{DeploymentId, TokenId};
@@ -8,7 +8,8 @@ use sea_orm::ConnectionTrait;
 use uuid::Uuid;
 
 use super::records::store;
-use crate::{Idempotency, NewAudit, PageRequest};
+use crate::answering::Marking;
+use crate::{Idempotency, NewAudit, PageRequest, RequestKey};
 
 #[tokio::test]
 async fn tokens_sessions_and_login_links_are_found_by_their_hash_until_they_end() {
@@ -97,6 +98,27 @@ async fn a_repeated_request_gets_the_first_answer() {
     let old = "UPDATE idempotency SET created_at = created_at - 90000000000";
     store.writer().execute_unprepared(old).await.expect("25 hours pass");
     assert_eq!(begin("k2", "b").await, Idempotency::Fresh);
+}
+
+#[tokio::test]
+async fn a_request_whose_answer_could_not_be_kept_can_be_repeated() {
+    let (store, _database) = store().await;
+    let token = TokenId(Uuid::now_v7());
+    let begin = async |key| store.idempotency_begin(token, "/p", key, "b").await.expect("answered");
+    assert_eq!(begin("lost").await, Idempotency::Fresh);
+    assert_eq!(begin("under way").await, Idempotency::Fresh);
+
+    // As when the database does not answer.
+    let lost = RequestKey { token, path: "/p".to_owned(), key: "lost".to_owned() };
+    drop(Marking::end(&store.inner, lost));
+
+    let since = Instant::now();
+    while begin("lost").await != Idempotency::Fresh {
+        assert!(since.elapsed() < Duration::from_secs(20), "it is said to be under way for ever");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(begin("lost").await, Idempotency::Running);
+    assert_eq!(begin("under way").await, Idempotency::Running);
 }
 
 #[tokio::test]
