@@ -73,7 +73,7 @@ pub(crate) struct Marking<'a> {
 }
 
 impl<'a> Marking<'a> {
-    /// It begins: its mark counts from here, before it is written.
+    /// It begins: its mark counts from here, in the turn in which it is written.
     pub(crate) fn begin(inner: &'a Arc<Inner>, request: RequestKey) -> Self {
         inner.answering.add(&request);
         Self::end(inner, request)

@@ -14,7 +14,7 @@ use crate::answering::Marking;
 use crate::entities::idempotency::{Column, Entity, Model};
 use crate::inner::Inner;
 use crate::operation::{Operation, timed};
-use crate::processes::Ended;
+use crate::processes::{self, Ended, Member};
 use crate::rows::Reader;
 use crate::store::commit;
 use crate::{Error, Idempotency, RequestKey, Store, crash};
@@ -37,21 +37,21 @@ impl Store {
         body_hash: &str,
     ) -> Result<Idempotency, Error> {
         timed(Operation::IdempotencyBegin, async {
-            let marking = Marking::begin(&self.inner, request(token, path, key));
             let now = self.now();
             let oldest = now.as_micros() - i64::try_from(KEPT.as_micros()).unwrap_or(i64::MAX);
             let txn = self.inner.begin_in_turn().await?;
+            // One that others have taken over from is forgotten by nobody.
+            processes::assert_known(&txn, &self.inner.member).await?;
             Entity::delete_many()
                 .filter(Column::CreatedAt.lt(oldest))
                 .exec(&txn)
                 .await
                 .map_err(Error::database("remove old answers"))?;
             if let Some(known) = find(&txn, token, path, key).await? {
-                // An error from here on leaves nothing behind: nothing was marked.
-                marking.removed();
                 commit(txn).await?;
                 return known_answer(known, body_hash);
             }
+            let marking = Marking::begin(&self.inner, request(token, path, key));
             let row = Model {
                 token_id: token.0,
                 path: path.to_owned(),
@@ -124,12 +124,14 @@ impl Store {
             Entity::update_many()
                 .col_expr(Column::Status, Expr::value(CUT_OFF))
                 .filter(is(token, path, key))
+                .filter(Column::Process.eq(self.inner.member.id()))
                 .filter(Column::DeploymentId.is_not_null())
                 .exec(&txn)
                 .await
                 .map_err(Error::database("keep what a request made"))?;
             Entity::delete_many()
                 .filter(is(token, path, key))
+                .filter(Column::Process.eq(self.inner.member.id()))
                 .filter(Column::DeploymentId.is_null())
                 .exec(&txn)
                 .await
@@ -143,19 +145,23 @@ impl Store {
 }
 
 /// Notes the deployment that a request made, in the transaction that makes it: a repeat after a crash
-/// gets it and makes no second one.
+/// gets it and makes no second one. Fails if others have taken over from this process since the request
+/// began: it may have been repeated and done elsewhere.
 pub(crate) async fn note_made(
     txn: &impl ConnectionTrait,
+    member: &Member,
     request: &RequestKey,
     made: DeploymentId,
 ) -> Result<(), Error> {
-    Entity::update_many()
+    let noted = Entity::update_many()
         .col_expr(Column::DeploymentId, Expr::value(made.0))
         .filter(is(request.token, &request.path, &request.key))
+        .filter(Column::Process.eq(member.id()))
+        .filter(Column::Status.is_null())
         .exec(txn)
         .await
-        .map(|_| ())
-        .map_err(Error::database("note what a request made"))
+        .map_err(Error::database("note what a request made"))?;
+    if noted.rows_affected == 0 { Err(Error::Silent) } else { Ok(()) }
 }
 
 /// Forgets requests that were under way in processes that have ended: nobody will ever answer them, and
@@ -173,28 +179,28 @@ pub(crate) async fn forget_cut_off(
 
 /// The same for requests of this process that it no longer answers. Gives how many there were.
 pub(crate) async fn forget_unanswered(inner: &Inner) -> Result<usize, Error> {
+    // Marks are made in turn and count from before, so what is seen in a turn and does not count is left over.
+    let txn = inner.begin_in_turn().await?;
     let found: Vec<(Uuid, String, String)> = Entity::find()
         .select_only()
         .columns([Column::TokenId, Column::Path, Column::IdempotencyKey])
         .filter(Column::Status.is_null())
         .filter(Column::Process.eq(inner.member.id()))
         .into_tuple()
-        .all(&inner.reader)
+        .all(&txn)
         .await
         .map_err(Error::database("find requests that nobody answers"))?;
-    // Asked after the marks were read: what is marked begins before its mark.
     let unanswered = found
         .into_iter()
         .map(|(token, path, key)| RequestKey { token: TokenId(token), path, key })
         .filter(|request| !inner.answering.has(request));
     let mut forgotten = 0;
     for RequestKey { token, path, key } in unanswered {
-        let txn = inner.begin().await?;
         let mine = is(token, &path, &key).add(Column::Process.eq(inner.member.id()));
         forget_marks(&txn, mine).await?;
-        commit(txn).await?;
         forgotten += 1;
     }
+    commit(txn).await?;
     Ok(forgotten)
 }
 

@@ -165,12 +165,12 @@ impl Noted {
         self.made.is_empty() && self.audits.is_empty()
     }
 
-    async fn write(self, txn: &DatabaseTransaction, now: Timestamp) -> Result<(), Error> {
+    async fn write(self, txn: &DatabaseTransaction, inner: &Inner) -> Result<(), Error> {
         for (request, made) in &self.made {
-            note_made(txn, request, *made).await?;
+            note_made(txn, &inner.member, request, *made).await?;
         }
         for audit in self.audits {
-            audit::insert(txn, audit, now).await?;
+            audit::insert(txn, audit, inner.now()).await?;
         }
         Ok(())
     }
@@ -211,7 +211,7 @@ async fn write_all(
         if run(&txn, steps).await? == Applied::Lost {
             return Ok(None);
         }
-        noted.write(&txn, inner.now()).await?;
+        noted.write(&txn, inner).await?;
         let found = match look {
             Some((now, limit)) => claim(&txn, &inner.member, now, limit as u64).await?,
             None => Vec::new(),

@@ -4,15 +4,17 @@ use std::time::Duration;
 
 use capstan_core::dependency::{BreakerReport, BreakerState, DependencyKind};
 use capstan_core::input::{Answer, Input};
-use capstan_core::{GroupId, ServerId};
+use capstan_core::{DeploymentId, GroupId, ServerId};
 use capstan_services::Database;
 use futures::future::{join, join_all};
 use sea_orm::ConnectionTrait;
+use uuid::Uuid;
 
 use super::records::{application, group_state};
 use crate::bulk::{Rows, Step, sql};
-use crate::processes::Member;
-use crate::{Error, Idempotency, Settings, Store, SubmitError, load};
+use crate::idempotency::{forget_cut_off, note_made};
+use crate::processes::{Ended, Member};
+use crate::{Error, Idempotency, RequestKey, Settings, Store, SubmitError, load};
 
 const LEASE: Duration = Duration::from_millis(1_200);
 /// How long a test waits for what other processes do by themselves.
@@ -101,6 +103,29 @@ async fn what_a_silent_process_was_doing_is_free_after_its_lease() {
     let again = store.idempotency_begin(token, "/p", "k", "b").await.expect("answered");
     assert_eq!(again, Idempotency::Fresh, "its request would be under way for ever");
     assert!(store.may_act());
+}
+
+/// Its request was repeated elsewhere meanwhile: it neither does it as well nor takes the other's mark away.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_was_taken_over_has_no_say_in_a_request_that_was_repeated() {
+    let database = Database::shared();
+    let (frozen, other) = (open(&database).await, open(&database).await);
+    let token = frozen.token_create("ada", "hash").await.expect("a token");
+    let begin = async |store: &Store| {
+        store.idempotency_begin(token, "/p", "k", "b").await.expect("answered")
+    };
+    assert_eq!(begin(&frozen).await, Idempotency::Fresh);
+    let ended = Ended::One(frozen.inner.member.id());
+    forget_cut_off(other.writer(), ended).await.expect("forgotten");
+    assert_eq!(begin(&other).await, Idempotency::Fresh);
+
+    let request = RequestKey { token, path: "/p".to_owned(), key: "k".to_owned() };
+    let made = DeploymentId(Uuid::now_v7());
+    let noted = note_made(frozen.writer(), &frozen.inner.member, &request, made).await;
+    assert!(matches!(noted, Err(Error::Silent)), "{noted:?}");
+    frozen.idempotency_forget(token, "/p", "k").await.expect("answered");
+    assert_eq!(begin(&other).await, Idempotency::Running);
+    note_made(other.writer(), &other.inner.member, &request, made).await.expect("noted");
 }
 
 #[tokio::test(flavor = "multi_thread")]
