@@ -45,7 +45,10 @@ async fn keep_on(
     let mut cut_off = BTreeSet::new();
     while !*stopped.borrow() {
         let is_due = compared_at.is_none_or(|at| at.elapsed() >= COMPARE);
-        let kept = match (keep(&store, &*breakers, &mut cut_off, is_due).await, &engine) {
+        let reports = breakers.reports().into_iter();
+        let reports: Vec<BreakerReport> =
+            reports.filter(|report| engine.is_some() || !is_probed(report)).collect();
+        let kept = match (keep(&store, &*breakers, &reports, &mut cut_off, is_due).await, &engine) {
             (Ok(compared), Some(engine)) => probe(engine).await.map(|()| compared),
             (kept, _) => kept,
         };
@@ -70,10 +73,11 @@ async fn keep_on(
 async fn keep(
     store: &Store,
     breakers: &dyn Breakers,
+    reports: &[BreakerReport],
     cut_off: &mut BTreeSet<String>,
     is_due: bool,
 ) -> Result<bool, Error> {
-    let noted = store.dependencies_note(&breakers.reports()).await?;
+    let noted = store.dependencies_note(reports).await?;
     let over = store.dependencies_expire().await?;
     let cut_off_now = store.dependencies_cut_off().await?;
     breakers.cut_off(&cut_off_now);
@@ -86,15 +90,22 @@ async fn keep(
     Ok(compares)
 }
 
+/// Whether an engine asks it again and again while it is broken. Who finds something broken is the one to find
+/// it well again, so a process without an engine, which asks such a thing now and then, says nothing of it.
+const fn is_probed(report: &BreakerReport) -> bool {
+    let by_engines = matches!(report.kind, DependencyKind::LoadBalancer | DependencyKind::Executor);
+    by_engines && !matches!(report.state, BreakerState::Closed)
+}
+
 /// Asks what is broken something harmless: while a deployment holds for it, nobody else may. The breaker
 /// lets the question through once it is time.
 async fn probe(context: &Context) -> Result<(), Error> {
-    for BreakerReport { name, state, kind, .. } in context.ports.breakers.reports() {
-        let probed = matches!(kind, DependencyKind::LoadBalancer | DependencyKind::Executor);
-        if state == BreakerState::Closed || !probed || !context.ports.breakers.is_usable(&name) {
+    for report in context.ports.breakers.reports() {
+        let name = &report.name;
+        if !is_probed(&report) || !context.ports.breakers.is_usable(name) {
             continue;
         }
-        let servers = context.store.dependency_servers(&name).await?;
+        let servers = context.store.dependency_servers(name).await?;
         // Another one each time, since the one that was asked may be dead.
         let now = context.store.now();
         let place = usize::try_from(now.as_micros() / 1_000_000).unwrap_or_default();
