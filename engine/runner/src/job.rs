@@ -59,6 +59,9 @@ pub(crate) enum Step {
     Done(Input),
     /// Nothing is left to do; the effect is deleted.
     Forget,
+    /// It is not begun, and cannot be for a reason of our own until its time is over: the next claim gives it
+    /// its whole time.
+    GiveBack,
     /// A later decision has taken the job's place, and with it its effect.
     Superseded,
     /// The host works (or does not answer): look again after a while, perhaps telling so first.
@@ -295,6 +298,10 @@ pub(crate) async fn run(job: Job, context: Arc<Context>) {
             let effect = job.claim.effect;
             unfinished.job = None;
             context.store.forget_effect(effect);
+        }
+        Step::GiveBack => {
+            context.give_back(job);
+            unfinished.job = None;
         }
         Step::Superseded => {
             tracing::debug!(job = job.id(), "a later decision has taken its place");

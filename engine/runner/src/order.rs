@@ -29,7 +29,15 @@ pub(crate) async fn step(job: &mut Job, work: &Work, context: &Context) -> Step 
     let answer = if job.is_begun {
         look(job, work, executor.as_ref(), context).await
     } else {
-        start(job, work, executor.as_ref(), context).await
+        let order = match make(work, context).await {
+            Ok(order) => order,
+            Err(DriverError::Refused(message)) => return refused(work, &message),
+            Err(error) => return not_now(work, context, &error),
+        };
+        if let Err(error) = context.may_act() {
+            return not_now(work, context, &error);
+        }
+        start(job, work, executor.as_ref(), &order).await
     };
     match answer {
         Ok(state) => state_step(job, work, executor.as_ref(), context, state).await,
@@ -47,27 +55,24 @@ pub(crate) async fn step(job: &mut Job, work: &Work, context: &Context) -> Step 
     }
 }
 
-async fn start(
-    job: &mut Job,
-    work: &Work,
-    executor: &dyn Executor,
-    context: &Context,
-) -> Result<OrderState, DriverError> {
+/// The order as the host gets it.
+async fn make(work: &Work, context: &Context) -> Result<Order, DriverError> {
     let script = context.script(work.script.as_deref().unwrap_or_default()).await?;
     let mut environment = work.environment.clone();
     let urls = context.package_urls(&work.package_sha256, &work.idc).await?;
     environment.insert("CAPSTAN_PACKAGE_URLS".to_owned(), urls);
     environment.insert("CAPSTAN_FENCE".to_owned(), work.fence.to_string());
-    let order = Order {
-        key: work.key,
-        fence: work.fence,
-        time_limit: work.time_limit,
-        script,
-        environment,
-    };
-    context.may_act()?;
+    Ok(Order { key: work.key, fence: work.fence, time_limit: work.time_limit, script, environment })
+}
+
+async fn start(
+    job: &mut Job,
+    work: &Work,
+    executor: &dyn Executor,
+    order: &Order,
+) -> Result<OrderState, DriverError> {
     crash::point("driver.before");
-    let answer = executor.start(&work.endpoint, &order).await;
+    let answer = executor.start(&work.endpoint, order).await;
     crash::point("driver.after");
     job.is_begun |= answer.is_ok();
     answer
@@ -238,6 +243,16 @@ pub(crate) fn refused(work: &Work, message: &str) -> Step {
 fn ask_later(job: &mut Job, work: &Work, context: &Context, message: &str) -> Step {
     if context.store.now() > work.deadline_at + UNKNOWN_GRACE {
         return lost(job, work, context, message);
+    }
+    Step::LookAgain { tell: None }
+}
+
+/// The database does not answer, or has not heard of this process: that says nothing of the host, so the
+/// stage does not fail for it, however long it lasts.
+pub(crate) fn not_now(work: &Work, context: &Context, error: &DriverError) -> Step {
+    if context.store.now() > work.deadline_at {
+        tracing::warn!(%error, target = %work.target, "a stage could not begin in its time");
+        return Step::GiveBack;
     }
     Step::LookAgain { tell: None }
 }

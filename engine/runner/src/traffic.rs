@@ -8,7 +8,7 @@ use capstan_core::stage::{DRAIN_LIMIT, Stage, VERIFY_FRESH};
 use capstan_store::{chain, crash};
 
 use crate::job::{Context, Job, Step};
-use crate::order::{ended, lost, refused, wait_or_give_up};
+use crate::order::{ended, lost, not_now, refused, wait_or_give_up};
 
 /// One step: the act (it is idempotent, so it is repeated after a lost answer), then a look. No
 /// balancer refuses an act that came too late, so one that is repeated is asked about first.
@@ -27,13 +27,19 @@ pub(crate) async fn step(job: &mut Job, work: &Work, context: &Context) -> Step 
             Ok(true) => {}
             Ok(false) => return Step::Superseded,
             Err(error) => {
-                return wait_or_give_up(work, context, &chain(&error), Cause::Timeout);
+                return not_now(work, context, &DriverError::Busy(chain(&error)));
             }
         }
     }
     if !job.is_begun && work.stage == Stage::Markup && !is_proven(work, context) {
         drop(turn);
         return unproven(job, work, context, balancer).await;
+    }
+    if !job.is_begun
+        && !job.is_unknown
+        && let Err(error) = context.may_act()
+    {
+        return not_now(work, context, &error);
     }
     let acted = act(job, work, context, balancer).await;
     drop(turn);

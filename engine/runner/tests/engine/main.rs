@@ -3,6 +3,7 @@
 
 mod dependencies;
 mod nudges;
+mod outage;
 mod split_brain;
 mod traffic;
 mod traps;

@@ -109,7 +109,12 @@ impl World {
         config: ConfigRequest,
         rule: impl Fn(&Asked<'_>) -> Outcome + Send + Sync + 'static,
     ) -> Self {
-        Self::over(Store::open(settings).await.unwrap(), size, config, rule).await
+        let clock = Arc::new(HastyClock::default());
+        let queue = Arc::new(OneQueue::default());
+        let wakes = Arc::clone(&queue) as Arc<dyn Queue>;
+        let store =
+            Store::open_with(settings, Arc::clone(&clock) as Arc<dyn Clock>, wakes).await.unwrap();
+        Self { clock, queue, ..Self::over(store, size, config, rule).await }
     }
 
     async fn over(
