@@ -69,7 +69,7 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            slots: 768,
+            slots: 384,
             under_way: 20_000,
             package_base_url: String::new(),
             stop_wait: Duration::from_secs(10),

@@ -290,7 +290,7 @@ impl Committer {
         result: Result<Written, Error>,
         next: Option<&Round>,
     ) -> Result<bool, Vec<Submit>> {
-        let Some(Writing { round, .. }) = self.writing.take() else { return Ok(true) };
+        let Some(Writing { mut round, .. }) = self.writing.take() else { return Ok(true) };
         let error = match result {
             Ok(Written::Done(found)) => {
                 self.finish(round, found).await;
@@ -302,6 +302,10 @@ impl Committer {
         };
         for (_, mut copy) in std::mem::take(&mut self.held) {
             *copy = None;
+        }
+        // It may have been done: what was to be started next must not wait for the rescuer.
+        if error.as_ref().is_some_and(Error::is_unavailable) {
+            self.go_on(&mut round);
         }
         let left = inputs(round.parts);
         let Some(error) = error else {
@@ -326,18 +330,25 @@ impl Committer {
         Ok(false)
     }
 
+    /// Deployments with more to start than one decision may are woken again.
+    fn go_on(&mut self, round: &mut Round) {
+        for (group, part) in &mut round.parts {
+            for id in part.more.drain(..) {
+                let input = Box::new(Input::Woken { deployment: id });
+                self.own.push_back(Submit { group: *group, input, asked: None, reply: None });
+            }
+        }
+    }
+
     /// After the commit: work is handed out, whoever waits is answered.
     async fn finish(&mut self, mut round: Round, found: Vec<(Effect, i32)>) {
-        for (group, part) in &mut round.parts {
+        self.go_on(&mut round);
+        for (group, part) in &round.parts {
             if let Some(state) = self.held.get(group).and_then(|copy| copy.as_ref()) {
                 tell(state, &part.changes.events);
             }
             for (id, seq) in &part.seqs {
                 self.inner.watches.tell(*id, *seq);
-            }
-            for id in part.more.drain(..) {
-                let input = Box::new(Input::Woken { deployment: id });
-                self.own.push_back(Submit { group: *group, input, asked: None, reply: None });
             }
         }
         if round.parts.values().any(|part| !part.changes.is_empty()) {
