@@ -20,8 +20,10 @@ PATIENCE_SECONDS = 600
 database = os.environ.get("BENCH_DATABASE")
 app = Celery("rollout", broker=os.environ.get("BENCH_REDIS"), backend=os.environ.get("BENCH_REDIS"))
 app.conf.update(
-    worker_prefetch_multiplier=4,
+    worker_prefetch_multiplier=64,
+    worker_disable_rate_limits=True,
     worker_hijack_root_logger=False,
+    # Without it a worker that dies takes its tasks with it.
     task_acks_late=True,
     result_expires=3600,
     broker_connection_retry_on_startup=True,
@@ -55,10 +57,19 @@ def batch_ended(_results, batch, targets):
 
 def submit(batch, targets):
     chains = [
-        chain(stage.s(None, target, 1), *(stage.s(target, number) for number in range(2, STAGES + 1)))
+        chain(first(target), *inner(target), stage.s(target, STAGES))
         for target in range(batch, targets, BATCHES)
     ]
     chord(chains)(batch_ended.s(batch, targets))
+
+
+# A chord counts the last task of each chain, so the results of the others need not be kept.
+def first(target):
+    return stage.s(None, target, 1).set(ignore_result=True)
+
+
+def inner(target):
+    return (stage.s(target, number).set(ignore_result=True) for number in range(2, STAGES))
 
 
 def measure(targets):

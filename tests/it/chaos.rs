@@ -29,7 +29,7 @@ use world::World;
 const VERSIONS: usize = 60;
 /// How long what is under way may take to end, once nothing is broken any more: so long, and for each
 /// instance so much longer.
-const PATIENCE: Duration = Duration::from_mins(3);
+const PATIENCE: Duration = Duration::from_mins(6);
 const EACH: Duration = Duration::from_millis(300);
 
 async fn survive(kind: Kind) {
@@ -71,7 +71,9 @@ async fn survive(kind: Kind) {
     );
     assert!(found.wrong.is_empty(), "{}: {:#?}", plan.told(), found.wrong);
     let lost: usize = world.lines.iter().map(|lines| lines.database.lost_commits()).sum();
-    assert!(lost > 0, "{}: no answer to a commit was lost", plan.told());
+    println!("answers to commits that were lost: {lost}");
+    // Another seed may deal the fault only to who has nothing to commit.
+    assert!(lost > 0 || !plan.is_usual(), "{}: no answer to a commit was lost", plan.told());
     assert!(found.deployments >= plan.sizes.len() && found.keys > 0, "nothing was released");
     world.is_good();
 }

@@ -273,8 +273,11 @@ async fn events_wait_while_the_broker_is_cut_off() {
     let (status, answer) = demo.call(Method::PUT, "dependencies/broker", Some(cut)).await;
     assert!(status.is_success(), "{answer}");
     until_broker(&demo, "it is cut off", |it| it.cut_off.is_some()).await;
-    // The engine sets the switch within a second.
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    let deadline = Instant::now() + PATIENCE;
+    while !demo.metrics().await.contains("capstan_dependency_state{dependency=\"broker\"} 3") {
+        assert!(Instant::now() < deadline, "its breaker does not hear of it");
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
     let deployment = demo.create("1.1.0", json!({"max_unavailable": 50})).await;
     demo.wait_for(&deployment, "SMOKE_SUCCESS").await;
     let (_connection, channel) = channel(&url).await;

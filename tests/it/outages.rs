@@ -11,9 +11,9 @@ use crate::harness::Demo;
 
 /// How long the database is away; a variable makes it longer than a usual run of the tests has time for.
 const OUTAGE: &str = "CAPSTAN_TEST_OUTAGE_SECONDS";
-const SHORT_OUTAGE: Duration = Duration::from_secs(12);
+const SHORT_OUTAGE: Duration = Duration::from_secs(14);
 /// After this time without the database nothing new is begun: what was handed out before is.
-const NOTICED: Duration = Duration::from_secs(5);
+const NOTICED: Duration = Duration::from_secs(8);
 
 fn is_long() -> bool {
     std::env::var_os(OUTAGE).is_some()

@@ -18,8 +18,9 @@ use tokio::time::Instant;
 
 /// How long one server may take.
 const ANSWER: Duration = Duration::from_secs(1);
-/// How long a call goes on asking; who has not had a turn by then is unknown.
-const TURN: Duration = Duration::from_millis(850);
+/// How long a call goes on asking; who has not had a turn by then is unknown. With the longest time that an
+/// answer may take it is less than what a call may take.
+const TURN: Duration = Duration::from_millis(450);
 /// How many servers are asked at once.
 const CONCURRENCY: usize = 64;
 const REDIRECTS: usize = 3;

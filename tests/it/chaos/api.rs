@@ -14,7 +14,7 @@ use serde_json::Value;
 /// the CMDB's record, and a look at the servers.
 const ONE_ANSWER: Duration = Duration::from_secs(10);
 /// How long all of them together may be away.
-const PATIENCE: Duration = Duration::from_mins(3);
+const PATIENCE: Duration = Duration::from_mins(6);
 const AGAIN_AFTER: Duration = Duration::from_millis(100);
 
 /// What is asked, and of whom.

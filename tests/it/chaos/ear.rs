@@ -63,7 +63,9 @@ impl Ear {
 
     /// Takes messages until the connection breaks, or nothing has come for a while: then it may have.
     async fn listen(&self, channel: &lapin::Channel) {
-        let (options, none) = (BasicConsumeOptions::default(), FieldTable::default());
+        // The broker may not know yet that the last connection is gone: messages would go to both in turn.
+        let options = BasicConsumeOptions { exclusive: true, ..BasicConsumeOptions::default() };
+        let none = FieldTable::default();
         let consumer = channel.basic_consume(QUEUE.into(), "".into(), options, none);
         let consumer = tokio::time::timeout(CONNECTS_WITHIN, consumer).await;
         let Ok(Ok(mut consumer)) = consumer else { return };

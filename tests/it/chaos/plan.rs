@@ -40,6 +40,11 @@ impl Plan {
         Self { seed, time: Duration::from_secs(number(SECONDS).unwrap_or(10)), sizes }
     }
 
+    /// Whether it is the run that is known to deal nearly everything.
+    pub(crate) fn is_usual(&self) -> bool {
+        self.seed == USUAL_SEED
+    }
+
     /// Random numbers for one part of the run, whatever the others draw.
     pub(crate) fn rng(&self, part: u64) -> Rng {
         Rng::with_seed(self.seed.wrapping_add(part.wrapping_mul(0x9e37_79b9_7f4a_7c15)))

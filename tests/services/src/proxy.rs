@@ -72,15 +72,19 @@ impl Proxy {
 
     /// The line is as it should be. Connections that lost something are cut.
     pub fn open(&self) {
-        let was = std::mem::replace(&mut *lock(&self.state.line), Line::Open);
+        self.carry_on_as(Line::Open);
+    }
+
+    fn carry_on_as(&self, line: Line) {
+        let was = std::mem::replace(&mut *lock(&self.state.line), line);
         if was == Line::Silent {
             self.cut();
         }
     }
 
-    /// What clients send takes this long.
+    /// What clients send takes this long. Connections that lost something are cut.
     pub fn slow(&self, by: Duration) {
-        *lock(&self.state.line) = Line::Slow(by);
+        self.carry_on_as(Line::Slow(by));
     }
 
     /// Nothing arrives any more, in either direction, and nobody is told.
