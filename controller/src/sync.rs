@@ -52,6 +52,15 @@ impl App {
         removal: Removal,
     ) -> Result<(), Problem> {
         let external_id = self.group(group).await?.external_id;
+        self.refresh_known(group, external_id, removal).await
+    }
+
+    async fn refresh_known(
+        self: &Arc<Self>,
+        group: GroupId,
+        external_id: String,
+        removal: Removal,
+    ) -> Result<(), Problem> {
         let app = self.clone();
         let refreshed = match removal {
             Removal::Held => {
@@ -76,10 +85,11 @@ impl App {
         external_id: &str,
         removal: Removal,
     ) -> Result<(), Problem> {
-        if let Some(group) = self.store.group_id_by_external(external_id).await? {
-            return self.refresh(group, removal).await;
-        }
+        let known = self.store.group_id_by_external(external_id).await?;
         let external_id = external_id.to_owned();
+        if let Some(group) = known {
+            return self.refresh_known(group, external_id, removal).await;
+        }
         let app = self.clone();
         let confirmed = removal == Removal::Confirmed;
         let key = (external_id.clone(), confirmed, 0);

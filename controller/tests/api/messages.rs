@@ -1,10 +1,13 @@
 //! Messages about changes in the CMDB, through a real `RabbitMQ`.
 
+mod many;
+
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use capstan_controller::Settings;
+use capstan_core::message::Inbox;
 use capstan_drivers::amqp::{self, AmqpInbox, CMDB, Topology};
 use capstan_drivers::guard::Guard;
 use capstan_services::RabbitMq;
@@ -40,9 +43,12 @@ impl Drop for Listening {
 
 impl Listening {
     async fn start(url: String) -> Self {
-        let settings = amqp::Settings { url: url.clone(), topology: Topology::Declared };
-        let inbox = Guard::inbox("amqp", Arc::new(AmqpInbox::new(settings)));
-        let world = World::with_inbox(Settings::default(), Some(Arc::new(inbox))).await;
+        let inbox = inbox(&url);
+        Self::with(url, Arc::new(inbox)).await
+    }
+
+    async fn with(url: String, inbox: Arc<dyn Inbox>) -> Self {
+        let world = World::with_inbox(Settings::default(), Some(inbox)).await;
         let (connection, channel) = channel(&url).await;
         let stop = CancellationToken::new();
         let mut this = Self { world, url, channel, _connection: connection, stop, task: None };
@@ -106,6 +112,12 @@ impl Listening {
     fn calls(&self) -> u32 {
         self.world.cmdb.calls.load(Ordering::SeqCst)
     }
+}
+
+/// As the binary makes it.
+fn inbox(url: &str) -> Guard<dyn Inbox> {
+    let settings = amqp::Settings { url: url.to_owned(), topology: Topology::Declared };
+    Guard::inbox("amqp", Arc::new(AmqpInbox::new(settings)))
 }
 
 async fn connect(url: &str) -> lapin::Result<(Connection, Channel)> {

@@ -5,6 +5,7 @@
 //! its own in it. What a test breaks on purpose it starts for itself. For tests and benchmarks only: nothing is made
 //! durable that does not say so, and a service that does not come up panics with what it has printed.
 
+mod changes;
 mod lines;
 mod mariadb;
 mod postgres;
@@ -22,6 +23,7 @@ use tempfile::TempDir;
 
 use service::run_with;
 
+pub use changes::{Change, Changes};
 pub use lines::Lines;
 pub use mariadb::MariaDb;
 pub use postgres::Postgres;

@@ -147,11 +147,15 @@ impl Groups {
         match refreshed {
             Ok(()) => {
                 adopt(&self.app, &group).await;
-                if is_held(&self.app, &group).await {
-                    return self.answer(std::mem::take(held), "held").await;
-                }
                 if !self.answer_known(held, "refreshed").await {
                     return false;
+                }
+                // All of them, as a rule: what is left is worth more questions to the database.
+                if held.is_empty() {
+                    return true;
+                }
+                if is_held(&self.app, &group).await {
+                    return self.answer(std::mem::take(held), "held").await;
                 }
                 let shown = self.revision(&group).await;
                 let shown = shown.map_or("none".to_owned(), |revision| revision.to_string());
