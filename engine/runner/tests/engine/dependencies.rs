@@ -1,10 +1,12 @@
 //! A load balancer that dies in the middle of a rollout, is cut off, and comes back (S12).
 
+use std::collections::BTreeSet;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use capstan_core::action::Action;
 use capstan_core::config::{ConfigRequest, Mode};
-use capstan_core::dependency::{BreakerState, DependencyKind};
+use capstan_core::dependency::{BreakerReport, BreakerState, Breakers, CMDB, DependencyKind};
 use capstan_core::deployment_status::DeploymentStatus;
 use capstan_core::event::EventType;
 use capstan_core::ports::LoadBalancer;
@@ -201,4 +203,51 @@ async fn a_balancer_that_is_cut_off_is_told_of_when_it_begins_and_when_it_ends()
     looked(1, "INFO", "servers are looked at again").await;
     assert_eq!(lines.count("WARN", "servers cannot be looked at"), 1, "{lines:?}");
     engine.stop().await;
+}
+
+/// Breakers that have found this.
+struct Found(Vec<BreakerReport>);
+
+impl Breakers for Found {
+    fn reports(&self) -> Vec<BreakerReport> {
+        self.0.clone()
+    }
+
+    fn cut_off(&self, _names: &BTreeSet<String>) {}
+
+    fn is_usable(&self, _name: &str) -> bool {
+        false
+    }
+
+    fn changed(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(std::future::pending())
+    }
+}
+
+/// It asks a balancer now and then, and not again only to find out whether it is well.
+#[tokio::test]
+async fn who_has_no_engine_does_not_say_that_a_balancer_is_broken() {
+    let world = World::new(2, ConfigRequest::default(), |_| Outcome::exit(0)).await;
+    let broken = |name: &str, kind| BreakerReport {
+        name: name.to_owned(),
+        kind,
+        state: BreakerState::Open,
+        error: Some("no answer".to_owned()),
+    };
+    let found =
+        vec![broken(EDGE, DependencyKind::LoadBalancer), broken(CMDB, DependencyKind::Cmdb)];
+    let keeping = capstan_runner::keep_dependencies(world.store.clone(), Arc::new(Found(found)));
+    let keeping = tokio::spawn(keeping);
+    let names = async || {
+        let all = world.store.dependencies().await.unwrap();
+        let broken = all.into_iter().filter(|it| it.state != BreakerState::Closed);
+        broken.map(|it| it.name).collect::<Vec<_>>()
+    };
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    while names().await.is_empty() {
+        assert!(tokio::time::Instant::now() < deadline, "the CMDB is known to be broken");
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    assert_eq!(names().await, [CMDB]);
+    keeping.abort();
 }
