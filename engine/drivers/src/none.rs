@@ -16,11 +16,12 @@ use reqwest::{Client, Url};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
+use crate::guard::LIMIT;
+
 /// How long one server may take.
 const ANSWER: Duration = Duration::from_secs(1);
-/// How long a call goes on asking; who has not had a turn by then is unknown. With the longest time that an
-/// answer may take it is less than what a call may take.
-const TURN: Duration = Duration::from_millis(450);
+/// What is left of a call's time when the last server that had a turn has had its time to answer.
+const SPARE: Duration = Duration::from_millis(50);
 /// How many servers are asked at once.
 const CONCURRENCY: usize = 64;
 const REDIRECTS: usize = 3;
@@ -40,6 +41,8 @@ pub enum Error {
 pub struct NoLoadBalancer {
     client: Client,
     turns: Semaphore,
+    /// How long a call goes on asking; who has not had a turn by then is unknown.
+    asks_for: Duration,
 }
 
 impl NoLoadBalancer {
@@ -59,7 +62,8 @@ impl NoLoadBalancer {
             .user_agent(concat!("capstan/", env!("CARGO_PKG_VERSION")))
             .build()
             .map_err(Error::Client)?;
-        Ok(Self { client, turns: Semaphore::new(CONCURRENCY) })
+        let asks_for = LIMIT.saturating_sub(answer + SPARE);
+        Ok(Self { client, turns: Semaphore::new(CONCURRENCY), asks_for })
     }
 
     async fn sight(&self, server: &Endpoint, turn_by: Instant) -> Sight {
@@ -119,7 +123,7 @@ impl LoadBalancer for NoLoadBalancer {
 
     fn observe<'a>(&'a self, servers: &'a [Endpoint]) -> Call<'a, Vec<Seen>> {
         Box::pin(async move {
-            let turn_by = Instant::now() + TURN;
+            let turn_by = Instant::now() + self.asks_for;
             let looks = servers.iter().map(|server| async move {
                 let sight = self.sight(server, turn_by).await;
                 Seen { server: server.server, sight, in_flight: None }

@@ -199,7 +199,7 @@ impl Context {
                 Ok(script)
             }
             Ok(None) => Err(DriverError::Refused(format!("the script {sha256} is not stored"))),
-            Err(error) => Err(DriverError::Busy(chain(&error))),
+            Err(error) => Err(unread(&error)),
         }
     }
 
@@ -231,7 +231,7 @@ impl Context {
             return Ok(locations);
         }
         let packages = self.store.packages_by_digest(sha256).await;
-        let packages = packages.map_err(|error| DriverError::Busy(chain(&error)))?;
+        let packages = packages.map_err(|error| unread(&error))?;
         let all: Vec<Location> =
             packages.into_iter().flat_map(|package| package.locations).collect();
         let locations = Arc::new(all);
@@ -239,6 +239,15 @@ impl Context {
         kept.retain(|_, (read_at, _)| read_at.elapsed() < LOCATIONS_KEPT);
         kept.insert(sha256.to_owned(), (tokio::time::Instant::now(), Arc::clone(&locations)));
         Ok(locations)
+    }
+}
+
+/// A database that does not answer is asked again. What cannot be read when it does is damaged, and stays so.
+fn unread(error: &capstan_store::Error) -> DriverError {
+    if error.is_unavailable() {
+        DriverError::Busy(chain(error))
+    } else {
+        DriverError::Refused(chain(error))
     }
 }
 

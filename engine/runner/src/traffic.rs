@@ -26,8 +26,11 @@ pub(crate) async fn step(job: &mut Job, work: &Work, context: &Context) -> Step 
         match context.store.is_current(job.claim.effect.group, work).await {
             Ok(true) => {}
             Ok(false) => return Step::Superseded,
-            Err(error) => {
+            Err(error) if error.is_unavailable() => {
                 return not_now(work, context, &DriverError::Busy(chain(&error)));
+            }
+            Err(error) => {
+                return wait_or_give_up(work, context, &chain(&error), Cause::Timeout);
             }
         }
     }

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::inner::Inner;
 use crate::{RequestKey, chain, idempotency};
@@ -123,11 +123,22 @@ async fn settle(weak: Weak<Inner>) {
         let Some(inner) = weak.upgrade() else { return };
         let seen = inner.answering.unsettled.load(Ordering::SeqCst);
         drop(inner);
-        for wait in [AFTER, LATE] {
-            tokio::time::sleep(wait).await;
-            if !forget(&weak).await {
-                return;
+        tokio::time::sleep(AFTER).await;
+        if !forget(&weak).await {
+            return;
+        }
+        // Whoever comes meanwhile does not wait for those that may come late.
+        let late = Instant::now() + LATE;
+        while Instant::now() < late {
+            tokio::time::sleep(AFTER).await;
+            match weak.upgrade() {
+                None => return,
+                Some(inner) if inner.answering.unsettled.load(Ordering::SeqCst) != seen => break,
+                Some(_) => {}
             }
+        }
+        if !forget(&weak).await {
+            return;
         }
         let Some(inner) = weak.upgrade() else { return };
         let unsettled = &inner.answering.unsettled;

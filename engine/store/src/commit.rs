@@ -313,14 +313,15 @@ impl Committer {
             return Err(left);
         };
         // One input that cannot be written must not fail its neighbours.
-        if left.len() > 1 && !error.is_unavailable() {
+        let is_down = error.is_unavailable() && !matches!(error, Error::GivenUp);
+        if left.len() > 1 && !is_down {
             tracing::warn!(error = %crate::chain(&error), "inputs are written one by one");
             return Err(left);
         }
         tracing::error!(error = %crate::chain(&error), "a transaction failed");
-        let pause = error.is_unavailable() || left.is_empty();
+        let pause = is_down || left.is_empty();
         let error = Arc::new(error);
-        if error.is_unavailable() {
+        if is_down {
             self.inner.note_write(Some(&error));
         }
         refuse_all(left, || SubmitError::Store(Error::Shared(Arc::clone(&error))));

@@ -160,6 +160,10 @@ pub enum Error {
     /// The process may not act outside; see [`Store::may_act`](crate::Store::may_act).
     #[error("the database has not heard of this process for too long: others may be at its work")]
     Silent,
+    /// Others have taken over from this process since a request began, and it may have been repeated and done
+    /// elsewhere: it is not done here. Says nothing of the database.
+    #[error("others took this process's work over while the request was under way; send it again")]
+    GivenUp,
     /// The committer has ended: the process stops.
     #[error("the process stops and takes no more inputs")]
     Stopping,
@@ -189,6 +193,7 @@ impl Error {
         match self {
             Self::Create { .. }
             | Self::Contended
+            | Self::GivenUp
             | Self::NoAnswer { .. }
             | Self::Silent
             | Self::Stopping

@@ -51,7 +51,13 @@ impl Store {
                 commit(txn).await?;
                 return known_answer(known, body_hash);
             }
-            let marking = Marking::begin(&self.inner, request(token, path, key));
+            let request = request(token, path, key);
+            if self.inner.answering.has(&request) {
+                // Others took its mark away, since this process was silent; it is answered all the same.
+                commit(txn).await?;
+                return Ok(Idempotency::Running);
+            }
+            let marking = Marking::begin(&self.inner, request);
             let row = Model {
                 token_id: token.0,
                 path: path.to_owned(),
@@ -161,7 +167,7 @@ pub(crate) async fn note_made(
         .exec(txn)
         .await
         .map_err(Error::database("note what a request made"))?;
-    if noted.rows_affected == 0 { Err(Error::Silent) } else { Ok(()) }
+    if noted.rows_affected == 0 { Err(Error::GivenUp) } else { Ok(()) }
 }
 
 /// Forgets requests that were under way in processes that have ended: nobody will ever answer them, and

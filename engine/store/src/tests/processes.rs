@@ -122,7 +122,7 @@ async fn who_was_taken_over_has_no_say_in_a_request_that_was_repeated() {
     let request = RequestKey { token, path: "/p".to_owned(), key: "k".to_owned() };
     let made = DeploymentId(Uuid::now_v7());
     let noted = note_made(frozen.writer(), &frozen.inner.member, &request, made).await;
-    assert!(matches!(noted, Err(Error::Silent)), "{noted:?}");
+    assert!(matches!(noted, Err(Error::GivenUp)), "{noted:?}");
     frozen.idempotency_forget(token, "/p", "k").await.expect("answered");
     assert_eq!(begin(&other).await, Idempotency::Running);
     note_made(other.writer(), &other.inner.member, &request, made).await.expect("noted");
