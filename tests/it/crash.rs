@@ -18,7 +18,12 @@ const RESUME_WITHIN: Duration = Duration::from_secs(5);
 
 /// Creates a rollout and drives it to SUCCESS, however often the process dies. Gives its id.
 pub(crate) async fn drive(demo: &mut Demo, version: &str) -> String {
-    let deadline = Instant::now() + PATIENCE;
+    drive_within(demo, version, PATIENCE).await
+}
+
+/// The same where it may take longer.
+pub(crate) async fn drive_within(demo: &mut Demo, version: &str, patience: Duration) -> String {
+    let deadline = Instant::now() + patience;
     loop {
         if Instant::now() > deadline {
             let newest = demo.newest().await.id.to_string();

@@ -169,8 +169,8 @@ async fn what_killed_engines_were_doing_goes_on_in_others() {
     println!("killed engine to next event: {times:?}");
     demo.assert_all_run("1.1.0").await;
     assert_rules(&demo.events(&deployment).await);
-    // The machine may be busy.
-    assert!(times[0] < RESUME_WITHIN, "{times:?}");
+    // The machine may be busy, and an engine that had nothing is not missed.
+    assert!(times[0] < RESUME_WITHIN && times[2] < 2 * RESUME_WITHIN, "{times:?}");
 }
 
 /// An engine that was frozen for longer than its lease has lost its work, and knows it when it comes back.

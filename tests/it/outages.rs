@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use capstan_services::Proxy;
 
-use crate::crash::{assert_right, drive};
-use crate::harness::Demo;
+use crate::crash::{assert_right, drive_within};
+use crate::harness::{Demo, PATIENCE};
 
 /// How long the database is away; a variable makes it longer than a usual run of the tests has time for.
 const OUTAGE: &str = "CAPSTAN_TEST_OUTAGE_SECONDS";
-const SHORT_OUTAGE: Duration = Duration::from_secs(14);
+const SHORT_OUTAGE: Duration = Duration::from_secs(12);
 /// After this time without the database nothing new is begun: what was handed out before is.
 const NOTICED: Duration = Duration::from_secs(8);
 
@@ -31,7 +31,7 @@ async fn release_in(demo: &mut Demo, what: &str, trouble: impl Future<Output = (
         std::future::pending::<()>().await;
     };
     let deployment = tokio::select! {
-        deployment = drive(demo, "1.1.0") => deployment,
+        deployment = drive_within(demo, "1.1.0", PATIENCE + outage() * 2) => deployment,
         () = trouble => unreachable!("it never ends"),
     };
     assert_right(demo, &deployment, "1.1.0", what).await;

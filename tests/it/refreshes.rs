@@ -15,7 +15,7 @@ use crate::cmdb::{Serving, group};
 use crate::harness::PATIENCE;
 
 /// How long the CMDB takes to answer for one group: long enough that all requests come meanwhile.
-const SLOW: Duration = Duration::from_millis(4500);
+const SLOW: Duration = Duration::from_millis(3800);
 const REQUESTS: usize = 200;
 
 /// A slow CMDB.
