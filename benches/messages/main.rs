@@ -14,6 +14,8 @@
 //! inbox over a real `RabbitMQ`, is this process, and so are the sender and the CMDB, which is in
 //! memory.
 
+#[path = "../shared/create.rs"]
+mod create;
 mod engine;
 mod fleet;
 mod release;

@@ -14,7 +14,8 @@ use capstan_drivers::scripts::Scripts;
 use capstan_drivers::webhooks::{Allowed, HttpWebhooks};
 use capstan_store::Store;
 
-use crate::fleet::{act, create, engine, fleet, wait_for_calls};
+use crate::create::create;
+use crate::fleet::{act, engine, fleet, wait_for_calls};
 use crate::recorder::Recorder;
 
 /// `GET /deployments/{id}` and the deployment's page, over loopback, with the rollout braked halfway.
@@ -22,7 +23,7 @@ pub(crate) async fn answers(size: u32) -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     let recorder = Arc::new(Recorder::default());
     let (store, group) = fleet(folder.path(), size).await?;
-    let deployment = create(&store, group).await?;
+    let deployment = create(&store, group, 1, false).await?;
     let engine = engine(&store, &recorder);
     act(&store, group, deployment, Action::Start).await?;
     wait_for_calls(&recorder, size as usize).await?;

@@ -7,16 +7,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use capstan_core::action::Action;
-use capstan_core::config::ConfigRequest;
 use capstan_core::deployment_status::DeploymentStatus;
-use capstan_core::input::{Act, Answer, Create, Input};
-use capstan_core::ports::{CmdbGroup, Executor, LoadBalancer, ScriptSource, Sight};
-use capstan_core::record::{Flavor, PackageRef};
+use capstan_core::input::{Act, Input};
+use capstan_core::ports::{CmdbGroup, Executor, LoadBalancer, Sight};
 use capstan_core::rollback::History;
 use capstan_core::{DeploymentId, GroupId};
 use capstan_drivers::scripts::Scripts;
 use capstan_runner::{Engine, Ports, Settings};
-use capstan_store::{NewPackage, Store};
+use capstan_store::Store;
 
 use crate::recorder::Recorder;
 
@@ -53,42 +51,6 @@ pub(crate) async fn group(store: &Store, size: u32) -> anyhow::Result<GroupId> {
     let observed = Input::Observed { deployment: None, seen, can_drain: false, answering };
     store.submit(group, observed).await?;
     Ok(group)
-}
-
-pub(crate) async fn create(store: &Store, group: GroupId) -> anyhow::Result<DeploymentId> {
-    let application = store.group(group).await?.context("the group")?.application.id;
-    let new = NewPackage {
-        application,
-        version: "1.1.0".into(),
-        sha256: "ab".repeat(32),
-        size: None,
-        locations: Vec::new(),
-        stored: true,
-    };
-    let (package, _) = store.package_register(new, None).await?;
-    let (set, scripts) = Scripts::new(None).scripts("generic")?;
-    store.scripts_put(&scripts).await?;
-    let create = Create {
-        package: PackageRef { id: package.id, version: package.version, sha256: package.sha256 },
-        bad: None,
-        flavor: Flavor::Rollout,
-        config: ConfigRequest::default(),
-        seed: None,
-        ignore_verify_reason: None,
-        plan_hash: None,
-        start: false,
-        actor: "bench".into(),
-        scripts: set,
-        stale_after: capstan_core::decide::STALE_AFTER,
-        without: Vec::new(),
-        history: History::default(),
-    };
-    match store.submit(group, Input::Create(Box::new(create))).await? {
-        Answer::Created(id) => Ok(id),
-        answer @ (Answer::Done | Answer::NothingToRollBack { .. } | Answer::RefreshHeld(_)) => {
-            bail!("the deployment was not created: {answer:?}")
-        }
-    }
 }
 
 pub(crate) fn engine(store: &Store, recorder: &Arc<Recorder>) -> Engine {

@@ -10,6 +10,8 @@
 //! rollout given: `cargo bench --bench rollout -- rollout brake 1000 4000`.
 
 mod answers;
+#[path = "../shared/create.rs"]
+mod create;
 mod fleet;
 mod peer;
 mod process;

@@ -15,6 +15,7 @@ use capstan_drivers::nudges::{self, Nudges};
 use capstan_services::{MariaDb, Postgres, Redis};
 use capstan_store::Store;
 
+use crate::create::create;
 use crate::fleet;
 use crate::process::resident_mib;
 use crate::recorder::Recorder;
@@ -55,7 +56,7 @@ async fn over(name: &str, database: impl Fn() -> String, sizes: &[u32]) -> anyho
 async fn rollout(url: &str, redis: Option<&str>, engines: usize, size: u32) -> anyhow::Result<()> {
     let (store, nudges) = open(url, redis, false).await?;
     let group = fleet::group(&store, size).await?;
-    let deployment = fleet::create(&store, group).await?;
+    let deployment = create(&store, group, 1, false).await?;
     let engines =
         (0..engines).map(|_| Engine::start(url, redis)).collect::<anyhow::Result<Vec<_>>>()?;
     let started = Instant::now();

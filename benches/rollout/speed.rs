@@ -7,7 +7,8 @@ use anyhow::{Context, bail};
 use capstan_core::action::Action;
 use capstan_core::deployment_status::DeploymentStatus;
 
-use crate::fleet::{act, create, engine, fleet, wait_for_calls, wait_until};
+use crate::create::create;
+use crate::fleet::{act, engine, fleet, wait_for_calls, wait_until};
 use crate::process::resident_mib;
 use crate::recorder::Recorder;
 
@@ -18,7 +19,7 @@ pub(crate) async fn rollout(size: u32) -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     let recorder = Arc::new(Recorder::default());
     let (store, group) = fleet(folder.path(), size).await?;
-    let deployment = create(&store, group).await?;
+    let deployment = create(&store, group, 1, false).await?;
     let engine = engine(&store, &recorder);
     let started = Instant::now();
     act(&store, group, deployment, Action::Start).await?;
@@ -46,7 +47,7 @@ pub(crate) async fn brake(size: u32) -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     let recorder = Arc::new(Recorder::default());
     let (store, group) = fleet(folder.path(), size).await?;
-    let deployment = create(&store, group).await?;
+    let deployment = create(&store, group, 1, false).await?;
     let engine = engine(&store, &recorder);
     act(&store, group, deployment, Action::Start).await?;
     wait_for_calls(&recorder, size as usize).await?;

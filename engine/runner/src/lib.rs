@@ -20,6 +20,7 @@ mod queue;
 mod rescue;
 mod room;
 mod supervise;
+mod supplies;
 mod traffic;
 mod turn;
 mod waiting;

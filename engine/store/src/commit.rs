@@ -22,16 +22,14 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use capstan_core::effect::Effect;
 use capstan_core::input::Input;
 use capstan_core::{DeploymentId, GroupId, Timestamp};
 use tokio::sync::{OwnedMutexGuard, mpsc, oneshot};
 
-use crate::cache::{Copy, fill, forget_ended, is_wanted};
+use crate::cache::{Copy, fill, is_wanted};
 use crate::hand_out::Taker;
 use crate::part::{Part, Parts, Submit, inputs, named, refuse_all};
-use crate::round::{Round, Writing, Written, written};
-use crate::told::tell;
+use crate::round::{Round, Writing, written};
 use crate::work::Cursors;
 use crate::{Error, Inner, SubmitError};
 
@@ -41,8 +39,6 @@ pub(crate) const GROUP_COMMIT: usize = 128;
 const BUSY_GROUP: usize = GROUP_COMMIT / 8;
 /// The wait after a commit that failed since the database does not answer.
 pub(crate) const PAUSE: Duration = Duration::from_millis(500);
-/// How often an input is decided again after lost comparisons of versions.
-const LOST_AT_MOST: u32 = 20;
 
 /// What the committer is asked.
 pub(crate) enum Request {
@@ -196,7 +192,7 @@ impl Committer {
     }
 
     /// Decides inputs, and makes ready what writes them and what follows.
-    async fn prepare(&mut self, submits: Vec<Submit>) -> Round {
+    pub(crate) async fn prepare(&mut self, submits: Vec<Submit>) -> Round {
         self.taker = self.taker.take().filter(|taker| !taker.out.is_closed());
         let mut by_group: BTreeMap<GroupId, Vec<Submit>> = BTreeMap::new();
         for submit in submits {
@@ -244,149 +240,6 @@ impl Committer {
                 None
             }
         }
-    }
-
-    /// Waits for the round that is being written, and does what follows. `next` was decided
-    /// meanwhile, on the same copies. Returns whether they are right.
-    async fn settle(&mut self, next: Option<&Round>) -> bool {
-        if self.writing.is_none() {
-            return true;
-        }
-        let result = written(&mut self.writing).await;
-        self.settled(result, next).await
-    }
-
-    async fn settled(&mut self, result: Result<Written, Error>, next: Option<&Round>) -> bool {
-        match self.ended(result, next).await {
-            Ok(is_written) => is_written,
-            Err(left) => {
-                for submit in left {
-                    self.alone(submit).await;
-                }
-                false
-            }
-        }
-    }
-
-    /// Decides and writes one input until its comparison of versions holds.
-    async fn alone(&mut self, submit: Submit) {
-        let mut left = vec![submit];
-        for _ in 0..LOST_AT_MOST {
-            let round = self.prepare(left).await;
-            self.writing = Some(round.write(&self.inner));
-            let result = written(&mut self.writing).await;
-            match self.ended(result, None).await {
-                Ok(_) => return,
-                Err(again) => left = again,
-            }
-        }
-        refuse_all(left, || SubmitError::Store(Error::Contended));
-    }
-
-    /// What follows a write. Returns whether it was done; with an error those inputs that are to be
-    /// decided again one by one. When it was not done, no copy is right any more.
-    async fn ended(
-        &mut self,
-        result: Result<Written, Error>,
-        next: Option<&Round>,
-    ) -> Result<bool, Vec<Submit>> {
-        let Some(Writing { mut round, .. }) = self.writing.take() else { return Ok(true) };
-        let error = match result {
-            Ok(Written::Done(found)) => {
-                self.finish(round, found).await;
-                self.let_go(next);
-                return Ok(true);
-            }
-            Ok(Written::Lost) => None,
-            Err(error) => Some(error),
-        };
-        for (_, mut copy) in std::mem::take(&mut self.held) {
-            *copy = None;
-        }
-        // It may have been done: what was to be started next must not wait for the rescuer.
-        if error.as_ref().is_some_and(Error::is_unavailable) {
-            self.go_on(&mut round);
-        }
-        let left = inputs(round.parts);
-        let Some(error) = error else {
-            metrics::counter!("capstan_commits_lost_total").increment(1);
-            return Err(left);
-        };
-        // One input that cannot be written must not fail its neighbours.
-        let is_down = error.is_unavailable() && !matches!(error, Error::GivenUp);
-        if left.len() > 1 && !is_down {
-            tracing::warn!(error = %crate::chain(&error), "inputs are written one by one");
-            return Err(left);
-        }
-        tracing::error!(error = %crate::chain(&error), "a transaction failed");
-        let pause = is_down || left.is_empty();
-        let error = Arc::new(error);
-        if is_down {
-            self.inner.note_write(Some(&error));
-        }
-        refuse_all(left, || SubmitError::Store(Error::Shared(Arc::clone(&error))));
-        if pause {
-            tokio::time::sleep(PAUSE).await;
-        }
-        Ok(false)
-    }
-
-    /// Deployments with more to start than one decision may are woken again.
-    fn go_on(&mut self, round: &mut Round) {
-        for (group, part) in &mut round.parts {
-            for id in part.more.drain(..) {
-                let input = Box::new(Input::Woken { deployment: id });
-                self.own.push_back(Submit { group: *group, input, asked: None, reply: None });
-            }
-        }
-    }
-
-    /// After the commit: work is handed out, whoever waits is answered.
-    async fn finish(&mut self, mut round: Round, found: Vec<(Effect, i32)>) {
-        self.go_on(&mut round);
-        for (group, part) in &round.parts {
-            if let Some(state) = self.held.get(group).and_then(|copy| copy.as_ref()) {
-                tell(state, &part.changes.events);
-            }
-            for (id, seq) in &part.seqs {
-                self.inner.watches.tell(*id, *seq);
-            }
-        }
-        if round.parts.values().any(|part| !part.changes.is_empty()) {
-            self.inner.watches.tell_all();
-        }
-        self.nudge(&round, &found);
-        if round.looks() {
-            let all = found.len() < round.capacity();
-            let due = if all { self.ask_next_due().await } else { Some(Some(round.now)) };
-            // Nothing may fail after the commit: what is not known is looked for soon. What is due and
-            // was not taken is somebody else's just now.
-            self.next_due = due.map_or(Some(round.now + PAUSE), |due| {
-                due.map(|due| {
-                    if all && due <= round.now {
-                        round.now + crate::in_step::LOOK_EVERY
-                    } else {
-                        due
-                    }
-                })
-            });
-        }
-        let parts = std::mem::take(&mut round.parts);
-        self.hand_out(round, found).await;
-        for part in parts.into_values() {
-            part.answer();
-        }
-    }
-
-    /// Lets others have the copies that are right, but for those on which `next` was decided.
-    fn let_go(&mut self, next: Option<&Round>) {
-        self.held.retain(|group, copy| {
-            let is_ahead = next.is_some_and(|next| next.parts.contains_key(group));
-            if !is_ahead && let Some(state) = copy.as_mut() {
-                forget_ended(state);
-            }
-            is_ahead
-        });
     }
 }
 

@@ -23,6 +23,7 @@
 //! * everything else lies in files by what it is about
 
 mod access;
+mod after_write;
 mod answering;
 mod applications;
 mod apply;

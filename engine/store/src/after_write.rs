@@ -1,0 +1,168 @@
+//! What follows a write of the committer: copies are let go, work is handed out, whoever waits is answered. Or it
+//! was not done, and what was decided is decided again or refused.
+
+use std::sync::Arc;
+
+use capstan_core::effect::Effect;
+use capstan_core::input::Input;
+
+use crate::cache::forget_ended;
+use crate::commit::{Committer, PAUSE};
+use crate::part::{Submit, inputs, refuse_all};
+use crate::round::{Round, Writing, Written, written};
+use crate::told::tell;
+use crate::{Error, SubmitError};
+
+/// How often an input is decided again after lost comparisons of versions.
+const LOST_AT_MOST: u32 = 20;
+
+impl Committer {
+    /// Waits for the round that is being written, and does what follows. `next` was decided
+    /// meanwhile, on the same copies. Returns whether they are right.
+    pub(crate) async fn settle(&mut self, next: Option<&Round>) -> bool {
+        if self.writing.is_none() {
+            return true;
+        }
+        let result = written(&mut self.writing).await;
+        self.settled(result, next).await
+    }
+
+    pub(crate) async fn settled(
+        &mut self,
+        result: Result<Written, Error>,
+        next: Option<&Round>,
+    ) -> bool {
+        match self.ended(result, next).await {
+            Ok(is_written) => is_written,
+            Err(left) => {
+                for submit in left {
+                    self.alone(submit).await;
+                }
+                false
+            }
+        }
+    }
+
+    /// Decides and writes one input until its comparison of versions holds.
+    async fn alone(&mut self, submit: Submit) {
+        let mut left = vec![submit];
+        for _ in 0..LOST_AT_MOST {
+            let round = self.prepare(left).await;
+            self.writing = Some(round.write(&self.inner));
+            let result = written(&mut self.writing).await;
+            match self.ended(result, None).await {
+                Ok(_) => return,
+                Err(again) => left = again,
+            }
+        }
+        refuse_all(left, || SubmitError::Store(Error::Contended));
+    }
+
+    /// What follows a write. Returns whether it was done; with an error those inputs that are to be
+    /// decided again one by one. When it was not done, no copy is right any more.
+    async fn ended(
+        &mut self,
+        result: Result<Written, Error>,
+        next: Option<&Round>,
+    ) -> Result<bool, Vec<Submit>> {
+        let Some(Writing { mut round, .. }) = self.writing.take() else { return Ok(true) };
+        let error = match result {
+            Ok(Written::Done(found)) => {
+                self.finish(round, found).await;
+                self.let_go(next);
+                return Ok(true);
+            }
+            Ok(Written::Lost) => None,
+            Err(error) => Some(error),
+        };
+        for (_, mut copy) in std::mem::take(&mut self.held) {
+            *copy = None;
+        }
+        let is_down = error
+            .as_ref()
+            .is_some_and(|error| error.is_unavailable() && !matches!(error, Error::GivenUp));
+        // It may have been done: what was to be started next does not wait for its timer.
+        if is_down {
+            self.go_on(&mut round);
+        }
+        let left = inputs(round.parts);
+        let Some(error) = error else {
+            metrics::counter!("capstan_commits_lost_total").increment(1);
+            return Err(left);
+        };
+        // One input that cannot be written must not fail its neighbours.
+        if left.len() > 1 && !is_down {
+            tracing::warn!(error = %crate::chain(&error), "inputs are written one by one");
+            return Err(left);
+        }
+        tracing::error!(error = %crate::chain(&error), "a transaction failed");
+        let pause = is_down || left.is_empty();
+        let error = Arc::new(error);
+        if is_down {
+            self.inner.note_write(Some(&error));
+        }
+        refuse_all(left, || SubmitError::Store(Error::Shared(Arc::clone(&error))));
+        if pause {
+            tokio::time::sleep(PAUSE).await;
+        }
+        Ok(false)
+    }
+
+    /// Deployments with more to start than one decision may are woken again.
+    fn go_on(&mut self, round: &mut Round) {
+        for (group, part) in &mut round.parts {
+            for id in part.more.drain(..) {
+                let input = Box::new(Input::Woken { deployment: id });
+                self.own.push_back(Submit { group: *group, input, asked: None, reply: None });
+            }
+        }
+    }
+
+    /// After the commit: work is handed out, whoever waits is answered.
+    async fn finish(&mut self, mut round: Round, found: Vec<(Effect, i32)>) {
+        self.go_on(&mut round);
+        for (group, part) in &round.parts {
+            if let Some(state) = self.held.get(group).and_then(|copy| copy.as_ref()) {
+                tell(state, &part.changes.events);
+            }
+            for (id, seq) in &part.seqs {
+                self.inner.watches.tell(*id, *seq);
+            }
+        }
+        if round.parts.values().any(|part| !part.changes.is_empty()) {
+            self.inner.watches.tell_all();
+        }
+        self.nudge(&round, &found);
+        if round.looks() {
+            let all = found.len() < round.capacity();
+            let due = if all { self.ask_next_due().await } else { Some(Some(round.now)) };
+            // Nothing may fail after the commit: what is not known is looked for soon. What is due and
+            // was not taken is somebody else's just now.
+            self.next_due = due.map_or(Some(round.now + PAUSE), |due| {
+                due.map(|due| {
+                    if all && due <= round.now {
+                        round.now + crate::in_step::LOOK_EVERY
+                    } else {
+                        due
+                    }
+                })
+            });
+        }
+        let parts = std::mem::take(&mut round.parts);
+        self.hand_out(round, found).await;
+        for part in parts.into_values() {
+            part.answer();
+        }
+    }
+
+    /// Lets others have the copies that are right, but for those on which `next` was decided.
+    fn let_go(&mut self, next: Option<&Round>) {
+        self.held.retain(|group, copy| {
+            let is_ahead = next.is_some_and(|next| next.parts.contains_key(group));
+            if !is_ahead && let Some(state) = copy.as_mut() {
+                forget_ended(state);
+            }
+            is_ahead
+        });
+    }
+}
