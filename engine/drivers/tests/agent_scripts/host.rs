@@ -53,8 +53,15 @@ impl Host {
         fs::write(path, bytes).expect("write");
     }
 
+    /// The number that a script writes there, once its line is whole: a shell makes the file first and
+    /// writes afterwards.
+    #[track_caller]
     pub(crate) fn pid_in(&self, name: &str) -> u32 {
-        let text = fs::read_to_string(self.root().join(name)).expect("a pid file");
+        let mut text = String::new();
+        until("a number is written", || {
+            text = fs::read_to_string(self.root().join(name)).unwrap_or_default();
+            text.ends_with('\n')
+        });
         text.trim().parse().expect("a number")
     }
 

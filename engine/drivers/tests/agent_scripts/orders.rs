@@ -60,7 +60,6 @@ fn an_older_order_is_gone_before_the_newer_starts() {
         1,
         "trap '' TERM; echo $$ >old; timeout 90 sleep 90 & echo $! >old2; sleep 91; sleep 92",
     );
-    until("the old script is there", || host.root().join("old2").exists());
     let old = [host.pid_in("old"), host.pid_in("old2")];
     assert!(old.iter().all(|pid| is_alive(*pid)));
     let begun = Instant::now();
@@ -85,7 +84,6 @@ fn the_time_limit_holds_when_nobody_asks() {
         script,
         &[("CAPSTAN_TIMEOUT_SECONDS", "30"), ("CAPSTAN_ORDER_TIMEOUT_SECONDS", "1")],
     );
-    until("the script is there", || host.root().join("pid").exists());
     let pid = host.pid_in("pid");
     until("the script is gone", || !is_alive(pid));
     assert_eq!(host.end_of(1), "ended 124");
@@ -133,20 +131,20 @@ fn output_is_bytes_and_whole_when_the_end_is_seen() {
 fn what_dies_without_a_code_is_lost() {
     let host = Host::new();
     host.start(1, "echo $$ >pid; sleep 70 & echo $! >child; wait");
-    until("the script is there", || host.root().join("child").exists());
+    let child = host.pid_in("child");
     kill("KILL", &host.pid_in("pid").to_string());
     assert_eq!(host.end_of(1), "lost");
-    until("its child is gone", || !is_alive(host.pid_in("child")));
+    until("its child is gone", || !is_alive(child));
 
     // The whole machinery is killed; only a child is left, which the next order must end.
-    host.start(2, "sleep 71 & echo $! >child; echo $$ >pid2; wait");
-    until("the script is there", || host.root().join("pid2").exists());
+    host.start(2, "sleep 71 & echo $! >child2; echo $$ >pid2; wait");
+    let script = host.pid_in("pid2");
     kill("KILL", &host.recorded(2, "supervisor"));
     assert_eq!(host.status(2), "running", "the script itself goes on");
     kill("KILL", &host.recorded(2, "runner"));
-    kill("KILL", &host.pid_in("pid2").to_string());
+    kill("KILL", &script.to_string());
     until("it is lost", || host.status(2) == "lost");
-    let child = host.pid_in("child");
+    let child = host.pid_in("child2");
     assert!(is_alive(child));
     assert_eq!(host.start(3, "exit 0"), "accepted");
     assert!(!is_alive(child));
@@ -160,7 +158,6 @@ fn what_dies_without_a_code_is_lost() {
 fn a_reboot_makes_orders_lost_and_numbers_are_not_trusted() {
     let host = Host::new();
     host.start(1, "sleep 60");
-    until("the runner is there", || host.order_file(1, "runner").exists());
     for (name, field) in [("supervisor", 2), ("runner", 2), ("supervisor", 1), ("runner", 1)] {
         let path = host.order_file(1, name);
         let line = fs::read_to_string(&path).expect("a record");
