@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use capstan_core::dependency;
 use capstan_core::input::Input;
 use capstan_core::ports::{Endpoint, Executor, Report, Script};
 use capstan_core::record::PackageRef;
@@ -86,7 +87,11 @@ impl App {
             return Ok(());
         };
         let Some((_, endpoints)) = self.store.endpoints(id).await? else { return Ok(()) };
-        let Some(executor) = self.ports.executors.get(&group.executor) else { return Ok(()) };
+        let cut_off = self.store.dependencies_cut_off().await?;
+        let usable = group.executors().find(|name| !cut_off.contains(&dependency::executor(name)));
+        let Some(executor) = self.ports.executors.get(usable.unwrap_or_default()) else {
+            return Ok(());
+        };
         let reports = ask(executor.as_ref(), &endpoints, report).await;
         let Some((package, servers)) = self.agreed(&group, reports).await? else { return Ok(()) };
         self.look(id, crate::look::PATIENT).await?;

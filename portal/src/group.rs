@@ -133,7 +133,7 @@ fn facts(view: &GroupView) -> Markup {
             div { dt { "Port" } dd { (view.port) } }
             div { dt { "Health check" } dd.code { (view.health_check_url) } }
             div { dt { "Load balancer" } dd { (view.load_balancer) } }
-            div { dt { "Executor" } dd { (view.executor) ", scripts for " (view.application.kind) } }
+            div { dt { "Executor" } dd { (view.executors().collect::<Vec<_>>().join(", then ")) ", scripts for " (view.application.kind) } }
             div {
                 dt { "Bastion" }
                 dd {

@@ -163,6 +163,7 @@ fn text(view: &GroupView) -> String {
         (None, _) => "none runs".to_owned(),
     };
     let dark = if view.may_go_dark { ", may go dark" } else { "" };
+    let executors = view.executors().collect::<Vec<_>>().join(", then ");
     let mut lines = vec![
         view.name.clone(),
         field("id", &view.id.to_string()),
@@ -179,7 +180,7 @@ fn text(view: &GroupView) -> String {
             ),
         ),
         field("health", &view.health_check_url),
-        field("drivers", &format!("{}, load balancer {}", view.executor, view.load_balancer)),
+        field("drivers", &format!("{executors}, load balancer {}", view.load_balancer)),
     ];
     if let Some(held) = &view.refresh_held {
         lines.push(field("held", &format!("{held}; `group sync --confirm` lets it through")));

@@ -200,9 +200,9 @@ impl App {
             let all = balancers.keys().map(String::as_str).collect();
             return missing("load balancer", "load_balancer_unknown", &group.load_balancer, all);
         }
-        if !executors.contains_key(&group.executor) {
+        if let Some(name) = group.executors().find(|name| !executors.contains_key(*name)) {
             let all = executors.keys().map(String::as_str).collect();
-            return missing("executor", "executor_unknown", &group.executor, all);
+            return missing("executor", "executor_unknown", name, all);
         }
         Ok(())
     }

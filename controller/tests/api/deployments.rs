@@ -137,7 +137,7 @@ async fn a_group_whose_drivers_are_not_configured_cannot_be_released() {
     {
         let mut group = record("web", "web", 10);
         if field == "executor" {
-            group.executor = "salt".into();
+            group.executors = vec!["local".into(), "salt".into()];
         } else {
             group.load_balancer = "f5".into();
         }

@@ -60,7 +60,7 @@ pub(crate) fn record(name: &str, application: &str, count: usize) -> CmdbGroup {
         health_check_url: "http://{ip}:{port}/healthz".into(),
         idc: "sh".into(),
         load_balancer: "edge".into(),
-        executor: "local".into(),
+        executors: vec!["local".into()],
         may_go_dark: false,
         on_lb_failure: OnLbFailure::Brake,
         scale_out: ScaleOut::default(),

@@ -184,6 +184,18 @@ impl Traffic {
     }
 }
 
+/// Name of the executor that orders go through: the first one that no person cut off, or the one that comes
+/// first if all are. One that was found broken is waited for: what it was given may still run.
+pub fn executor_in_use<'a>(dependencies: &Dependencies, binding: &'a Binding) -> &'a str {
+    let usable = binding.executors().find(|name| !is_cut_off(dependencies, name));
+    usable.unwrap_or(&binding.executor)
+}
+
+fn is_cut_off(dependencies: &Dependencies, name: &str) -> bool {
+    let impaired = dependencies.get(&executor(name));
+    impaired.is_some_and(|impaired| impaired.condition == Condition::CutOff)
+}
+
 /// What holds a deployment with this binding: dependencies that it cannot do without and that may not
 /// be bypassed. By name.
 pub fn holding<'a>(
@@ -195,10 +207,15 @@ pub fn holding<'a>(
     }
     let held = Traffic::of(dependencies, binding) == Traffic::Held;
     let balancer = load_balancer(&binding.load_balancer);
-    let executor = executor(&binding.executor);
+    let in_use = executor_in_use(dependencies, binding);
+    let held_by: Vec<String> = if is_cut_off(dependencies, in_use) {
+        binding.executors().map(executor).collect()
+    } else {
+        vec![executor(in_use)]
+    };
     dependencies
         .iter()
-        .filter(|(name, _)| **name == executor || held && **name == balancer)
+        .filter(|(name, _)| held_by.contains(name) || held && **name == balancer)
         .map(|(name, impaired)| (name.as_str(), impaired))
         .collect()
 }
@@ -247,6 +264,8 @@ pub trait Breakers: Send + Sync {
     fn reports(&self) -> Vec<BreakerReport>;
     /// Sets the hand switches: what is named is not called from here on, everything else may be.
     fn cut_off(&self, names: &std::collections::BTreeSet<String>);
+    /// Whether the hand switch of a dependency is set, as far as this process knows.
+    fn is_cut_off(&self, name: &str) -> bool;
     /// Whether calls to a dependency are made now, as far as this process knows.
     fn is_usable(&self, name: &str) -> bool;
     /// Waits until a breaker changed its state since the last call ended; several changes may count

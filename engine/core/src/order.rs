@@ -65,8 +65,8 @@ pub struct Work {
     pub endpoint: Endpoint,
     /// Name of the load-balancer driver.
     pub load_balancer: String,
-    /// Name of the executor.
-    pub executor: String,
+    /// Names of the executors: the order goes through the first one that no person cut off.
+    pub executors: Vec<String>,
     /// Data centre whose package store comes first.
     pub idc: String,
     /// SHA-256 of the package: the store's locations are looked up by it.
@@ -125,7 +125,7 @@ pub fn work(deployment: &Deployment, target: &Target, server: &Server) -> Option
         is_unknown: target.unknown_since.is_some(),
         endpoint: endpoint(&deployment.frozen, server),
         load_balancer: deployment.frozen.load_balancer.clone(),
-        executor: deployment.frozen.executor.clone(),
+        executors: deployment.frozen.executors().map(str::to_owned).collect(),
         idc: server.idc.clone(),
         package_sha256: deployment.package.sha256.clone(),
         script: deployment.scripts.digest(stage).map(str::to_owned),

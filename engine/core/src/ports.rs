@@ -266,9 +266,10 @@ pub struct CmdbGroup {
     /// Name of the load-balancer driver.
     #[serde(default = "none")]
     pub load_balancer: String,
-    /// Name of the executor.
-    #[serde(default = "local")]
-    pub executor: String,
+    /// Names of the executors: orders go through the first one that no person cut off. One name may be
+    /// given as `executor`.
+    #[serde(default = "local", alias = "executor", deserialize_with = "one_or_more")]
+    pub executors: Vec<String>,
     /// Allows 100 % and taking the last server.
     #[serde(default)]
     pub may_go_dark: bool,
@@ -296,8 +297,32 @@ fn none() -> String {
     "none".to_owned()
 }
 
-fn local() -> String {
-    "local".to_owned()
+fn local() -> Vec<String> {
+    vec!["local".to_owned()]
+}
+
+/// A name, or a list of names.
+fn one_or_more<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
+    struct Names;
+    impl<'de> serde::de::Visitor<'de> for Names {
+        type Value = Vec<String>;
+
+        fn expecting(&self, text: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            text.write_str("a name, or a list of names")
+        }
+
+        fn visit_str<E>(self, name: &str) -> Result<Self::Value, E> {
+            Ok(vec![name.to_owned()])
+        }
+
+        fn visit_seq<A: serde::de::SeqAccess<'de>>(
+            self,
+            names: A,
+        ) -> Result<Self::Value, A::Error> {
+            Vec::deserialize(serde::de::value::SeqAccessDeserializer::new(names))
+        }
+    }
+    from.deserialize_any(Names)
 }
 
 fn five() -> u32 {

@@ -82,8 +82,11 @@ pub struct Binding {
     pub health_check_url: String,
     /// Name of the load-balancer driver.
     pub load_balancer: String,
-    /// Name of the executor.
+    /// Name of the executor that comes first.
     pub executor: String,
+    /// Those that follow it: while a person has cut the ones before off, orders go through the next.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub next_executors: Vec<String>,
     /// Allows 100 % and taking the last server.
     pub may_go_dark: bool,
     /// What happens when the load balancer does not answer.
@@ -107,6 +110,11 @@ fn day() -> u32 {
 }
 
 impl Binding {
+    /// Names of the executors, the one that comes first before the others.
+    pub fn executors(&self) -> impl Iterator<Item = &str> {
+        std::iter::once(&self.executor).chain(&self.next_executors).map(String::as_str)
+    }
+
     /// How long a deployment may wait for a person before it is called stale.
     pub fn stale_after(&self) -> Duration {
         Duration::from_secs(u64::from(self.stale_after_seconds))

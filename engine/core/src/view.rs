@@ -92,8 +92,11 @@ pub struct GroupView {
     pub idc: String,
     /// Name of the load-balancer driver.
     pub load_balancer: String,
-    /// Name of the executor.
+    /// Name of the executor that comes first.
     pub executor: String,
+    /// Those that orders go through while a person has cut the ones before off, in turn.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub next_executors: Vec<String>,
     /// Allows 100 % and taking the last server.
     pub may_go_dark: bool,
     /// What happens when the load balancer does not answer.
@@ -123,6 +126,13 @@ pub struct GroupView {
     pub running_deployment: Option<DeploymentId>,
     /// Its shown status.
     pub running_status: Option<String>,
+}
+
+impl GroupView {
+    /// Names of its executors, the one that comes first before the others.
+    pub fn executors(&self) -> impl Iterator<Item = &str> {
+        std::iter::once(&self.executor).chain(&self.next_executors).map(String::as_str)
+    }
 }
 
 /// A server.

@@ -346,6 +346,31 @@ fn an_executor_that_is_broken_or_cut_off_holds_and_nothing_is_bypassed() {
 }
 
 #[test]
+fn orders_go_through_the_next_executor_only_while_a_person_has_cut_the_first_off() {
+    let mut world = World::new(Setup { servers: 8, spare: true, ..Setup::default() });
+    let id = world.rollout(1, half());
+    let mut case = Case { world, id };
+    case.world.impair(HOSTS, Condition::Open);
+    assert!(held(&case).unwrap().contains(HOSTS), "what it was given may still run");
+
+    case.world.impair(HOSTS, Condition::CutOff);
+    assert_eq!(held(&case), None);
+    case.run().is(Status::SmokeSuccess);
+    let ran_without = view(&case.world.state, id).unwrap().ran_without;
+    assert_eq!(ran_without.len(), 1, "{ran_without:?}");
+    assert_eq!(ran_without[0].dependency, HOSTS);
+    assert!(ran_without[0].text.starts_with("by executor.spare instead"), "{ran_without:?}");
+
+    case.world.impair("executor.spare", Condition::Open);
+    assert!(held(&case).unwrap().contains("executor.spare"));
+    case.world.impair("executor.spare", Condition::CutOff);
+    let detail = held(&case).unwrap();
+    assert!(detail.contains(HOSTS) && detail.contains("executor.spare"), "{detail}");
+    case.world.restore(HOSTS);
+    assert_eq!(held(&case), None, "the first one is used, whatever the others are");
+}
+
+#[test]
 fn two_dependencies_hold_together_and_are_named_both() {
     let mut case = rolling();
     balancer_dies(&mut case);

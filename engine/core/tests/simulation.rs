@@ -29,9 +29,9 @@ fn a_step() -> impl Strategy<Value = Step> {
 fn a_setup(servers: impl Strategy<Value = u32>) -> impl Strategy<Value = Setup> {
     let first =
         select(vec![First::In, First::In, First::In, First::Unknown, First::Out, First::New]);
-    let flags = (0..6_u32, 0..4_u32, any::<bool>(), 0..3_u32, any::<bool>());
+    let flags = (0..6_u32, 0..4_u32, any::<bool>(), 0..3_u32, any::<bool>(), any::<bool>());
     (servers, 0..4_u32, 1..4_u32, flags, first).prop_map(
-        |(servers, marked, pools, (dark, bastion, adopted, drain, bypass), first)| Setup {
+        |(servers, marked, pools, (dark, bastion, adopted, drain, bypass, spare), first)| Setup {
             servers,
             marked,
             pools,
@@ -41,6 +41,7 @@ fn a_setup(servers: impl Strategy<Value = u32>) -> impl Strategy<Value = Setup> 
             first,
             can_drain: drain != 0,
             bypass,
+            spare,
         },
     )
 }

@@ -252,7 +252,7 @@ impl Breaker {
 
     fn tell_metric(&self, state: BreakerState) {
         let value = match state {
-            _ if *self.is_cut_off.borrow() => 3.0,
+            _ if self.is_cut_off() => 3.0,
             BreakerState::Closed => 0.0,
             BreakerState::HalfOpen => 1.0,
             BreakerState::Open => 2.0,
@@ -272,6 +272,11 @@ impl Breaker {
         }
     }
 
+    /// Whether the hand switch is set.
+    pub(crate) fn is_cut_off(&self) -> bool {
+        *self.is_cut_off.borrow()
+    }
+
     /// Whether calls are refused now.
     pub(crate) fn refuses(&self) -> bool {
         let is_open = match self.lock().phase {
@@ -279,7 +284,7 @@ impl Breaker {
             // Then somebody must ask, or it would never be known to answer again.
             Phase::Open { until } => Instant::now() < until,
         };
-        is_open || *self.is_cut_off.borrow()
+        is_open || self.is_cut_off()
     }
 
     /// Waits until the hand switch stands so.

@@ -49,6 +49,10 @@ impl Breakers for Switchboard {
         }
     }
 
+    fn is_cut_off(&self, name: &str) -> bool {
+        self.lock().get(name).is_some_and(|breaker| breaker.is_cut_off())
+    }
+
     fn is_usable(&self, name: &str) -> bool {
         self.lock().get(name).is_none_or(|breaker| !breaker.refuses())
     }

@@ -82,8 +82,14 @@ impl Subject for Local {
 
     fn lose(&self, server: &Endpoint, key: OrderKey) {
         let runner = format!("{}/.capstan/orders/{key}/runner", server.root);
-        let runner = std::fs::read_to_string(runner).expect("the order runs");
-        let pid = runner.split(' ').next().expect("it begins with the process");
+        let mut line = String::new();
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !line.ends_with('\n') {
+            assert!(Instant::now() < deadline, "the order runs");
+            std::thread::sleep(Duration::from_millis(10));
+            line = std::fs::read_to_string(&runner).unwrap_or_default();
+        }
+        let pid = line.split(' ').next().expect("it begins with the process");
         let killed = Command::new("kill").args(["-KILL", pid]).status().expect("kill runs");
         assert!(killed.success());
     }

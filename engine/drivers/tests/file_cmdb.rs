@@ -120,7 +120,7 @@ async fn a_good_file_is_read_whole() {
     assert_eq!((web.idc.as_str(), web.servers[1].instance.as_str()), ("no", "01"));
     assert_eq!((web.servers[0].port, web.servers[1].port), (None, Some(8081)));
     let db = group(&cmdb, "db-prod").await;
-    assert_eq!((db.load_balancer.as_str(), db.executor.as_str()), ("none", "local"));
+    assert_eq!((db.load_balancer.as_str(), db.executors.join(" ").as_str()), ("none", "local"));
     assert_eq!(db.application.kind, "generic");
     assert_eq!(cmdb.group("other").await, Ok(None));
 }
@@ -145,6 +145,14 @@ const BROKEN: &[(&str, &str, &str)] = &[
         "no load balancer named `f5`; configured are: none, edge",
     ),
     ("    idc: no", "    executor: salt", "no executor named `salt`; configured are: local"),
+    (
+        "    idc: no",
+        "    executors: [local, salt]",
+        "no executor named `salt`; configured are: local",
+    ),
+    ("    idc: no", "    executors: [local, local]", "executors names `local` twice"),
+    ("    idc: no", "    executors: []", "executors is empty; it must name at least one"),
+    ("    idc: no", "    executors: 5", "`executors`: invalid type: integer `5`, expected a name"),
     ("http://{ip}:{port}/healthz", "ftp://{ip}", "health_check_url is `ftp://{ip}`"),
     ("id: web-2", "id: web-1", "line 14, group web-prod: the server id web-1 is used twice"),
     (

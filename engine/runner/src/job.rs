@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use capstan_core::dependency;
 use capstan_core::effect::Effect;
 use capstan_core::input::Input;
 use capstan_core::outages::Outages;
@@ -175,6 +176,15 @@ impl Context {
         find(&self.ports.executors, "executor", name)
     }
 
+    /// The first of these executors that no person cut off, or the first one if all are. Every host has one
+    /// program for all of them, so whoever asks finds what another one has ordered.
+    pub(crate) fn executor_of(&self, names: &[String]) -> Result<&Arc<dyn Executor>, DriverError> {
+        let is_cut_off =
+            |name: &&String| self.ports.breakers.is_cut_off(&dependency::executor(name));
+        let name = names.iter().find(|name| !is_cut_off(name)).or_else(|| names.first());
+        self.executor(name.map_or("", String::as_str))
+    }
+
     pub(crate) fn load_balancer(&self, name: &str) -> Result<&Arc<dyn LoadBalancer>, DriverError> {
         find(&self.ports.load_balancers, "load balancer", name)
     }
@@ -326,8 +336,8 @@ async fn step(job: &mut Job, context: &Context) -> Step {
         Task::Drain { load_balancer, server } => {
             observe::drain(effect, &load_balancer, &server, context).await
         }
-        Task::Return { load_balancer, executor, kind, server } => {
-            let names = observe::Names { load_balancer, executor, kind };
+        Task::Return { load_balancer, executors, kind, server } => {
+            let names = observe::Names { load_balancer, executors, kind };
             observe::bring_back(effect, &names, &server, context).await
         }
         Task::Admit { load_balancer, server } => {

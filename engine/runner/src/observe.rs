@@ -27,7 +27,7 @@ pub(crate) struct Looked {
 /// Names of the drivers that a server is reached with.
 pub(crate) struct Names {
     pub(crate) load_balancer: String,
-    pub(crate) executor: String,
+    pub(crate) executors: Vec<String>,
     pub(crate) kind: String,
 }
 
@@ -213,7 +213,7 @@ pub(crate) async fn remove_mark(
 }
 
 async fn report(names: &Names, server: &Endpoint, context: &Context) -> Option<Report> {
-    let executor = context.executor(&names.executor);
+    let executor = context.executor_of(&names.executors);
     let scripts = context.ports.scripts.scripts(&names.kind);
     let asked = match (executor, scripts) {
         (Ok(executor), Ok((set, scripts))) => {

@@ -21,7 +21,7 @@ const PARTS_AT_ONCE: u32 = 32;
 
 /// One step: the order is given, or the host is asked for it by key.
 pub(crate) async fn step(job: &mut Job, work: &Work, context: &Context) -> Step {
-    let executor = match context.executor(&work.executor) {
+    let executor = match context.executor_of(&work.executors) {
         Ok(executor) => executor,
         Err(error) if job.is_begun => return lost(job, work, context, &error.to_string()),
         Err(error) => return refused(work, &error.to_string()),

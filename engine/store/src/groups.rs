@@ -200,6 +200,7 @@ fn view(group: Group, fresh: Option<Freshness>) -> GroupView {
         idc: group.idc,
         load_balancer: binding.load_balancer,
         executor: binding.executor,
+        next_executors: binding.next_executors,
         may_go_dark: binding.may_go_dark,
         on_lb_failure: binding.on_lb_failure,
         scale_out: binding.scale_out,

@@ -81,8 +81,8 @@ pub enum Task {
     Return {
         /// Name of the load-balancer driver.
         load_balancer: String,
-        /// Name of the executor.
-        executor: String,
+        /// Names of the executors: it is asked through the first one that no person cut off.
+        executors: Vec<String>,
         /// Kind of the application, for the script that reports.
         kind: String,
         /// The server.
@@ -139,7 +139,7 @@ pub(crate) fn task_of(state: &GroupState, effect: Effect, cursors: &mut Cursors)
         EffectKind::ReturnServer(server) => {
             with_server(state, server, |binding, server| Task::Return {
                 load_balancer: binding.load_balancer.clone(),
-                executor: binding.executor.clone(),
+                executors: binding.executors().map(str::to_owned).collect(),
                 kind: binding.kind.clone(),
                 server: order::endpoint(binding, server),
             })

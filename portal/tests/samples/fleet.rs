@@ -64,6 +64,7 @@ pub(crate) fn group(name: &str, application: &str, total: u32, out: u32) -> Grou
         idc: "sh".to_owned(),
         load_balancer: "edge".to_owned(),
         executor: "salt".to_owned(),
+        next_executors: vec!["ssh".to_owned()],
         may_go_dark: false,
         on_lb_failure: OnLbFailure::Brake,
         scale_out: ScaleOut::default(),

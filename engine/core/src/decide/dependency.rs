@@ -1,7 +1,9 @@
 //! Dependencies that break, are cut off and come back: what holds, what is bypassed, and how debts
 //! are paid (S12).
 
-use crate::dependency::{Condition, Impaired, OwedMarkup, Traffic, Without, load_balancer};
+use crate::dependency::{
+    Condition, Impaired, OwedMarkup, Traffic, Without, executor, executor_in_use, load_balancer,
+};
 use crate::effect::EffectKind;
 use crate::event::{EventData, EventType};
 use crate::input::Answer;
@@ -89,7 +91,7 @@ impl Decider<'_> {
         if stage == Stage::Markup && pulled {
             self.put_effect(EffectKind::DrainServer(server));
         }
-        let message = self.note_without(id);
+        let message = self.note_bypass(id);
         self.change_target(id, place, |target| {
             target.took = false;
             target.bypassed = true;
@@ -107,13 +109,33 @@ impl Decider<'_> {
         }
     }
 
-    /// Notes what the deployment goes on without. Gives the sentence.
-    fn note_without(&mut self, id: DeploymentId) -> String {
+    /// Notes that the deployment goes on without its load balancer. Gives the sentence.
+    fn note_bypass(&mut self, id: DeploymentId) -> String {
+        let dependency = load_balancer(&self.of(id).deployment.frozen.load_balancer);
+        self.note_without(id, dependency, "bypassed")
+    }
+
+    /// Notes that orders go through an executor that is not the group's first.
+    pub(super) fn note_executor(&mut self, id: DeploymentId) {
+        let (all, frozen) = (&self.state.group.dependencies, &self.of(id).deployment.frozen);
+        if all.is_empty() {
+            return;
+        }
+        let in_use = executor_in_use(all, frozen);
+        let without: Vec<String> =
+            frozen.executors().take_while(|name| *name != in_use).map(executor).collect();
+        let what = format!("by {} instead", executor(in_use));
+        for dependency in without {
+            self.note_without(id, dependency, &what);
+        }
+    }
+
+    /// Notes what the deployment goes on without, once. Gives the sentence.
+    fn note_without(&mut self, id: DeploymentId, dependency: String, what: &str) -> String {
         let row = &self.of(id).deployment;
-        let dependency = load_balancer(&row.frozen.load_balancer);
         let impaired = self.state.group.dependencies.get(&dependency);
         let why = impaired.map_or_else(|| dependency.clone(), |it| it.sentence(&dependency));
-        let text = format!("bypassed: {why}");
+        let text = format!("{what}: {why}");
         if row.ran_without.iter().all(|without| without.dependency != dependency) {
             let without = Without { dependency, since: self.now, text: text.clone() };
             self.change_deployment(id, |deployment| deployment.ran_without.push(without));

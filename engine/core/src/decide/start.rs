@@ -22,6 +22,9 @@ impl Decider<'_> {
         let traffic = self.state.traffic_of(&self.of(id).deployment);
         let bypassed = !stage.is_order() && traffic == Traffic::Bypassed;
         let already_out = (stage == Stage::Markdown).then(|| self.take_server(id, place, traffic));
+        if stage.is_order() {
+            self.note_executor(id);
+        }
         if stage == Stage::Install {
             self.note_install(id, place);
         }

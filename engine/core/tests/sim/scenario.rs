@@ -88,10 +88,11 @@ impl Step {
 
 /// The text of a scenario, which [`parse`] reads.
 pub fn text(setup: &Setup, steps: &[Step]) -> String {
-    let Setup { servers, marked, pools, dark, bastion, adopted, first, can_drain, bypass } = setup;
+    let Setup { servers, marked, pools, dark, bastion, adopted, first, can_drain, bypass, spare } =
+        setup;
     let mut text = format!(
         "group servers={servers} marked={marked} pools={pools} dark={dark} bastion={bastion} \
-         adopted={adopted} first={first:?} can_drain={can_drain} bypass={bypass}\n"
+         adopted={adopted} first={first:?} can_drain={can_drain} bypass={bypass} spare={spare}\n"
     );
     for Step { word, a, b } in steps {
         writeln!(text, "{word} {a} {b}").unwrap();
@@ -112,6 +113,7 @@ pub fn parse(text: &str) -> (Setup, Vec<Step>) {
             "bastion" => setup.bastion = value.parse().unwrap(),
             "can_drain" => setup.can_drain = value.parse().unwrap(),
             "bypass" => setup.bypass = value.parse().unwrap(),
+            "spare" => setup.spare = value.parse().unwrap(),
             "adopted" => setup.adopted = value.parse().unwrap(),
             "first" => {
                 let all = [First::In, First::Unknown, First::Out, First::New];

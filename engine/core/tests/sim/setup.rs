@@ -22,6 +22,8 @@ pub struct Setup {
     pub can_drain: bool,
     /// The group bypasses a load balancer that is found broken.
     pub bypass: bool,
+    /// The group has a second executor.
+    pub spare: bool,
 }
 
 /// What is known of the servers at first.
@@ -45,6 +47,7 @@ impl Default for Setup {
             first: First::In,
             can_drain: true,
             bypass: false,
+            spare: false,
         }
     }
 }
@@ -104,7 +107,11 @@ pub fn cmdb_group(setup: &Setup) -> CmdbGroup {
         health_check_url: "http://{ip}:{port}/healthz".into(),
         idc: "sh".into(),
         load_balancer: "edge".into(),
-        executor: "local".into(),
+        executors: if setup.spare {
+            vec!["local".into(), "spare".into()]
+        } else {
+            vec!["local".into()]
+        },
         may_go_dark: setup.dark,
         on_lb_failure: if setup.bypass { OnLbFailure::Bypass } else { OnLbFailure::Brake },
         scale_out: ScaleOut::default(),

@@ -45,7 +45,15 @@ pub(crate) fn alone(placed: &Placed, names: &Names) -> Vec<Fault> {
     }
     faults.health_url(place, group);
     faults.driver(place, "load balancer", &group.load_balancer, &names.load_balancers);
-    faults.driver(place, "executor", &group.executor, &names.executors);
+    if group.executors.is_empty() {
+        faults.add(place, "executors is empty; it must name at least one");
+    }
+    for (number, name) in group.executors.iter().enumerate() {
+        faults.driver(place, "executor", name, &names.executors);
+        if group.executors[..number].contains(name) {
+            faults.add(place, format!("executors names `{name}` twice"));
+        }
+    }
     if group.settle_seconds > LONGEST_SETTLE {
         faults.add(place, format!("settle_seconds must be at most {LONGEST_SETTLE}"));
     }

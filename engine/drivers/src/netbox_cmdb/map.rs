@@ -129,7 +129,7 @@ impl Mapping {
             health_check_url: fill(&self.health_check_url),
             idc: site,
             load_balancer: self.load_balancer.clone(),
-            executor: self.executor.clone(),
+            executors: vec![self.executor.clone()],
             may_go_dark: false,
             on_lb_failure: OnLbFailure::default(),
             scale_out: ScaleOut::default(),

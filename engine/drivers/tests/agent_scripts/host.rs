@@ -53,16 +53,9 @@ impl Host {
         fs::write(path, bytes).expect("write");
     }
 
-    /// The number that a script writes there, once its line is whole: a shell makes the file first and
-    /// writes afterwards.
     #[track_caller]
     pub(crate) fn pid_in(&self, name: &str) -> u32 {
-        let mut text = String::new();
-        until("a number is written", || {
-            text = fs::read_to_string(self.root().join(name)).unwrap_or_default();
-            text.ends_with('\n')
-        });
-        text.trim().parse().expect("a number")
+        line_in(&self.root().join(name)).trim().parse().expect("a number")
     }
 
     pub(crate) fn fence(&self) -> String {
@@ -73,8 +66,9 @@ impl Host {
         self.root().join(".capstan/orders").join(key(n)).join(name)
     }
 
+    #[track_caller]
     pub(crate) fn recorded(&self, n: u64, name: &str) -> String {
-        let line = fs::read_to_string(self.order_file(n, name)).expect("a record");
+        let line = line_in(&self.order_file(n, name));
         line.split(' ').next().expect("a pid").to_owned()
     }
 
@@ -334,6 +328,17 @@ pub(crate) fn shell(folder: &Path, commands: &str) {
 pub(crate) fn kill(signal: &str, process: &str) {
     let sent = Command::new("sh").arg("-c").arg(format!("kill -s {signal} -- {process}")).status();
     assert!(sent.is_ok());
+}
+
+/// What a script writes there, once its line is whole: a shell makes the file first and writes afterwards.
+#[track_caller]
+pub(crate) fn line_in(path: &Path) -> String {
+    let mut text = String::new();
+    until("a line is written", || {
+        text = fs::read_to_string(path).unwrap_or_default();
+        text.ends_with('\n')
+    });
+    text
 }
 
 pub(crate) fn is_alive(pid: u32) -> bool {

@@ -92,7 +92,7 @@ async fn gives_what_is_there<M: AsyncFn() -> Box<dyn Subject>>(make: &M) {
         "servers": [{"id": "m", "hostname": "m", "ip_address": "10.0.9.1"}]});
     subject.put(&[short]);
     let mail = one(subject, "mail").await;
-    assert_eq!((mail.load_balancer.as_str(), mail.executor.as_str()), ("none", "local"));
+    assert_eq!((mail.load_balancer.as_str(), mail.executors.join(" ").as_str()), ("none", "local"));
     assert_eq!((mail.application.kind.as_str(), mail.servers[0].port), ("generic", None));
 }
 

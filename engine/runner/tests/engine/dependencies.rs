@@ -1,19 +1,20 @@
 //! A load balancer that dies in the middle of a rollout, is cut off, and comes back (S12).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use capstan_core::action::Action;
 use capstan_core::config::{ConfigRequest, Mode};
 use capstan_core::dependency::{BreakerReport, BreakerState, Breakers, CMDB, DependencyKind};
 use capstan_core::deployment_status::DeploymentStatus;
 use capstan_core::event::EventType;
-use capstan_core::ports::LoadBalancer;
+use capstan_core::ports::{Executor, LoadBalancer};
 use capstan_core::record::{HoldReason, Service};
 use capstan_core::target_status::TargetStatus;
 use capstan_core::view::{CutOff, DeploymentView};
-use capstan_drivers::fake::{Act, Fault, Outcome};
+use capstan_drivers::fake::{Act, Asked, Fault, Outcome};
 use capstan_drivers::guard::Guard;
 use capstan_runner::{Engine, Settings};
 use capstan_services::Lines;
@@ -21,6 +22,7 @@ use capstan_services::Lines;
 use crate::world::{PATIENCE, World, success};
 
 const EDGE: &str = "load_balancer.fake";
+const FIRST: &str = "executor.fake";
 
 fn guarded(world: &World) -> Engine {
     let balancer = Arc::clone(&world.balancer) as Arc<dyn LoadBalancer>;
@@ -44,13 +46,17 @@ fn dies(world: &World, fault: &Fault) {
 }
 
 async fn cut_off(world: &World) {
+    cut_off_by_hand(world, EDGE).await;
+}
+
+async fn cut_off_by_hand(world: &World, name: &str) {
     let cut = CutOff {
         by: "ann".into(),
         reason: "its control plane is down, ticket 17".into(),
         since: world.store.now(),
         expires_at: None,
     };
-    world.store.dependency_switch(EDGE, Some(cut), None).await.unwrap().expect("it is known");
+    world.store.dependency_switch(name, Some(cut), None).await.unwrap().expect("it is known");
 }
 
 /// Waits until the store shows what is wanted; every commit is a reason to look again.
@@ -147,7 +153,7 @@ async fn a_cut_ends_by_itself_and_a_new_process_knows_of_it() {
         by: "ann".into(),
         reason: "maintenance".into(),
         since: world.store.now(),
-        expires_at: Some(world.store.now() + std::time::Duration::from_mins(10)),
+        expires_at: Some(world.store.now() + Duration::from_mins(10)),
     };
     world.store.dependency_switch(EDGE, Some(cut), None).await.unwrap();
     engine.stop().await;
@@ -156,7 +162,7 @@ async fn a_cut_ends_by_itself_and_a_new_process_knows_of_it() {
     let view = world.wait(|view| succeeded(view) == 7).await;
     assert_eq!(view.owed.len(), 1, "nobody called the balancer");
     assert_eq!(view.status, DeploymentStatus::RollingOut);
-    world.clock.pass(std::time::Duration::from_secs(601));
+    world.clock.pass(Duration::from_secs(601));
     until(&world, "the debt is paid", async || world.view().await.owed.is_empty()).await;
     world.act(Action::Rollout).await;
     world.wait(success).await;
@@ -173,9 +179,9 @@ async fn who_dies_while_the_balancer_is_cut_off_is_a_relapse() {
     let dead = view.owed[0].server;
     assert_eq!(in_service(&world).await, 8, "it was never drained");
     world.health.kill(dead);
-    world.pass(std::time::Duration::from_secs(10));
+    world.pass(Duration::from_secs(10));
     world.wait_for_event(EventType::ServerOut).await;
-    world.pass(std::time::Duration::from_mins(1));
+    world.pass(Duration::from_mins(1));
     let view = world.wait(|view| succeeded(view) == 6).await;
     assert_eq!(view.counts.get(TargetStatus::VerifyFailure.word()), Some(&1), "{view:?}");
     world.assert_right().await;
@@ -191,8 +197,8 @@ async fn a_balancer_that_is_cut_off_is_told_of_when_it_begins_and_when_it_ends()
     let looked = async |times: usize, level: &str, part: &str| {
         let came = tokio::time::timeout(PATIENCE, async {
             while lines.count(level, part) < times {
-                world.pass(std::time::Duration::from_secs(6));
-                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+                world.pass(Duration::from_secs(6));
+                tokio::time::sleep(Duration::from_millis(20)).await;
             }
         });
         assert!(came.await.is_ok(), "{level} {part}: {lines:?}");
@@ -205,6 +211,35 @@ async fn a_balancer_that_is_cut_off_is_told_of_when_it_begins_and_when_it_ends()
     engine.stop().await;
 }
 
+/// Scripts that run when their executor is cut off are found by key through the next one, and run once.
+#[tokio::test]
+async fn orders_go_through_the_next_executor_while_the_first_is_cut_off() {
+    let slow_install = |asked: &Asked<'_>| {
+        let time = if asked.stage == "INSTALL" { Duration::from_secs(1) } else { Duration::ZERO };
+        Outcome::exit(0).after(time)
+    };
+    let world = World::new(4, ConfigRequest::default(), slow_install).await;
+    let hosts = Arc::clone(&world.hosts) as Arc<dyn Executor>;
+    let breaker = world.switches.breaker(FIRST, DependencyKind::Executor);
+    let first = Guard::executor("fake", Arc::clone(&hosts)).with_breaker(breaker);
+    let first: Arc<dyn Executor> = Arc::new(first);
+    let executors = BTreeMap::from([("fake".to_owned(), first), ("spare".to_owned(), hosts)]);
+    let engine = world.engine_through(executors, Settings { slots: 8, ..Settings::default() });
+    world.act(Action::Start).await;
+    let installs = |view: &DeploymentView| {
+        let counts = view.counts.get(TargetStatus::InstallRunning.word());
+        counts.is_some_and(|count| *count > 0)
+    };
+    world.wait(installs).await;
+    cut_off_by_hand(&world, FIRST).await;
+    let view = world.wait(success).await;
+    assert_eq!(view.ran_without.len(), 1, "{:?}", view.ran_without);
+    assert_eq!(view.ran_without[0].dependency, FIRST);
+    assert!(view.ran_without[0].text.contains("executor.spare"), "{:?}", view.ran_without);
+    world.assert_right().await;
+    engine.stop().await;
+}
+
 /// Breakers that have found this.
 struct Found(Vec<BreakerReport>);
 
@@ -214,6 +249,10 @@ impl Breakers for Found {
     }
 
     fn cut_off(&self, _names: &BTreeSet<String>) {}
+
+    fn is_cut_off(&self, _name: &str) -> bool {
+        false
+    }
 
     fn is_usable(&self, _name: &str) -> bool {
         false
@@ -246,7 +285,7 @@ async fn who_has_no_engine_does_not_say_that_a_balancer_is_broken() {
     let deadline = tokio::time::Instant::now() + PATIENCE;
     while names().await.is_empty() {
         assert!(tokio::time::Instant::now() < deadline, "the CMDB is known to be broken");
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
     assert_eq!(names().await, [CMDB]);
     keeping.abort();

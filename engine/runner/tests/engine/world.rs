@@ -162,9 +162,27 @@ impl World {
         settings: Settings,
     ) -> Engine {
         let hosts: Arc<dyn Executor> = Arc::clone(&self.hosts) as Arc<dyn Executor>;
+        self.engine_from(balancer, BTreeMap::from([("fake".to_owned(), hosts)]), settings)
+    }
+
+    /// The executors of the group are `fake`, and then `spare`.
+    pub(crate) fn engine_through(
+        &self,
+        executors: BTreeMap<String, Arc<dyn Executor>>,
+        settings: Settings,
+    ) -> Engine {
+        self.engine_from(Arc::clone(&self.balancer) as Arc<dyn LoadBalancer>, executors, settings)
+    }
+
+    fn engine_from(
+        &self,
+        balancer: Arc<dyn LoadBalancer>,
+        executors: BTreeMap<String, Arc<dyn Executor>>,
+        settings: Settings,
+    ) -> Engine {
         let ports = Ports {
             load_balancers: BTreeMap::from([("fake".to_owned(), balancer)]),
-            executors: BTreeMap::from([("fake".to_owned(), hosts)]),
+            executors,
             health: Arc::clone(&self.health) as Arc<dyn LoadBalancer>,
             scripts: Arc::new(Scripts::new(None)),
             breakers: Arc::clone(&self.switches) as Arc<dyn Breakers>,
@@ -250,7 +268,8 @@ pub(crate) fn record(size: usize) -> CmdbGroup {
     serde_json::from_value(serde_json::json!({
         "id": "g", "revision": 1, "name": "g", "port": 80,
         "application": {"id": "a", "name": "a", "bastion": "none"},
-        "health_check_url": "http://{ip}:{port}/", "load_balancer": "fake", "executor": "fake",
+        "health_check_url": "http://{ip}:{port}/", "load_balancer": "fake",
+        "executors": ["fake", "spare"],
         "servers": servers,
     }))
     .unwrap()

@@ -122,7 +122,8 @@ impl Store {
 }
 
 fn used(binding: &Binding) -> BTreeSet<String> {
-    BTreeSet::from([load_balancer(&binding.load_balancer), executor(&binding.executor)])
+    let executors = binding.executors().map(executor);
+    executors.chain([load_balancer(&binding.load_balancer)]).collect()
 }
 
 /// What a group must know of a dependency; a hand switch comes before a breaker.

@@ -86,6 +86,7 @@ pub(super) fn binding(name: &str) -> Binding {
         health_check_url: "http://{ip}:{port}/health".to_owned(),
         load_balancer: "none".to_owned(),
         executor: "local".to_owned(),
+        next_executors: vec!["spare".to_owned()],
         may_go_dark: true,
         on_lb_failure: OnLbFailure::Bypass,
         scale_out: ScaleOut::Automatic,
