@@ -82,6 +82,18 @@ pub enum Error {
         #[source]
         source: DbErr,
     },
+    /// The database's user may make no trigger, which the schema needs.
+    #[error(
+        "cannot make a trigger in {database}: the server has a binary log and lets only a user with SUPER do so; \
+         set its log_bin_trust_function_creators to 1 for the first start, and start again"
+    )]
+    NoTriggers {
+        /// The database's name and where it is.
+        database: String,
+        /// What the server said.
+        #[source]
+        source: DbErr,
+    },
     /// A statement failed.
     #[error("the database could not {what}")]
     Database {
@@ -207,6 +219,7 @@ impl Error {
             | Self::Newer { .. }
             | Self::InUse { .. }
             | Self::HasOthers
+            | Self::NoTriggers { .. }
             | Self::Row { .. }
             | Self::Json { .. }
             | Self::Count { .. }
@@ -270,6 +283,14 @@ fn is_unavailable(error: &DbErr) -> bool {
     }
 }
 
+/// Whether the server refuses a trigger since it writes a binary log (MySQL's
+/// `BINLOG_CREATE_ROUTINE_NEED_SUPER`).
+pub(crate) fn needs_super(error: &DbErr) -> bool {
+    let Some(sqlx::Error::Database(error)) = sqlx_error(error) else { return false };
+    let error = error.try_downcast_ref::<MySqlDatabaseError>();
+    error.is_some_and(|error| error.number() == 1419)
+}
+
 fn sqlx_error(error: &DbErr) -> Option<&sqlx::Error> {
     let (DbErr::Conn(cause) | DbErr::Exec(cause) | DbErr::Query(cause)) = error else {
         return None;
@@ -290,8 +311,8 @@ fn is_passing(error: &dyn DatabaseError) -> bool {
     }
     if let Some(error) = error.try_downcast_ref::<MySqlDatabaseError>()
         // DISK_FULL, CON_COUNT, SERVER_SHUTDOWN, RECORD_FILE_FULL, OPTION_PREVENTS_STATEMENT (read-only),
-        // READ_ONLY_MODE.
-        && matches!(error.number(), 1021 | 1040 | 1053 | 1114 | 1290 | 1836)
+        // READ_ONLY_MODE, SERVER_OFFLINE_MODE, CLIENT_INTERACTION_TIMEOUT (it was silent for too long).
+        && matches!(error.number(), 1021 | 1040 | 1053 | 1114 | 1290 | 1836 | 3032 | 4031)
     {
         return true;
     }

@@ -12,6 +12,7 @@ use sea_orm::DatabaseConnection;
 use sea_orm_migration::MigratorTrait;
 
 use crate::Error;
+use crate::error::needs_super;
 
 /// How long a caller waits for a connection before it is told to come back later.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -58,7 +59,14 @@ async fn bring_up_to_date(
     writer: &DatabaseConnection,
     database: &str,
 ) -> Result<Vec<String>, Error> {
-    let failed = |source| Error::Migrate { database: database.to_owned(), source };
+    let failed = |source| {
+        let database = database.to_owned();
+        if needs_super(&source) {
+            Error::NoTriggers { database, source }
+        } else {
+            Error::Migrate { database, source }
+        }
+    };
     Migrator::install(writer).await.map_err(failed)?;
     let known: BTreeSet<String> =
         Migrator::migrations().iter().map(|migration| migration.name().to_owned()).collect();

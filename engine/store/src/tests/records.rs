@@ -24,7 +24,7 @@ use uuid::Uuid;
 
 use super::apply;
 use crate::bulk::Applied;
-use crate::bulk::sql;
+use crate::bulk::{quoted, sql};
 use crate::rows::to_json;
 use crate::store::commit;
 use crate::{NewPackage, Settings, Store};
@@ -186,9 +186,12 @@ pub(super) async fn group_state(store: &Store, of: &Application, servers: u32) -
         group.cmdb_revision.into(),
         group.synced_at.as_micros().into(),
     ];
-    let text = "INSERT INTO groups (id, external_id, application_id, name, binding, port, idc, \
-                cmdb_revision, synced_at, version, seq) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 0, 0)";
-    store.writer().execute_raw(sql(store.writer(), text, values)).await.expect("a group is made");
+    let groups = quoted(store.writer().get_database_backend(), "groups");
+    let text = format!(
+        "INSERT INTO {groups} (id, external_id, application_id, name, binding, port, idc, \
+         cmdb_revision, synced_at, version, seq) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 0, 0)"
+    );
+    store.writer().execute_raw(sql(store.writer(), &text, values)).await.expect("a group is made");
     let mut state = GroupState::new(group, (0..servers).map(server).collect());
     let changes = Changes {
         server_records: state.servers().iter().map(|server| server.id).collect(),

@@ -10,6 +10,7 @@ use sea_orm::ConnectionTrait;
 use super::apply;
 use super::records::{application, deployment, group_state, insert, package, store, write};
 use crate::Error;
+use crate::bulk::quoted;
 
 #[tokio::test]
 async fn a_group_has_one_running_deployment_and_a_rollback_takes_its_place_at_once() {
@@ -74,9 +75,14 @@ async fn wrong_words_and_a_wrong_holder_of_a_group_are_refused() {
         let done = store.writer().execute_unprepared(statement).await;
         assert!(done.is_err(), "{statement}");
     }
-    let allowed = ["UPDATE packages SET stored = (1 = 1)", "UPDATE packages SET bad = '{}'"];
+    // MySQL keeps `stored` for itself.
+    let stored = quoted(store.writer().get_database_backend(), "stored");
+    let allowed = [
+        format!("UPDATE packages SET {stored} = (1 = 1)"),
+        "UPDATE packages SET bad = '{}'".to_owned(),
+    ];
     for statement in allowed {
-        store.writer().execute_unprepared(statement).await.expect(statement);
+        store.writer().execute_unprepared(&statement).await.expect(&statement);
     }
     let created = DeploymentChanges { created: true, ..DeploymentChanges::default() };
     let again = Changes { deployments: BTreeMap::from([(id, created)]), ..Changes::default() };

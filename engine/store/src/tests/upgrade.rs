@@ -121,7 +121,7 @@ async fn schema(store: &Store) -> BTreeSet<String> {
              FROM information_schema.columns WHERE table_schema = DATABASE() \
              UNION SELECT CONCAT_WS(' ', table_name, index_name, seq_in_index, column_name, non_unique) \
              FROM information_schema.statistics WHERE table_schema = DATABASE() \
-             UNION SELECT CONCAT_WS(' ', table_name, check_clause) FROM information_schema.check_constraints \
+             UNION SELECT check_clause FROM information_schema.check_constraints \
              WHERE constraint_schema = DATABASE()"
         }
         DbBackend::Sqlite | _ => {
