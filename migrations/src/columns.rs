@@ -46,6 +46,11 @@ pub(crate) fn text_null(name: &'static str) -> ColumnDef {
     ColumnDef::new(name).text().null().take()
 }
 
+/// Bytes that may be absent.
+pub(crate) fn bytes_null(name: &'static str) -> ColumnDef {
+    ColumnDef::new(name).blob().null().take()
+}
+
 /// A small number.
 pub(crate) fn number(name: &'static str) -> ColumnDef {
     ColumnDef::new(name).integer().not_null().take()

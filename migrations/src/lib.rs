@@ -16,6 +16,7 @@ mod m0002_messages;
 mod m0003_refreshes;
 mod m0004_restored_streams;
 mod m0005_room_for_updates;
+mod m0006_changed_rows;
 mod tables;
 
 use sea_orm_migration::prelude::{MigrationTrait, MigratorTrait, async_trait};
@@ -33,6 +34,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0003_refreshes::Migration),
             Box::new(m0004_restored_streams::Migration),
             Box::new(m0005_room_for_updates::Migration),
+            Box::new(m0006_changed_rows::Migration),
         ]
     }
 }

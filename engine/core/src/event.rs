@@ -145,6 +145,9 @@ pub struct EventData {
     /// For an event about a dependency: whether the deployment holds because of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub holds_for_it: Option<bool>,
+    /// For an event about a dependency: everything that the deployment holds for from here on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held_by: Option<Vec<String>>,
     /// When a deployment begins to hold its group: how the group stands.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start: Option<StartingPoint>,

@@ -80,6 +80,27 @@ impl GroupState {
         self.deployments.insert(state.deployment.id, state);
     }
 
+    /// Brings a deployment that is loaded up to date: its row, all its batches, and those targets that were
+    /// written since.
+    pub fn renew(
+        &mut self,
+        deployment: Deployment,
+        mut batches: Vec<Batch>,
+        mut targets: Vec<Target>,
+    ) {
+        let id = deployment.id;
+        let Some(state) = self.deployments.get_mut(&id) else { return };
+        batches.sort_by_key(|batch| batch.index);
+        (state.deployment, state.batches, state.starts_wait) = (deployment, batches, false);
+        targets.sort_by_key(|target| target.place);
+        for target in targets {
+            match self.deployments.get(&id).and_then(|state| state.place(target.id)) {
+                Some(place) => self.change_target(id, place, |old| *old = target),
+                None => self.insert_target(target),
+            }
+        }
+    }
+
     /// Forgets a deployment.
     pub fn forget(&mut self, id: DeploymentId) {
         self.deployments.remove(&id);
@@ -327,16 +348,12 @@ impl DeploymentState {
     }
 
     fn recount_with(&self, group: &GroupState) -> Tally {
-        let mut fresh = Self { tally: Tally::default(), ..self.clone_rows() };
+        let mut fresh = Self { tally: Tally::default(), ..self.clone() };
         for place in 0..fresh.targets.len() {
             let server = group.server(fresh.targets[place].server);
             fresh.tally(place, server);
         }
         fresh.tally
-    }
-
-    fn clone_rows(&self) -> Self {
-        Self { tally: Tally::default(), ..self.clone() }
     }
 
     fn untally(&mut self, place: usize) {

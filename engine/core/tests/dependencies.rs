@@ -21,7 +21,7 @@ use capstan_core::stage::Stage;
 use capstan_core::target_status::TargetStatus as Target;
 
 use sim::case::{Case, baked, half, verified};
-use sim::hosts::{EDGE, HOSTS};
+use sim::hosts::{EDGE, HOSTS, SPARE};
 use sim::{Setup, World, package};
 
 fn held(case: &Case) -> Option<String> {
@@ -361,13 +361,15 @@ fn orders_go_through_the_next_executor_only_while_a_person_has_cut_the_first_off
     assert_eq!(ran_without[0].dependency, HOSTS);
     assert!(ran_without[0].text.starts_with("by executor.spare instead"), "{ran_without:?}");
 
-    case.world.impair("executor.spare", Condition::Open);
-    assert!(held(&case).unwrap().contains("executor.spare"));
-    case.world.impair("executor.spare", Condition::CutOff);
+    case.world.impair(SPARE, Condition::Open);
+    assert!(held(&case).unwrap().contains(SPARE));
+    case.world.impair(SPARE, Condition::CutOff);
     let detail = held(&case).unwrap();
-    assert!(detail.contains(HOSTS) && detail.contains("executor.spare"), "{detail}");
+    assert!(detail.contains(HOSTS) && detail.contains(SPARE), "{detail}");
     case.world.restore(HOSTS);
     assert_eq!(held(&case), None, "the first one is used, whatever the others are");
+    case.act(Action::Bake).run().act(Action::Rollout);
+    case.run().is(Status::Success);
 }
 
 #[test]
@@ -506,7 +508,7 @@ fn the_checker_finds_what_breaks_s12() {
     let cut = |event: &Event| event.kind == EventType::DependencyCutOff;
     let untold = bent(cut, |event| event.data.bypassed = Some(false));
     assert!(untold.contains(&"S12"), "{untold:?}");
-    let holds = bent(cut, |event| event.data.holds_for_it = Some(true));
+    let holds = bent(cut, |event| event.data.held_by = Some(vec![EDGE.to_owned()]));
     assert!(holds.contains(&"S12"), "{holds:?}");
 }
 

@@ -176,12 +176,15 @@ impl Context {
         find(&self.ports.executors, "executor", name)
     }
 
-    /// The first of these executors that no person cut off, or the first one if all are. Every host has one
-    /// program for all of them, so whoever asks finds what another one has ordered.
+    /// The first of these executors that this process has and no person cut off, or the first one if there is
+    /// none: then nothing is done. Every host has one program for all of them, so whoever asks finds what another
+    /// one has ordered.
     pub(crate) fn executor_of(&self, names: &[String]) -> Result<&Arc<dyn Executor>, DriverError> {
-        let is_cut_off =
-            |name: &&String| self.ports.breakers.is_cut_off(&dependency::executor(name));
-        let name = names.iter().find(|name| !is_cut_off(name)).or_else(|| names.first());
+        let is_usable = |name: &&String| {
+            let is_cut_off = self.ports.breakers.is_cut_off(&dependency::executor(name));
+            !is_cut_off && self.ports.executors.contains_key(*name)
+        };
+        let name = names.iter().find(is_usable).or_else(|| names.first());
         self.executor(name.map_or("", String::as_str))
     }
 

@@ -98,6 +98,7 @@ fn kind(value: &Value) -> &'static str {
         Value::BigInt(_) => "int8",
         Value::String(_) => "text",
         Value::Uuid(_) => "uuid",
+        Value::Bytes(_) => "bytea",
         other => panic!("no table has a column for {other:?}"),
     }
 }
@@ -111,6 +112,7 @@ fn is_null(value: &Value) -> bool {
             | Value::BigInt(None)
             | Value::String(None)
             | Value::Uuid(None)
+            | Value::Bytes(None)
     )
 }
 
@@ -125,6 +127,12 @@ fn literal(column: &[Value]) -> String {
             quote(&mut text, it);
         } else if let Value::Uuid(Some(it)) = value {
             push(&mut text, format_args!("{it}"));
+        } else if let Value::Bytes(Some(bytes)) = value {
+            // Two, since one would stand for the character after it.
+            text.push_str("\\\\x");
+            for byte in bytes {
+                push(&mut text, format_args!("{byte:02x}"));
+            }
         } else {
             push(&mut text, format_args!("{value}"));
         }
@@ -172,6 +180,8 @@ mod tests {
     fn texts_stay_what_they_are() {
         let text = literal(&[r#"a "b\" NULL, {c}"#.into(), None::<String>.into(), "".into()]);
         assert_eq!(text, r#"{"a \"b\\\" NULL, {c}",NULL,""}"#);
+        let bytes = literal(&[vec![0_u8, 255].into(), None::<Vec<u8>>.into()]);
+        assert_eq!(bytes, r"{\\x00ff,NULL}");
         assert_eq!(literal(&[true.into(), 7_i64.into(), None::<bool>.into()]), "{TRUE,7,NULL}");
     }
 }

@@ -137,7 +137,6 @@ pub(crate) async fn freshen(copy: &mut Copy, inner: &Inner) -> Result<(), Error>
         let conn = inner.snapshot().await?;
         load::refresh(&conn, &mut state, version).await?;
         forget_ended(&mut state);
-        add_running(&conn, &mut state).await?;
         *copy = Some(state);
         Ok(())
     })

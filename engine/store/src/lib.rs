@@ -31,6 +31,7 @@ mod arrays;
 mod audit;
 mod bulk;
 mod cache;
+mod changed;
 mod claims;
 mod clock;
 mod commit;

@@ -1,18 +1,24 @@
 //! Reads a group into the state that decisions are made from, and keeps it in step with the rows.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use capstan_core::record::{Application, Group, Server};
-use capstan_core::state::{DeploymentState, GroupState};
+use capstan_core::deployment_status::DeploymentStatus;
+use capstan_core::record::{Application, Batch, Group, Server, Target};
+use capstan_core::state::GroupState;
 use capstan_core::{DeploymentId, GroupId, ServerId};
 use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
 use uuid::Uuid;
 
 use crate::Error;
+use crate::bulk::{among, sql};
+use crate::changed::{self, Changed};
 use crate::entities::{
     applications, batches, deployments, groups, server_states, servers, targets,
 };
 use crate::rows::{deployment as rows, inventory};
+
+/// Rows in one list of a statement.
+const NAMED_AT_ONCE: usize = 8192;
 
 /// The group with all its servers and no deployment; `None`: there is no such group.
 pub(crate) async fn group(
@@ -38,11 +44,7 @@ pub(crate) async fn deployment(
     else {
         return Ok(false);
     };
-    let batches = batches::Entity::find()
-        .filter(batches::Column::DeploymentId.eq(id.0))
-        .all(conn)
-        .await
-        .map_err(Error::database("read batches"))?;
+    let batches = batches_of(conn, id.0).await?;
     let targets = targets::Entity::find()
         .filter(targets::Column::DeploymentId.eq(id.0))
         .all(conn)
@@ -50,7 +52,7 @@ pub(crate) async fn deployment(
         .map_err(Error::database("read targets"))?;
     state.insert(
         rows::deployment(row)?,
-        batches.iter().map(rows::batch).collect::<Result<_, _>>()?,
+        batches,
         targets.into_iter().map(rows::target).collect::<Result<_, _>>()?,
     );
     Ok(true)
@@ -103,7 +105,7 @@ pub(crate) async fn group_versions(
 }
 
 /// Brings a state that was right at `known_version` up to date, reading only rows that were written
-/// since. Deployments that the state does not hold are left out. Call it in a transaction or where
+/// since. Deployments that began or ended meanwhile are added. Call it in a transaction or where
 /// nobody else writes; else the rows may be of different versions.
 pub(crate) async fn refresh(
     conn: &impl ConnectionTrait,
@@ -113,55 +115,97 @@ pub(crate) async fn refresh(
     let id = state.id();
     let gone = || Error::Missing { what: "group", id: id.to_string() };
     state.group = group_row(conn, id).await?.ok_or_else(gone)?;
-    for server in servers_since(conn, id, known_version).await? {
+    let changed = changed::since(conn, id, known_version, state.group.version).await?;
+    for server in changed_servers(conn, id, known_version, changed.as_ref()).await? {
         state.replace_server(server);
     }
-    refresh_deployments(conn, state, known_version).await
+    // Whoever writes a batch or a target writes its deployment too, for its events are numbered there.
+    let deployments = changed_deployments(conn, id, known_version, changed.as_ref()).await?;
+    let is_loaded = |row: &deployments::Model| state.deployment(DeploymentId(row.id)).is_some();
+    let (loaded, new): (Vec<_>, Vec<_>) = deployments.into_iter().partition(is_loaded);
+    for row in loaded {
+        let batches = batches_of(conn, row.id).await?;
+        let targets = changed_targets(conn, row.id, known_version, changed.as_ref()).await?;
+        state.renew(rows::deployment(row)?, batches, targets);
+    }
+    for row in new {
+        // A draft is read when it is asked for.
+        let is_pending = row.status == DeploymentStatus::Pending.word();
+        if !is_pending {
+            deployment(conn, state, DeploymentId(row.id)).await?;
+        }
+    }
+    Ok(())
 }
 
-async fn refresh_deployments(
+async fn changed_deployments(
     conn: &impl ConnectionTrait,
-    state: &mut GroupState,
+    group: GroupId,
     known_version: i64,
-) -> Result<(), Error> {
-    let loaded: Vec<Uuid> = state.deployments().map(|it| it.deployment.id.0).collect();
-    // Whoever writes a batch or a target writes its deployment too, for its events are numbered there.
-    let changed = deployments::Entity::find()
-        .filter(deployments::Column::Id.is_in(loaded))
+    changed: Option<&Changed>,
+) -> Result<Vec<deployments::Model>, Error> {
+    let what = "read changed deployments";
+    if let Some(changed) = changed {
+        let (table, ids) = ("deployments", &changed.deployments);
+        return named::<deployments::Entity>(conn, table, "id", ids, what).await;
+    }
+    deployments::Entity::find()
+        .filter(deployments::Column::GroupId.eq(group.0))
         .filter(deployments::Column::Rev.gt(known_version))
         .all(conn)
         .await
-        .map_err(Error::database("read changed deployments"))?;
-    for row in changed {
-        let id = row.id;
-        let new_batches = batches::Entity::find()
-            .filter(batches::Column::DeploymentId.eq(id))
-            .all(conn)
-            .await
-            .map_err(Error::database("read batches"))?;
-        let new_targets = targets::Entity::find()
-            .filter(targets::Column::DeploymentId.eq(id))
+        .map_err(Error::database(what))
+}
+
+async fn batches_of(conn: &impl ConnectionTrait, deployment: Uuid) -> Result<Vec<Batch>, Error> {
+    let batches = batches::Entity::find()
+        .filter(batches::Column::DeploymentId.eq(deployment))
+        .all(conn)
+        .await
+        .map_err(Error::database("read batches"))?;
+    batches.iter().map(rows::batch).collect()
+}
+
+async fn changed_targets(
+    conn: &impl ConnectionTrait,
+    deployment: Uuid,
+    known_version: i64,
+    changed: Option<&Changed>,
+) -> Result<Vec<Target>, Error> {
+    let what = "read changed targets";
+    let found = match changed {
+        Some(changed) => {
+            let rows = named::<targets::Entity>(conn, "targets", "id", &changed.targets, what);
+            let rows = rows.await?.into_iter();
+            rows.filter(|row| row.deployment_id == deployment).collect()
+        }
+        None => targets::Entity::find()
+            .filter(targets::Column::DeploymentId.eq(deployment))
             .filter(targets::Column::Rev.gt(known_version))
             .all(conn)
             .await
-            .map_err(Error::database("read changed targets"))?;
-        let old = state.deployment(DeploymentId(id));
-        let mut targets: BTreeMap<u32, _> = old
-            .into_iter()
-            .flat_map(DeploymentState::targets)
-            .map(|target| (target.place, target.clone()))
-            .collect();
-        for row in new_targets {
-            let target = rows::target(row)?;
-            targets.insert(target.place, target);
-        }
-        state.insert(
-            rows::deployment(row)?,
-            new_batches.iter().map(rows::batch).collect::<Result<_, _>>()?,
-            targets.into_values().collect(),
-        );
+            .map_err(Error::database(what))?,
+    };
+    found.into_iter().map(rows::target).collect()
+}
+
+/// Rows of a table by their ids.
+async fn named<E: EntityTrait>(
+    conn: &impl ConnectionTrait,
+    table: &str,
+    key: &str,
+    ids: &BTreeSet<Uuid>,
+    what: &'static str,
+) -> Result<Vec<E::Model>, Error> {
+    let ids: Vec<Uuid> = ids.iter().copied().collect();
+    let mut found = Vec::with_capacity(ids.len());
+    for some in ids.chunks(NAMED_AT_ONCE) {
+        let (among, ids) = among(conn.get_database_backend(), some.iter().map(|id| (*id).into()));
+        let text = format!("SELECT * FROM {table} WHERE {key} {among}");
+        let rows = E::find().from_raw_sql(sql(conn, &text, ids)).all(conn).await;
+        found.extend(rows.map_err(Error::database(what))?);
     }
-    Ok(())
+    Ok(found)
 }
 
 async fn group_row(conn: &impl ConnectionTrait, id: GroupId) -> Result<Option<Group>, Error> {
@@ -229,27 +273,30 @@ pub(crate) async fn server(
     Ok(join(vec![record], state.into_iter().collect())?.pop().map(|server| (group, server)))
 }
 
-async fn servers_since(
+/// Those that were written since, new ones in the order of their ids.
+async fn changed_servers(
     conn: &impl ConnectionTrait,
     group: GroupId,
-    version: i64,
+    known_version: i64,
+    changed: Option<&Changed>,
 ) -> Result<Vec<Server>, Error> {
-    let states = server_states::Entity::find()
-        .filter(server_states::Column::GroupId.eq(group.0))
-        .filter(server_states::Column::Rev.gt(version))
-        .all(conn)
-        .await
-        .map_err(Error::database("read the states of servers"))?;
-    let mut records = Vec::with_capacity(states.len());
-    for some in states.chunks(10_000) {
-        let found = servers::Entity::find()
-            .filter(servers::Column::Id.is_in(some.iter().map(|state| state.server_id)))
-            .order_by_asc(servers::Column::Id)
+    let what = "read the states of servers";
+    let states = match changed {
+        Some(changed) => {
+            let (table, ids) = ("server_states", &changed.servers);
+            named::<server_states::Entity>(conn, table, "server_id", ids, what).await?
+        }
+        None => server_states::Entity::find()
+            .filter(server_states::Column::GroupId.eq(group.0))
+            .filter(server_states::Column::Rev.gt(known_version))
             .all(conn)
             .await
-            .map_err(Error::database("read servers"))?;
-        records.extend(found);
-    }
+            .map_err(Error::database(what))?,
+    };
+    let ids = states.iter().map(|state| state.server_id).collect();
+    let records = named::<servers::Entity>(conn, "servers", "id", &ids, "read servers").await;
+    let mut records = records?;
+    records.sort_unstable_by_key(|record| record.id);
     join(records, states)
 }
 

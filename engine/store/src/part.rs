@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 use crate::apply::{EffectKey, statements};
 use crate::bulk::Step;
 use crate::cache::Copy;
+use crate::changed;
 use crate::{Asked, Error, NewAudit, RequestKey, SubmitError};
 
 /// Whoever waits for the answer to an input.
@@ -94,6 +95,14 @@ impl Part {
             return Ok(Vec::new());
         }
         statements(backend, state, &self.changes, self.version, owner, claimed)
+    }
+
+    /// The statements that tell other processes which rows the part writes.
+    pub(crate) fn notes(&self, backend: DbBackend, state: &GroupState) -> Vec<Step> {
+        if self.changes.is_empty() {
+            return Vec::new();
+        }
+        changed::note(backend, state, &self.changes, self.version + 1)
     }
 
     /// The deployments that requests made, or that they clicked on.

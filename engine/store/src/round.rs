@@ -94,6 +94,9 @@ impl Round {
             let due = due_now(&part.changes, self.now, capacity - self.claimed.len());
             let keys: BTreeSet<EffectKey> = due.iter().map(key).collect();
             steps.extend(part.statements(backend, state, owner, &keys)?);
+            if inner.member.has_others() {
+                steps.extend(part.notes(backend, state));
+            }
             for effect in due {
                 let is_overdue = is_overdue(state, effect, self.now);
                 let claim = (!is_overdue).then(|| claim_of(state, effect, &mut committer.cursors));

@@ -140,6 +140,14 @@ pub(crate) const EVENTS: Table<5> = Table {
     known: false,
 };
 
+pub(crate) const CHANGED_ROWS: Table<5> = Table {
+    name: "changed_rows",
+    columns: ["group_id", "rev", "deployments", "servers", "targets"],
+    key: &["group_id", "rev"],
+    fixed: &[],
+    known: false,
+};
+
 pub(crate) const EFFECTS: Table<7> = Table {
     name: "effects",
     columns: ["kind", "subject", "group_id", "deployment_id", "due_at", "owner", "claims"],

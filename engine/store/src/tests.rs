@@ -2,6 +2,7 @@
 
 mod access;
 mod applying;
+mod changed;
 mod claiming;
 mod deeds;
 mod dependencies;

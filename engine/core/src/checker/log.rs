@@ -131,12 +131,7 @@ impl Log {
             EventType::DependencyOpened
             | EventType::DependencyCutOff
             | EventType::DependencyRestored => {
-                let Some(name) = &event.data.dependency else { return };
-                if event.data.holds_for_it == Some(true) {
-                    self.held_by.insert(name.clone());
-                } else {
-                    self.held_by.remove(name);
-                }
+                self.held_by = event.data.held_by.iter().flatten().cloned().collect();
             }
             EventType::TargetTry | EventType::TargetTakenOver => {
                 let target = event.target.and_then(|id| self.targets.get(&id).copied());

@@ -49,13 +49,14 @@ impl Decider<'_> {
         let dependencies = &self.state.group.dependencies;
         let bypassed = (load_balancer(&binding.load_balancer) == name)
             .then(|| Traffic::of(dependencies, binding) == Traffic::Bypassed);
-        let holds_for_it = crate::dependency::holding(dependencies, binding)
-            .iter()
-            .any(|(holding, _)| *holding == name);
+        // One that is cut off may bring in the next executor, and hold by that.
+        let held_by = crate::dependency::holding(dependencies, binding).into_iter();
+        let held_by: Vec<String> = held_by.map(|(name, _)| name.to_owned()).collect();
         let data = EventData {
             dependency: Some(name.to_owned()),
             bypassed,
-            holds_for_it: Some(holds_for_it),
+            holds_for_it: Some(held_by.iter().any(|holding| holding == name)),
+            held_by: Some(held_by),
             message: impaired.map(|impaired| impaired.reason.clone()),
             ..EventData::default()
         };

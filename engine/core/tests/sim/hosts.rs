@@ -15,9 +15,10 @@ use capstan_core::{DeploymentId, PackageId, ServerId};
 use super::setup::{Setup, cmdb_server, package};
 use super::{Running, World};
 
-/// The group's load balancer and executor.
+/// The group's load balancer and executors.
 pub const EDGE: &str = "load_balancer.edge";
 pub const HOSTS: &str = "executor.local";
+pub const SPARE: &str = "executor.spare";
 
 /// A host as it is, whatever Capstan thinks.
 #[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]

@@ -11,7 +11,7 @@ use capstan_core::input::{Again, StageResult};
 use capstan_core::record::{Cause, Flavor, HoldReason};
 use capstan_core::stage::Stage;
 
-use super::hosts::{EDGE, HOSTS};
+use super::hosts::{EDGE, HOSTS, SPARE};
 use super::{First, Host, Running, Setup, World, check, config};
 
 /// One step: a word and two numbers, whose meaning depends on the word.
@@ -23,7 +23,7 @@ pub struct Step {
 }
 
 /// The words, each with its weight in random scenarios.
-pub const WORDS: [(&str, u32); 54] = [
+pub const WORDS: [(&str, u32); 56] = [
     ("ok", 40),
     ("ok_all", 8),
     ("may", 4),
@@ -77,6 +77,8 @@ pub const WORDS: [(&str, u32); 54] = [
     ("lb_back", 3),
     ("hosts_open", 1),
     ("hosts_back", 2),
+    ("spare_open", 1),
+    ("spare_back", 1),
     ("backup", 1),
 ];
 
@@ -234,9 +236,12 @@ pub fn apply(world: &mut World, step: &Step) {
             }
         }
         "lb_back" => world.balancer_is_back(),
-        "hosts_open" => world
-            .impair(HOSTS, if a.is_multiple_of(2) { Condition::Open } else { Condition::CutOff }),
+        "hosts_open" | "spare_open" => world.impair(
+            if word == "hosts_open" { HOSTS } else { SPARE },
+            if a.is_multiple_of(2) { Condition::Open } else { Condition::CutOff },
+        ),
         "hosts_back" => world.restore(HOSTS),
+        "spare_back" => world.restore(SPARE),
         "backup" => world.restored(),
         "bad" => drop(world.bad.insert(super::package(a % 4).id)),
         _ => match Action::from_word(word) {
@@ -311,6 +316,7 @@ fn on_server(sim: &mut World, word: &str, number: u32) {
 pub fn be_kind(world: &mut World) {
     world.balancer_is_back();
     world.restore(HOSTS);
+    world.restore(SPARE);
     for host in world.hosts.values_mut() {
         host.changes(|host| (host.dead, host.outside) = (false, false));
     }

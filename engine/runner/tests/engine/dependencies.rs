@@ -3,14 +3,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use capstan_core::OrderKey;
 use capstan_core::action::Action;
 use capstan_core::config::{ConfigRequest, Mode};
 use capstan_core::dependency::{BreakerReport, BreakerState, Breakers, CMDB, DependencyKind};
 use capstan_core::deployment_status::DeploymentStatus;
 use capstan_core::event::EventType;
-use capstan_core::ports::{Executor, LoadBalancer};
+use capstan_core::ports::{
+    Call, Endpoint, Executor, LoadBalancer, Look, Order, OrderState, Report, Script,
+};
 use capstan_core::record::{HoldReason, Service};
 use capstan_core::target_status::TargetStatus;
 use capstan_core::view::{CutOff, DeploymentView};
@@ -211,11 +215,47 @@ async fn a_balancer_that_is_cut_off_is_told_of_when_it_begins_and_when_it_ends()
     engine.stop().await;
 }
 
+/// An executor that counts what it is asked.
+struct Counting {
+    inner: Arc<dyn Executor>,
+    calls: AtomicUsize,
+}
+
+impl Counting {
+    fn counted(&self) -> &dyn Executor {
+        self.calls.fetch_add(1, Ordering::SeqCst);
+        self.inner.as_ref()
+    }
+}
+
+impl Executor for Counting {
+    fn start<'a>(&'a self, server: &'a Endpoint, order: &'a Order) -> Call<'a, OrderState> {
+        self.counted().start(server, order)
+    }
+
+    fn look<'a>(&'a self, server: &'a Endpoint, key: OrderKey, offset: u64) -> Call<'a, Look> {
+        self.counted().look(server, key, offset)
+    }
+
+    fn cancel<'a>(
+        &'a self,
+        server: &'a Endpoint,
+        key: OrderKey,
+        fence: i64,
+    ) -> Call<'a, OrderState> {
+        self.counted().cancel(server, key, fence)
+    }
+
+    fn report<'a>(&'a self, server: &'a Endpoint, script: &'a Script) -> Call<'a, Option<Report>> {
+        self.counted().report(server, script)
+    }
+}
+
 /// Scripts that run when their executor is cut off are found by key through the next one, and run once.
 #[tokio::test]
 async fn orders_go_through_the_next_executor_while_the_first_is_cut_off() {
     let slow_install = |asked: &Asked<'_>| {
-        let time = if asked.stage == "INSTALL" { Duration::from_secs(1) } else { Duration::ZERO };
+        let time = if asked.stage == "INSTALL" { Duration::from_secs(3) } else { Duration::ZERO };
         Outcome::exit(0).after(time)
     };
     let world = World::new(4, ConfigRequest::default(), slow_install).await;
@@ -223,7 +263,9 @@ async fn orders_go_through_the_next_executor_while_the_first_is_cut_off() {
     let breaker = world.switches.breaker(FIRST, DependencyKind::Executor);
     let first = Guard::executor("fake", Arc::clone(&hosts)).with_breaker(breaker);
     let first: Arc<dyn Executor> = Arc::new(first);
-    let executors = BTreeMap::from([("fake".to_owned(), first), ("spare".to_owned(), hosts)]);
+    let spare = Arc::new(Counting { inner: hosts, calls: AtomicUsize::new(0) });
+    let second = Arc::clone(&spare) as Arc<dyn Executor>;
+    let executors = BTreeMap::from([("fake".to_owned(), first), ("spare".to_owned(), second)]);
     let engine = world.engine_through(executors, Settings { slots: 8, ..Settings::default() });
     world.act(Action::Start).await;
     let installs = |view: &DeploymentView| {
@@ -231,8 +273,14 @@ async fn orders_go_through_the_next_executor_while_the_first_is_cut_off() {
         counts.is_some_and(|count| *count > 0)
     };
     world.wait(installs).await;
+    let is_known = async || {
+        world.store.dependencies().await.unwrap().iter().any(|dependency| dependency.name == FIRST)
+    };
+    until(&world, "the executor is known", is_known).await;
+    assert_eq!(spare.calls.load(Ordering::SeqCst), 0, "the first one is used");
     cut_off_by_hand(&world, FIRST).await;
     let view = world.wait(success).await;
+    assert!(spare.calls.load(Ordering::SeqCst) > 0, "the other one is used");
     assert_eq!(view.ran_without.len(), 1, "{:?}", view.ran_without);
     assert_eq!(view.ran_without[0].dependency, FIRST);
     assert!(view.ran_without[0].text.contains("executor.spare"), "{:?}", view.ran_without);

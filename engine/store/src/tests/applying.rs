@@ -13,7 +13,7 @@ use sea_orm::{ConnectionTrait, QueryResult, Value};
 use super::apply;
 use super::records::{
     application, at, batch, deployment, event, group_state, insert, known_server, package, server,
-    store, target, write,
+    store, write,
 };
 use crate::bulk::tests::PETS;
 use crate::bulk::{Applied, Existing, rows, sql};
@@ -155,56 +155,6 @@ async fn a_group_larger_than_one_statement_is_written_and_changed() {
     };
     write(&store, &mut state, &changes).await;
     assert_eq!(load_again(&store, &state).await, state);
-}
-
-#[tokio::test]
-async fn a_refresh_reads_what_another_process_wrote() {
-    let (store, _database) = store().await;
-    let shop = application(&store, "shop").await;
-    let package = package(&store, &shop, "1.0").await;
-    let mut mine = group_state(&store, &shop, 3).await;
-    let new = deployment(&mine, &package);
-    let id = new.id;
-    let changes = insert(&mut mine, new);
-    write(&store, &mut mine, &changes).await;
-
-    let mut theirs = mine.clone();
-    let known = mine.servers()[0].id;
-    theirs.change_server(known, |server| {
-        server.service = Service::Out;
-        server.fence = 5;
-    });
-    let added = server(9);
-    let added_id = added.id;
-    theirs.insert_server(added);
-    let old = theirs.deployment(id).expect("it is there").clone();
-    let mut targets = old.targets().to_vec();
-    targets[2].status = TargetStatus::Pending;
-    targets.push(target(&old.deployment, theirs.server(added_id).expect("it is there"), 3));
-    let mut third = batch(&old.deployment, 3);
-    third.status = BatchStatus::Pending;
-    let mut newer = old.deployment.clone();
-    newer.seq = 1;
-    theirs.insert(newer, [old.batches(), &[third]].concat(), targets);
-    let change = DeploymentChanges {
-        created: false,
-        batches: BTreeSet::from([3]),
-        targets: BTreeSet::from([2, 3]),
-    };
-    let changes = Changes {
-        servers: BTreeSet::from([known, added_id]),
-        server_records: BTreeSet::from([added_id]),
-        deployments: BTreeMap::from([(id, change)]),
-        ..Changes::default()
-    };
-    write(&store, &mut theirs, &changes).await;
-
-    let version = load::group_version(store.reader(), mine.id()).await.expect("it is read");
-    assert_eq!(version, Some(theirs.group.version));
-    let known_version = mine.group.version;
-    load::refresh(store.reader(), &mut mine, known_version).await.expect("it is read");
-    assert_eq!(mine, theirs);
-    assert!(mine.deployment(id).expect("it is there").recount(&mine));
 }
 
 #[tokio::test]
