@@ -93,7 +93,7 @@ impl Committer {
             }
             let round = self.prepare(submits).await;
             if self.settle(Some(&round)).await {
-                self.writing = Some(round.write(&self.inner));
+                self.writing = Some(round.write(&self.inner, None));
                 // The write begins on this worker, or waits until another one has time for it.
                 tokio::task::yield_now().await;
             } else {

@@ -18,6 +18,7 @@ use tokio::sync::{RwLock, mpsc, watch};
 use uuid::Uuid;
 
 use crate::answering::Answering;
+use crate::bulk::{quoted, sql};
 use crate::cache::Cache;
 use crate::claims::{self, Owed};
 use crate::clock::WallClock;
@@ -245,6 +246,22 @@ impl Inner {
     /// The same for a round of the committer.
     pub(crate) async fn begin_round(&self) -> Result<DatabaseTransaction, Error> {
         begin_on(&self.decider).await
+    }
+
+    /// The same with the group's row: whoever would write the group waits, for as long as for any lock.
+    pub(crate) async fn begin_in_group(&self, id: GroupId) -> Result<DatabaseTransaction, Error> {
+        within(self.write_limit(), async {
+            let txn = self.begin_round().await?;
+            if self.member.has_others() {
+                let groups = quoted(self.backend(), "groups");
+                let text = format!("SELECT version FROM {groups} WHERE id = ? FOR UPDATE");
+                txn.query_one_raw(sql(&txn, &text, [id.0.into()]))
+                    .await
+                    .map_err(Error::database("wait for a group's row"))?;
+            }
+            Ok(txn)
+        })
+        .await
     }
 
     /// How long the committer waits for the database to write, and again to commit. What is on a file

@@ -122,15 +122,19 @@ impl Round {
         self.slots.as_ref().map_or(0, OwnedSemaphorePermit::num_permits)
     }
 
-    /// Begins to write it.
-    pub(crate) fn write(mut self, inner: &Arc<Inner>) -> Writing {
+    /// Begins to write it; in a transaction that was begun already, if there is one.
+    pub(crate) fn write(
+        mut self,
+        inner: &Arc<Inner>,
+        begun: Option<DatabaseTransaction>,
+    ) -> Writing {
         let steps = std::mem::replace(&mut self.steps, Ok(Vec::new()));
         let made = self.parts.values().flat_map(Part::made);
         let made = made.map(|(request, id)| (request.clone(), id)).collect();
         let noted = Noted { made, audits: self.parts.values().flat_map(Part::audits).collect() };
         let look = self.looks().then(|| (self.now, self.capacity()));
         let claimed = self.claimed.iter().map(|(effect, _)| *effect).collect();
-        let task = tokio::spawn(write(Arc::clone(inner), steps, noted, claimed, look));
+        let task = tokio::spawn(write(Arc::clone(inner), begun, steps, noted, claimed, look));
         Writing { round: self, task }
     }
 }
@@ -182,17 +186,19 @@ impl Noted {
 /// Writes everything in one transaction. One that was in the way of another process's has lost.
 async fn write(
     inner: Arc<Inner>,
+    begun: Option<DatabaseTransaction>,
     steps: Result<Vec<Step>, Error>,
     noted: Noted,
     claimed: Vec<Effect>,
     look: Option<(Timestamp, usize)>,
 ) -> Result<Written, Error> {
-    let written = write_all(&inner, steps?, noted, claimed, look).await;
+    let written = write_all(&inner, begun, steps?, noted, claimed, look).await;
     written.or_else(|error| if error.is_collision() { Ok(Written::Lost) } else { Err(error) })
 }
 
 async fn write_all(
     inner: &Arc<Inner>,
+    begun: Option<DatabaseTransaction>,
     steps: Vec<Step>,
     noted: Noted,
     claimed: Vec<Effect>,
@@ -206,7 +212,10 @@ async fn write_all(
     let is_audited = !noted.audits.is_empty();
     let claims_something = look.is_some() || !claimed.is_empty();
     let written = within(inner.write_limit(), async {
-        let txn = inner.begin_round().await?;
+        let txn = match begun {
+            Some(txn) => txn,
+            None => inner.begin_round().await?,
+        };
         processes::assert_known(&txn, &inner.member).await?;
         if claims_something {
             wait_for_claims(&txn, inner.member.id()).await?;

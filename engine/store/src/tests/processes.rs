@@ -11,7 +11,7 @@ use sea_orm::ConnectionTrait;
 use uuid::Uuid;
 
 use super::records::{application, group_state};
-use crate::bulk::{Rows, Step, sql};
+use crate::bulk::{Rows, Step, quoted, sql};
 use crate::idempotency::{forget_cut_off, note_made};
 use crate::processes::{Ended, Member};
 use crate::{Error, Idempotency, RequestKey, Settings, Store, SubmitError, load};
@@ -175,6 +175,26 @@ async fn inputs_of_one_group_through_two_processes_are_all_decided_one_after_the
     assert!(state.servers().iter().all(|server| server.pulled_out.is_some()));
     let seqs = numbers(&one, "SELECT seq AS number FROM events ORDER BY seq").await;
     assert_eq!(seqs, (1..=400).collect::<Vec<_>>(), "an event is lost or twice");
+}
+
+/// Somebody writes the group without a pause, and so is faster each time.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_loses_every_comparison_takes_the_groups_row_first() {
+    let database = Database::shared();
+    let (one, two) = (open(&database).await, open(&database).await);
+    let (group, servers) = group(&one, 3).await;
+    let groups = quoted(one.writer().get_database_backend(), "groups");
+    let text = format!("UPDATE {groups} SET version = version + 1");
+    let conn = one.writer().clone();
+    let writing = tokio::spawn(async move {
+        loop {
+            conn.execute_unprepared(&text).await.expect("it is written");
+        }
+    });
+    let answer = two.submit(group, pull_out(servers[0])).await;
+    assert!(answer.is_ok(), "{answer:?}");
+    assert!(!writing.is_finished(), "it wrote all the time");
+    writing.abort();
 }
 
 #[tokio::test(flavor = "multi_thread")]
