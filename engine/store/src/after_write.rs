@@ -8,7 +8,7 @@ use capstan_core::effect::Effect;
 use capstan_core::input::Input;
 use sea_orm::DatabaseTransaction;
 
-use crate::cache::{fill, forget_ended};
+use crate::cache::{fill, forget_ended, take_back};
 use crate::commit::{Committer, PAUSE, hold};
 use crate::part::{Submit, inputs, named, refuse_all};
 use crate::round::{Round, Writing, Written, written};
@@ -81,7 +81,7 @@ impl Committer {
     }
 
     /// What follows a write. Returns whether it was done; with an error those inputs that are to be
-    /// decided again one by one. When it was not done, no copy is right any more.
+    /// decided again one by one. When it was not done, no copy is right any more, or what was decided on it is taken back.
     async fn ended(
         &mut self,
         result: Result<Written, Error>,
@@ -97,8 +97,14 @@ impl Committer {
             Ok(Written::Lost) => None,
             Err(error) => Some(error),
         };
-        for (_, mut copy) in std::mem::take(&mut self.held) {
-            *copy = None;
+        for (group, mut copy) in std::mem::take(&mut self.held) {
+            if error.is_some() {
+                *copy = None;
+            } else {
+                let rounds = [Some(&round), next].into_iter().flatten();
+                let parts = rounds.filter_map(|round| round.parts.get(&group));
+                take_back(&mut copy, &self.inner, parts).await;
+            }
         }
         let is_down = error
             .as_ref()

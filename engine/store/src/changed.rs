@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 
 use capstan_core::GroupId;
 use capstan_core::changes::Changes;
+use capstan_core::event::EventType;
 use capstan_core::state::{DeploymentState, GroupState};
 use sea_orm::{ConnectionTrait, DbBackend, Value};
 use uuid::Uuid;
@@ -31,6 +32,35 @@ pub(crate) struct Changed {
     pub(crate) targets: BTreeSet<Uuid>,
 }
 
+impl Changed {
+    /// What a change that was not written has spoilt in a copy; `None`: it made rows, which a copy does not lose
+    /// again. Deployments hold more than their rows say, so all of them are read again.
+    pub(crate) fn by(state: &GroupState, changes: &Changes) -> Option<Self> {
+        let makes_rows = changes.deployments.values().any(|change| change.created)
+            || !changes.server_records.is_empty()
+            || changes.events.iter().any(|event| event.kind == EventType::TargetAdded);
+        (!makes_rows).then(|| Self {
+            deployments: state.deployments().map(|row| row.deployment.id.0).collect(),
+            servers: changes.servers.iter().map(|id| id.0).collect(),
+            targets: targets_of(state, changes).collect(),
+        })
+    }
+
+    /// Both.
+    pub(crate) fn extend(&mut self, other: Self) {
+        self.deployments.extend(other.deployments);
+        self.servers.extend(other.servers);
+        self.targets.extend(other.targets);
+    }
+}
+
+fn targets_of<'a>(state: &'a GroupState, changes: &'a Changes) -> impl Iterator<Item = Uuid> + 'a {
+    changes.deployments.iter().flat_map(|(id, change)| {
+        let rows = state.deployment(*id).map(DeploymentState::targets).unwrap_or_default();
+        change.targets.iter().filter_map(|place| Some(rows.get(*place)?.id.0))
+    })
+}
+
 /// The statements that note what this change writes as version `rev`.
 pub(crate) fn note(
     backend: DbBackend,
@@ -40,12 +70,8 @@ pub(crate) fn note(
 ) -> Vec<Step> {
     let group = state.id().0;
     let servers = changes.servers.union(&changes.server_records).map(|id| id.0);
-    let targets = changes.deployments.iter().flat_map(|(id, change)| {
-        let rows = state.deployment(*id).map(DeploymentState::targets).unwrap_or_default();
-        change.targets.iter().filter_map(|place| Some(rows.get(*place)?.id.0))
-    });
     let deployments = list(changes.deployments.keys().map(|id| id.0));
-    let (servers, targets) = (list(servers), list(targets));
+    let (servers, targets) = (list(servers), list(targets_of(state, changes)));
     let values = vec![group.into(), rev.into(), deployments.into(), servers.into(), targets.into()];
     let mut steps = rows(backend, &CHANGED_ROWS, Existing::Update, values);
     // Nobody follows a group in which nothing happens.

@@ -116,16 +116,46 @@ pub(crate) async fn refresh(
     let gone = || Error::Missing { what: "group", id: id.to_string() };
     state.group = group_row(conn, id).await?.ok_or_else(gone)?;
     let changed = changed::since(conn, id, known_version, state.group.version).await?;
-    for server in changed_servers(conn, id, known_version, changed.as_ref()).await? {
+    renew(conn, state, known_version, changed.as_ref()).await
+}
+
+/// Takes back what was decided on a state and is not written, and brings it up to date: it was right at
+/// `known_version`, and is not in what is `spoilt`. `false`: it has to be read anew. Call it as [`refresh`].
+pub(crate) async fn take_back(
+    conn: &impl ConnectionTrait,
+    state: &mut GroupState,
+    known_version: i64,
+    spoilt: Changed,
+) -> Result<bool, Error> {
+    let id = state.id();
+    let Some(group) = group_row(conn, id).await? else { return Ok(false) };
+    let Some(mut changed) = changed::since(conn, id, known_version, group.version).await? else {
+        return Ok(false);
+    };
+    changed.extend(spoilt);
+    state.group = group;
+    renew(conn, state, known_version, Some(&changed)).await?;
+    Ok(true)
+}
+
+/// Reads what has changed; `None`: what was written since a version.
+async fn renew(
+    conn: &impl ConnectionTrait,
+    state: &mut GroupState,
+    known_version: i64,
+    changed: Option<&Changed>,
+) -> Result<(), Error> {
+    let id = state.id();
+    for server in changed_servers(conn, id, known_version, changed).await? {
         state.replace_server(server);
     }
     // Whoever writes a batch or a target writes its deployment too, for its events are numbered there.
-    let deployments = changed_deployments(conn, id, known_version, changed.as_ref()).await?;
+    let deployments = changed_deployments(conn, id, known_version, changed).await?;
     let is_loaded = |row: &deployments::Model| state.deployment(DeploymentId(row.id)).is_some();
     let (loaded, new): (Vec<_>, Vec<_>) = deployments.into_iter().partition(is_loaded);
     for row in loaded {
         let batches = batches_of(conn, row.id).await?;
-        let targets = changed_targets(conn, row.id, known_version, changed.as_ref()).await?;
+        let targets = changed_targets(conn, row.id, known_version, changed).await?;
         state.renew(rows::deployment(row)?, batches, targets);
     }
     for row in new {

@@ -40,7 +40,8 @@ pub(crate) struct Part {
     pub(crate) more: Vec<DeploymentId>,
     /// The last event of each deployment that changed.
     pub(crate) seqs: Vec<(DeploymentId, i64)>,
-    version: i64,
+    /// The group's version before it.
+    pub(crate) version: i64,
     answers: Vec<(Submit, Result<Answer, Refused>)>,
 }
 

@@ -129,6 +129,49 @@ async fn a_refresh_adds_what_began_and_leaves_drafts_until_they_start() {
     assert_eq!(mine, theirs);
 }
 
+/// Another process was faster, so what was decided here is not written.
+#[tokio::test]
+async fn what_was_decided_and_not_written_is_taken_back() {
+    let (store, _database) = store().await;
+    let shop = application(&store, "shop").await;
+    let package = package(&store, &shop, "1.0").await;
+    let mut mine = group_state(&store, &shop, 4).await;
+    let new = deployment(&mine, &package);
+    let id = new.id;
+    let begun = insert(&mut mine, new);
+    write_noted(&store, &mut mine, &begun).await;
+    let known = mine.group.version;
+    let mut theirs = mine.clone();
+    let change = |state: &mut GroupState, place: usize| {
+        let server = state.servers()[place].id;
+        state.change_server(server, |server| server.fence += 7);
+        state.change_target(id, place, |target| target.status = TargetStatus::Pending);
+        let targets = BTreeSet::from([place]);
+        let change = DeploymentChanges { targets, ..DeploymentChanges::default() };
+        let deployments = BTreeMap::from([(id, change)]);
+        Changes { servers: BTreeSet::from([server]), deployments, ..Changes::default() }
+    };
+    let written = change(&mut theirs, 1);
+    write_noted(&store, &mut theirs, &written).await;
+
+    let decided = change(&mut mine, 2);
+    mine.group.version += 1;
+    mine.group.seq += 3;
+    let spoilt = Changed::by(&mine, &decided).expect("it made no rows");
+    let taken_back = load::take_back(store.reader(), &mut mine, known, spoilt).await;
+    assert!(taken_back.expect("it is read"));
+    assert_eq!(mine, theirs);
+    assert!(mine.deployment(id).expect("it is there").recount(&mine));
+
+    assert_eq!(Changed::by(&mine, &begun), None, "rows that were made stay in a copy");
+    // A version that nobody noted: what else differs is not known.
+    let known = mine.group.version;
+    write(&store, &mut theirs, &written).await;
+    let spoilt = Changed::by(&mine, &decided).expect("it made no rows");
+    let taken_back = load::take_back(store.reader(), &mut mine, known, spoilt).await;
+    assert!(!taken_back.expect("it is read"));
+}
+
 /// Those of the last 256 versions are kept, and now and then the others are deleted.
 #[tokio::test]
 async fn old_notes_are_deleted() {
