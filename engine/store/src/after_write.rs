@@ -1,6 +1,7 @@
 //! What follows a write of the committer: copies are let go, work is handed out, whoever waits is answered. Or it
 //! was not done, and what was decided is decided again or refused.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use capstan_core::GroupId;
@@ -20,6 +21,14 @@ const LOST_AT_MOST: u32 = 20;
 /// After so many it takes the group's row first: a process that writes without a pause would be faster each time.
 const LOST_FREELY: u32 = 10;
 
+/// Inputs that are to be decided again.
+enum Again {
+    /// Others were faster: those of a group together, so that one group's loss harms no other.
+    Together(Vec<Submit>),
+    /// One of them cannot be written.
+    OneByOne(Vec<Submit>),
+}
+
 impl Committer {
     /// Waits for the round that is being written, and does what follows. `next` was decided
     /// meanwhile, on the same copies. Returns whether they are right.
@@ -38,19 +47,31 @@ impl Committer {
     ) -> bool {
         match self.ended(result, next).await {
             Ok(is_written) => is_written,
-            Err(left) => {
+            Err(Again::Together(left)) => {
+                let mut by_group: BTreeMap<GroupId, Vec<Submit>> = BTreeMap::new();
                 for submit in left {
-                    self.alone(submit).await;
+                    by_group.entry(submit.group).or_default().push(submit);
                 }
+                for (group, submits) in by_group {
+                    self.again(group, submits).await;
+                }
+                false
+            }
+            Err(Again::OneByOne(left)) => {
+                self.one_by_one(left).await;
                 false
             }
         }
     }
 
-    /// Decides and writes one input until its comparison of versions holds.
-    async fn alone(&mut self, submit: Submit) {
-        let group = submit.group;
-        let mut left = vec![submit];
+    async fn one_by_one(&mut self, left: Vec<Submit>) {
+        for submit in left {
+            Box::pin(self.again(submit.group, vec![submit])).await;
+        }
+    }
+
+    /// Decides and writes inputs of one group until their comparison of versions holds.
+    async fn again(&mut self, group: GroupId, mut left: Vec<Submit>) {
         for lost in 0..LOST_AT_MOST {
             let turn = if lost < LOST_FREELY { None } else { self.turn(group, &left).await };
             let round = self.prepare(left).await;
@@ -58,7 +79,8 @@ impl Committer {
             let result = written(&mut self.writing).await;
             match self.ended(result, None).await {
                 Ok(_) => return,
-                Err(again) => left = again,
+                Err(Again::Together(again)) => left = again,
+                Err(Again::OneByOne(left)) => return self.one_by_one(left).await,
             }
         }
         refuse_all(left, || SubmitError::Store(Error::Contended));
@@ -81,12 +103,12 @@ impl Committer {
     }
 
     /// What follows a write. Returns whether it was done; with an error those inputs that are to be
-    /// decided again one by one. When it was not done, no copy is right any more, or what was decided on it is taken back.
+    /// decided again. When it was not done, no copy is right any more, or what was decided on it is taken back.
     async fn ended(
         &mut self,
         result: Result<Written, Error>,
         next: Option<&Round>,
-    ) -> Result<bool, Vec<Submit>> {
+    ) -> Result<bool, Again> {
         let Some(Writing { mut round, .. }) = self.writing.take() else { return Ok(true) };
         let error = match result {
             Ok(Written::Done(found)) => {
@@ -116,12 +138,12 @@ impl Committer {
         let left = inputs(round.parts);
         let Some(error) = error else {
             metrics::counter!("capstan_commits_lost_total").increment(1);
-            return Err(left);
+            return Err(Again::Together(left));
         };
         // One input that cannot be written must not fail its neighbours.
         if left.len() > 1 && !is_down {
             tracing::warn!(error = %crate::chain(&error), "inputs are written one by one");
-            return Err(left);
+            return Err(Again::OneByOne(left));
         }
         tracing::error!(error = %crate::chain(&error), "a transaction failed");
         let pause = is_down || left.is_empty();

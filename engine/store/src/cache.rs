@@ -2,7 +2,7 @@
 //!
 //! A copy is used under its lock and is right as long as the group's version in the database is the
 //! copy's: every transaction that changes a group compares and raises that version, and a copy whose
-//! comparison failed is thrown away.
+//! comparison failed is brought up to date, or thrown away.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};

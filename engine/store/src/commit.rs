@@ -13,9 +13,9 @@
 //! Claims of due effects are part of the same loop, see [`crate::hand_out`]. So is keeping in step with
 //! other processes, see [`crate::in_step`].
 //!
-//! If a comparison of versions fails, or the transaction does, the copies are thrown away, and what
-//! was decided on them meanwhile with them; after a lost comparison the inputs are decided again one
-//! by one, so that one group's loss never harms another group's inputs.
+//! If a comparison of versions fails, what was decided is taken back from the copies, and what was decided on them
+//! meanwhile with it; the inputs are decided again group by group, so that one group's loss never harms another
+//! group's inputs. If the transaction fails, the copies are thrown away.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, VecDeque};

@@ -212,11 +212,16 @@ async fn write_all(
     let is_audited = !noted.audits.is_empty();
     let claims_something = look.is_some() || !claimed.is_empty();
     let written = within(inner.write_limit(), async {
+        let is_turn = begun.is_some();
         let txn = match begun {
             Some(txn) => txn,
             None => inner.begin_round().await?,
         };
-        processes::assert_known(&txn, &inner.member).await?;
+        match processes::assert_known(&txn, &inner.member).await {
+            // It was idle for too long while the group was read: nothing is written yet.
+            Err(Error::Database { .. }) if is_turn => return Ok(None),
+            known => known?,
+        }
         if claims_something {
             wait_for_claims(&txn, inner.member.id()).await?;
         }
