@@ -146,7 +146,7 @@ pub(crate) async fn freshen(copy: &mut Copy, inner: &Inner) -> Result<(), Error>
 }
 
 /// Takes back what `parts` have decided on a copy, which is not written since others were faster. What cannot be taken
-/// back is read anew next time: a group of 50,000 servers takes seconds.
+/// back is read anew next time.
 pub(crate) async fn take_back<'a>(
     copy: &mut Copy,
     inner: &Inner,
