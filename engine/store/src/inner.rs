@@ -202,13 +202,17 @@ impl Inner {
     }
 
     async fn snapshot_on(&self, conn: &DatabaseConnection) -> Result<DatabaseTransaction, Error> {
-        let begun = if self.member.has_others() {
-            let level = IsolationLevel::RepeatableRead;
-            conn.begin_with_config(Some(level), Some(AccessMode::ReadOnly)).await
+        let (conn, options) = if self.member.has_others() {
+            let options = TransactionOptions {
+                isolation_level: Some(IsolationLevel::RepeatableRead),
+                access_mode: Some(AccessMode::ReadOnly),
+                ..TransactionOptions::default()
+            };
+            (conn, options)
         } else {
-            self.reader.begin().await
+            (&self.reader, TransactionOptions::default())
         };
-        begun.map_err(Error::database("begin to read"))
+        begin_whole(conn, options, "begin to read").await
     }
 
     pub(crate) fn now(&self) -> Timestamp {
@@ -350,10 +354,29 @@ impl Inner {
     }
 }
 
-async fn begin_on(conn: &DatabaseConnection) -> Result<DatabaseTransaction, Error> {
+pub(crate) async fn begin_on(conn: &DatabaseConnection) -> Result<DatabaseTransaction, Error> {
     let options = TransactionOptions {
         sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
         ..TransactionOptions::default()
     };
-    conn.begin_with_options(options).await.map_err(Error::database("begin a change"))
+    begin_whole(conn, options, "begin a change").await
+}
+
+/// Begins a transaction to its end, also when nobody waits for it any more: one that is given up half-way would leave
+/// its connection in a transaction that the pool does not know of (sqlx 0.9), and whoever gets that connection next
+/// would write into it what is never committed.
+async fn begin_whole(
+    conn: &DatabaseConnection,
+    options: TransactionOptions,
+    what: &'static str,
+) -> Result<DatabaseTransaction, Error> {
+    let conn = conn.clone();
+    let begins = tokio::spawn(async move { conn.begin_with_options(options).await });
+    match begins.await {
+        Ok(begun) => begun.map_err(Error::database(what)),
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_) => Err(Error::Stopping),
+        },
+    }
 }

@@ -17,13 +17,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
-use sea_orm::{
-    ConnectionTrait, DatabaseConnection, DbBackend, DbErr, QueryResult, TransactionTrait,
-};
+use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, DbErr, QueryResult};
 
 use crate::bulk::sql;
 use crate::clock::WallClock;
-use crate::inner::Inner;
+use crate::inner::{Inner, begin_on};
 use crate::{Error, chain, claims, idempotency};
 
 /// Beats in a lease.
@@ -339,7 +337,7 @@ impl Pulse {
 
     /// Takes over from a process, unless it has stirred or somebody else is faster.
     async fn bury(&self, inner: &Inner, id: &str, beats: i64) -> Result<(), Error> {
-        let txn = self.conn.begin().await.map_err(Error::database("begin a change"))?;
+        let txn = begin_on(&self.conn).await?;
         let text = "DELETE FROM processes WHERE id = ? AND beats = ?";
         let done = txn
             .execute_raw(sql(&txn, text, [id.into(), beats.into()]))

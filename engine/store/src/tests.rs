@@ -4,6 +4,7 @@ mod access;
 mod applying;
 mod changed;
 mod claiming;
+mod connections;
 mod deeds;
 mod dependencies;
 mod listing;

@@ -153,7 +153,8 @@ async fn opened(
 
 /// A transaction whose caller went away while it began is open at the server, and the driver, which counts
 /// it once it has begun, does not know: what the next user of the connection writes would be in it, and be
-/// lost with it. (For PostgreSQL the driver sees to it.) Locks by name outlive transactions.
+/// lost with it. (Most begin to their end, see `inner`; what a library begins may not.) Locks by name outlive
+/// transactions.
 async fn ends_all(connection: &mut MySqlConnection) -> Result<bool, sqlx::Error> {
     let text = "ROLLBACK; DO RELEASE_ALL_LOCKS()";
     answers(async { connection.execute(text).await.map(|_| ()) }).await
