@@ -4,75 +4,19 @@
 //! A failing case is printed as a scenario; paste it into `regressions.rs`.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+#[path = "sim/random.rs"]
+mod random;
 mod sim;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
-use proptest::sample::select;
 
-use sim::scenario::{Step, WORDS, run, text};
-use sim::{First, Setup};
+use random::{a_setup, a_step, begun, cases};
+use sim::scenario::{Step, run};
+use sim::{Setup, World};
 
-fn a_word() -> impl Strategy<Value = usize> {
-    let weighted: Vec<usize> = WORDS
-        .iter()
-        .enumerate()
-        .flat_map(|(number, (_, weight))| std::iter::repeat_n(number, *weight as usize))
-        .collect();
-    select(weighted)
-}
-
-fn a_step() -> impl Strategy<Value = Step> {
-    (a_word(), 0..40_u32, 0..18_u32).prop_map(|(word, a, b)| Step::numbered(word, a, b))
-}
-
-fn a_setup(servers: impl Strategy<Value = u32>) -> impl Strategy<Value = Setup> {
-    let first =
-        select(vec![First::In, First::In, First::In, First::Unknown, First::Out, First::New]);
-    let flags = (0..6_u32, 0..4_u32, any::<bool>(), 0..3_u32, any::<bool>(), any::<bool>());
-    (servers, 0..4_u32, 1..4_u32, flags, first).prop_map(
-        |(servers, marked, pools, (dark, bastion, adopted, drain, bypass, spare), first)| Setup {
-            servers,
-            marked,
-            pools,
-            dark: dark == 0,
-            bastion: bastion != 0,
-            adopted,
-            first,
-            can_drain: drain != 0,
-            bypass,
-            spare,
-        },
-    )
-}
-
-/// Runs a case; when it fails, its scenario is printed.
 fn try_case(setup: Setup, steps: &[Step]) -> Result<(), TestCaseError> {
-    let result = std::panic::catch_unwind(|| drop(run(setup, steps)));
-    result.map_err(|panic| {
-        let message = panic
-            .downcast_ref::<String>()
-            .cloned()
-            .or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()))
-            .unwrap_or_default();
-        TestCaseError::fail(format!("{message}\n--- scenario\n{}---", text(&setup, steps)))
-    })
-}
-
-fn cases(default: u32) -> ProptestConfig {
-    let wanted = std::option_env!("CAPSTAN_SIM_CASES").and_then(|text| text.parse().ok());
-    ProptestConfig {
-        cases: wanted.unwrap_or(default),
-        max_shrink_iters: 600,
-        failure_persistence: None,
-        ..ProptestConfig::default()
-    }
-}
-
-/// A release under way from the first step on, so that the steps fall into it.
-fn begun(steps: Vec<Step>, config: u32) -> Vec<Step> {
-    let first = Step { word: "create", a: 1, b: config };
-    std::iter::once(first).chain(steps).collect()
+    random::try_case(setup, steps, |setup, steps| drop(run(World::new(setup), steps)))
 }
 
 proptest! {

@@ -11,6 +11,7 @@ mod listing;
 mod messages;
 mod output;
 mod packages;
+mod persisted;
 mod processes;
 mod records;
 mod refreshes;

@@ -334,7 +334,7 @@ impl World {
     /// An engine dies between two steps: what is not in the rows is gone, and what was under way is
     /// taken over.
     pub fn crash(&mut self) {
-        self.state = self.shadow.rebuild();
+        self.state = self.read_again();
         self.more.clear();
         let now = self.now;
         let given_out = self.stages().into_iter().filter(|stage| stage.due_at <= now);

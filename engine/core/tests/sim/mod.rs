@@ -6,6 +6,7 @@
 pub mod case;
 pub mod check;
 pub mod hosts;
+pub mod keeper;
 pub mod scenario;
 pub mod setup;
 pub mod shadow;
@@ -15,7 +16,7 @@ use std::time::Duration;
 
 use capstan_core::action::Action;
 use capstan_core::config::ConfigRequest;
-use capstan_core::decide::decide;
+use capstan_core::decide::{HOLD_ABOVE, decide};
 use capstan_core::effect::EffectKind;
 use capstan_core::event::Event;
 use capstan_core::input::{Act, Answer, Create, Input, Refused, RollBack, StageEnded};
@@ -28,6 +29,7 @@ use capstan_core::target_status::TargetStatus;
 use capstan_core::{DeploymentId, OrderKey, PackageId, ServerId, TargetId, Timestamp};
 
 pub use hosts::Host;
+pub use keeper::Keeper;
 pub use setup::{
     First, Setup, cmdb_group, cmdb_server, config, empty_group, package, scripts, start_of_time,
 };
@@ -65,6 +67,8 @@ pub struct World {
     pub late_drains: Vec<ServerId>,
     /// Whether calls to the load balancer are made and answered.
     pub balancer_answers: bool,
+    /// Who keeps the record elsewhere, too.
+    keeper: Option<Box<dyn Keeper>>,
     /// Deployments with more to start than one decision may.
     more: BTreeSet<DeploymentId>,
     next_server: u32,
@@ -72,18 +76,26 @@ pub struct World {
 
 impl World {
     pub fn new(setup: Setup) -> Self {
-        Self::with(setup, true)
+        Self::with(setup, true, None)
     }
 
     /// Without the checks after every input, for long runs whose logs are checked.
     pub fn unchecked(setup: Setup) -> Self {
-        Self::with(setup, false)
+        Self::with(setup, false, None)
     }
 
-    fn with(setup: Setup, careful: bool) -> Self {
+    /// A world whose record is kept elsewhere, too: that is what a crash leaves.
+    pub fn kept(setup: Setup, keeper: Box<dyn Keeper>) -> Self {
+        Self::with(setup, true, Some(keeper))
+    }
+
+    fn with(setup: Setup, careful: bool, mut keeper: Option<Box<dyn Keeper>>) -> Self {
         let now = start_of_time();
         let record = cmdb_group(&setup);
         let group = empty_group(&record, now);
+        if let Some(keeper) = &mut keeper {
+            keeper.begin(&group);
+        }
         let state = GroupState::new(group, Vec::new());
         let shadow = Shadow::of(&state);
         let mut world = Self {
@@ -99,6 +111,7 @@ impl World {
             can_drain: setup.can_drain,
             late_drains: Vec::new(),
             balancer_answers: true,
+            keeper,
             more: BTreeSet::new(),
             next_server: setup.servers,
         };
@@ -111,7 +124,7 @@ impl World {
         if setup.first == First::New {
             // A group that is known with no server first: all that come later are new.
             let seed = CmdbGroup { servers: vec![cmdb_server(999, &setup)], ..record.clone() };
-            self.give(Input::Synced { record: Box::new(seed), confirmed: true }).unwrap();
+            self.give(Input::Synced { record: Box::new(seed), hold_above: None }).unwrap();
         }
         self.record.revision += 1;
         self.sync(true);
@@ -184,12 +197,14 @@ impl World {
             check::took_from(self, before, &decision.changes.events);
             check::after_input(self);
         }
+        self.with_keeper(|keeper, world| keeper.decided(world, &input, &decision.changes));
         Ok(decision.answer)
     }
 
     pub fn sync(&mut self, confirmed: bool) -> Answer {
         let record = Box::new(self.record.clone());
-        self.give(Input::Synced { record, confirmed }).unwrap()
+        let hold_above = (!confirmed).then_some(HOLD_ABOVE);
+        self.give(Input::Synced { record, hold_above }).unwrap()
     }
 
     pub fn history(&self) -> History {

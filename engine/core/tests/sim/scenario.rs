@@ -137,11 +137,10 @@ pub fn parse(text: &str) -> (Setup, Vec<Step>) {
 /// Runs a scenario from its text, checks included, and then lets the world be kind.
 pub fn replay(text: &str) -> World {
     let (setup, steps) = parse(text);
-    run(setup, &steps)
+    run(World::new(setup), &steps)
 }
 
-pub fn run(setup: Setup, steps: &[Step]) -> World {
-    let mut world = World::new(setup);
+pub fn run(mut world: World, steps: &[Step]) -> World {
     for step in steps {
         apply(&mut world, step);
     }
