@@ -17,6 +17,7 @@ use capstan_core::dependency::{
 };
 use capstan_core::message::{Broker, Inbox};
 use capstan_core::ports::{Cmdb, Executor, LoadBalancer, Queue, ScriptSource};
+use capstan_core::share::Share;
 use capstan_drivers::amqp::{self, AmqpBroker, AmqpInbox};
 use capstan_drivers::breaker::{self, Switchboard};
 use capstan_drivers::cmdb_records::Names;
@@ -62,6 +63,8 @@ pub(crate) struct Settings {
     pub(crate) redis_url: Option<String>,
     pub(crate) stale_after: Duration,
     pub(crate) cmdb: CmdbSource,
+    /// A refresh that would remove more than this share of a group's members waits for a person.
+    pub(crate) hold_above: Share,
     pub(crate) packages_dir: PathBuf,
     pub(crate) max_package_bytes: u64,
     /// Folders below which instances may lie on this machine.
@@ -282,6 +285,7 @@ fn controller(
     };
     let settings = capstan_controller::Settings {
         max_package_bytes: settings.max_package_bytes,
+        hold_above: settings.hold_above,
         secure_cookies: settings.secure_cookies,
         session: settings.session,
         stale_after: settings.waits_for_person,

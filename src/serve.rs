@@ -82,6 +82,7 @@ fn settings(config: &Config) -> anyhow::Result<Settings> {
         database_url: config.database.url.expose().to_owned(),
         stale_after: config.cmdb.stale_after,
         cmdb: cmdb(&config.cmdb)?,
+        hold_above: config.cmdb.hold_above,
         packages_dir: config.packages.path.clone(),
         max_package_bytes: config.packages.max_bytes,
         roots: config.executor.local.roots.clone(),

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use capstan_core::message::{Broker, Inbox, WebhookCaller};
 use capstan_core::ports::{Cmdb, Executor, LoadBalancer, PackageStore, ScriptSource};
+use capstan_core::share::Share;
 use capstan_store::Begin;
 use metrics_exporter_prometheus::PrometheusHandle;
 
@@ -52,6 +53,9 @@ pub struct Settings {
     pub max_streams: usize,
     /// How often all groups are synced when the CMDB tells of no change; 5 minutes.
     pub sync_every: Duration,
+    /// A refresh from the CMDB that would remove more than this share of a group's members waits for a
+    /// person; 50 %.
+    pub hold_above: Share,
     /// Marks cookies as `Secure`: they are then sent over HTTPS alone. Off, since the default
     /// listens on this machine without TLS.
     pub secure_cookies: bool,
@@ -84,6 +88,7 @@ impl Default for Settings {
             look_concurrency: 4,
             max_streams: 1024,
             sync_every: Duration::from_mins(5),
+            hold_above: capstan_core::decide::HOLD_ABOVE,
             secure_cookies: false,
             session: Duration::from_hours(12),
             stale_after: capstan_core::decide::STALE_AFTER,
@@ -106,6 +111,7 @@ impl std::fmt::Debug for Settings {
             .field("look_concurrency", &self.look_concurrency)
             .field("max_streams", &self.max_streams)
             .field("sync_every", &self.sync_every)
+            .field("hold_above", &self.hold_above)
             .field("secure_cookies", &self.secure_cookies)
             .field("session", &self.session)
             .field("stale_after", &self.stale_after)

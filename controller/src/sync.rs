@@ -130,7 +130,8 @@ impl App {
 
     async fn take(&self, record: CmdbGroup, confirmed: bool) -> Result<GroupId, Problem> {
         let external_id = record.id.clone();
-        let (group, answer) = match self.store.sync_group(record, confirmed).await {
+        let hold_above = (!confirmed).then_some(self.settings.hold_above);
+        let (group, answer) = match self.store.group_refresh(record, hold_above).await {
             Ok(synced) => synced,
             Err(error) => return Err(self.explain(error).await),
         };

@@ -37,7 +37,7 @@ const A_FIELD: &str = "the name of a custom field: letters, digits and _; or \"\
 const A_SLUG: &str = "the slug of a tag: letters, digits, - and _; or \"\"";
 
 /// Every setting, in the order of the default file.
-pub(super) const KEYS: [Key; 58] = [
+pub(super) const KEYS: [Key; 62] = [
     key("data_dir", Kind::Text, "the path of a folder"),
     key("roles", Kind::Texts, "a list of \"controller\", \"portal\" and \"engine\""),
     key("server.listen", Kind::Text, "an IP address and a port, like \"127.0.0.1:7070\""),
@@ -101,12 +101,16 @@ pub(super) const KEYS: [Key; 58] = [
     key("cmdb.timeout_ms", Kind::Whole, "whole milliseconds from 100 to 5000"),
     key("cmdb.poll_seconds", Kind::Whole, "whole seconds from 1 to 3600"),
     key("cmdb.stale_after_seconds", Kind::Whole, "whole seconds from 10 to 604800"),
+    key("cmdb.hold_above_percent", Kind::Whole, "whole percent from 1 to 100"),
     key("cmdb.netbox.tag", Kind::Text, A_SLUG),
     key("cmdb.netbox.group_field", Kind::Text, "the name of a custom field: letters, digits and _"),
     key("cmdb.netbox.application_field", Kind::Text, A_FIELD),
     key("cmdb.netbox.port_field", Kind::Text, A_FIELD),
     key("cmdb.netbox.root_field", Kind::Text, A_FIELD),
     key("cmdb.netbox.pool_field", Kind::Text, A_FIELD),
+    key("cmdb.netbox.scale_out_field", Kind::Text, A_FIELD),
+    key("cmdb.netbox.on_lb_failure_field", Kind::Text, A_FIELD),
+    key("cmdb.netbox.may_go_dark_field", Kind::Text, A_FIELD),
     key("cmdb.netbox.bastion_tag", Kind::Text, A_SLUG),
     key(
         "cmdb.netbox.statuses",

@@ -18,6 +18,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use capstan_core::share::Share;
 use capstan_drivers::netbox_cmdb::Mapping;
 use reqwest::Url;
 
@@ -218,6 +219,8 @@ pub(crate) struct Cmdb {
     pub(crate) poll: Duration,
     /// What objects of a `NetBox` mean.
     pub(crate) netbox: Mapping,
+    /// A refresh that would remove more than this share of a group's servers waits for a person.
+    pub(crate) hold_above: Share,
     /// A cache older than this is shown as stale.
     pub(crate) stale_after: Duration,
 }

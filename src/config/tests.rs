@@ -61,6 +61,8 @@ fn nothing_given_is_the_defaults() {
     assert_eq!(config.webhooks.disable_after, Duration::from_hours(24));
     assert_eq!((config.engine.slots, config.engine.stages_under_way), (384, 20_000));
     assert_eq!(config.cmdb.path, data_dir.join("cmdb.yaml"));
+    assert_eq!(config.cmdb.hold_above, capstan_core::decide::HOLD_ABOVE);
+    assert_eq!(config.cmdb.netbox.scale_out_field, "");
     assert_eq!(config.packages.path, data_dir.join("packages"));
     assert_eq!(config.packages.max_bytes, 2 * 1024 * 1024 * 1024);
     assert_eq!(config.executor.local.roots, Vec::<PathBuf>::new());

@@ -156,6 +156,7 @@ fn settings(data: &std::path::Path, fleet: &Fleet, listen: SocketAddr) -> Settin
         redis_url: None,
         stale_after: Duration::from_mins(15),
         cmdb: CmdbSource::File(fleet.inventory()),
+        hold_above: capstan_core::decide::HOLD_ABOVE,
         packages_dir: data.join("packages"),
         max_package_bytes: 512 * 1024 * 1024,
         roots: vec![fleet.hosts_dir()],

@@ -5,6 +5,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use axum::http::Method;
+use capstan_controller::Settings;
+use capstan_core::share::Share;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
@@ -91,6 +93,20 @@ async fn a_refresh_that_would_remove_many_servers_waits_for_a_persons_word() {
     assert!(held["refresh_held"].is_string(), "{held}");
     let confirmed = world.post(&path, json!({"confirm": true})).await.expect(200);
     assert_eq!((&confirmed["total"], &confirmed["refresh_held"]), (&json!(1), &json!(null)));
+}
+
+#[tokio::test]
+async fn the_settings_say_how_many_servers_may_leave_without_a_persons_word() {
+    for (share, servers, is_held) in [(20, 7, true), (20, 8, false), (100, 1, false)] {
+        let hold_above = Share::percent(share);
+        let world = World::with(Settings { hold_above, ..Settings::default() }).await;
+        let ids = world.add_group("web", 10).await;
+        world.cmdb.put(record("web", "web", servers));
+        let path = format!("/api/v1/groups/{}/sync", ids.group);
+        let group = world.post(&path, json!({})).await.expect(200);
+        assert_eq!(group["refresh_held"].is_string(), is_held, "{group}");
+        assert_eq!(group["total"], if is_held { 10 } else { servers }, "{group}");
+    }
 }
 
 #[tokio::test]

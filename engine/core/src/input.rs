@@ -10,6 +10,7 @@ use crate::plan::Plan;
 use crate::ports::{CmdbGroup, Report, Sight};
 use crate::record::{Cause, Flavor, PackageRef};
 use crate::rollback::History;
+use crate::share::Share;
 use crate::{DeploymentId, OrderKey, ServerId, TargetId};
 
 /// Something that happened or that somebody wants, about one group.
@@ -111,8 +112,9 @@ pub enum Input {
     Synced {
         /// The record.
         record: Box<CmdbGroup>,
-        /// A person confirms that servers may be removed.
-        confirmed: bool,
+        /// If more than this share of the members would leave, it waits for a person; none: a person has
+        /// confirmed it.
+        hold_above: Option<Share>,
     },
     /// The database was restored from a backup: hosts may be ahead of what it says.
     Restored {

@@ -6,7 +6,9 @@ mod sim;
 use capstan_core::action::Action;
 use capstan_core::config::ConfigRequest;
 use capstan_core::deployment_status::DeploymentStatus as Status;
+use capstan_core::input::{Answer, Input};
 use capstan_core::record::{OutBecause, Service};
+use capstan_core::share::Share;
 use capstan_core::stage::Stage;
 use capstan_core::target_status::TargetStatus as Target;
 
@@ -162,7 +164,7 @@ fn a_refresh_that_removes_more_than_half_is_held() {
     let servers = case.world.record.servers.clone();
     case.world.record.servers.truncate(2);
     case.world.record.revision += 1;
-    assert!(matches!(case.world.sync(false), capstan_core::input::Answer::RefreshHeld(_)));
+    assert!(matches!(case.world.sync(false), Answer::RefreshHeld(_)));
     assert_eq!(case.world.state.census().members, 5);
     assert!(case.world.state.group.refresh_held.is_some());
     case.world.record.servers = servers[..3].to_vec();
@@ -177,6 +179,40 @@ fn a_refresh_that_removes_more_than_half_is_held() {
     case.world.record.servers = servers;
     case.world.sync(false);
     assert_eq!(case.world.state.census().members, 1, "an older revision is ignored");
+}
+
+#[test]
+fn a_refresh_is_held_above_the_share_that_it_comes_with() {
+    // Of ten, this many would leave.
+    for (leaving, percent, is_held) in [
+        (1, 9, true),
+        (1, 10, false),
+        (3, 29, true),
+        (3, 30, false),
+        (6, 60, false),
+        (10, 100, false),
+    ] {
+        let mut case = started(10, half());
+        case.world.record.servers.truncate(10 - leaving);
+        case.world.record.revision += 1;
+        let refresh =
+            |hold_above| Input::Synced { record: Box::new(case.world.record.clone()), hold_above };
+        let (held, confirmed) = (refresh(Some(Share::percent(percent))), refresh(None));
+        let answer = case.world.give(held).unwrap();
+        let shown = format!("{leaving} of 10, {percent}%: {answer:?}");
+        if let Answer::RefreshHeld(text) = &answer {
+            let expected =
+                format!("would remove {leaving} of 10 servers, more than {percent}%; a person");
+            assert!(is_held && text.contains(&expected), "{shown}");
+            assert_eq!(case.world.state.census().members, 10, "{shown}");
+            assert_eq!(case.world.give(confirmed), Ok(Answer::Done), "{shown}");
+        } else {
+            assert!(!is_held, "{shown}");
+        }
+        let left = u32::try_from(10 - leaving).unwrap();
+        assert_eq!(case.world.state.census().members, left, "{shown}");
+        assert_eq!(case.world.state.group.refresh_held, None, "{shown}");
+    }
 }
 
 #[test]

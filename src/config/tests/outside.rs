@@ -30,7 +30,7 @@ fn the_cmdb_is_asked_at_its_address_with_its_token() {
     let write = |text: &str| std::fs::write(folder.path().join(USUAL_FILE), text).expect("a file");
     write(
         "[cmdb]\ndriver = \"http\"\nurl = \"https://cmdb.example/api\"\ntoken_file = \"token\"\n\
-         timeout_ms = 100\npoll_seconds = 5\n",
+         timeout_ms = 100\npoll_seconds = 5\nhold_above_percent = 100\n",
     );
     let loaded = load_in(folder.path(), &[]).expect("it is good");
     let cmdb = &loaded.config.cmdb;
@@ -38,6 +38,7 @@ fn the_cmdb_is_asked_at_its_address_with_its_token() {
     assert_eq!(cmdb.url.as_ref().map(Url::as_str), Some("https://cmdb.example/api"));
     assert_eq!(cmdb.token.expose(), "hunter2");
     assert_eq!((cmdb.timeout, cmdb.poll), (Duration::from_millis(100), Duration::from_secs(5)));
+    assert_eq!(cmdb.hold_above, Share::ALL);
     assert!(!format!("{loaded:?}").contains("hunter2"));
     let shown = loaded.effective.iter().find(|it| it.key == "cmdb.token").expect("it is in force");
     assert_eq!(shown.value, "\"***\"");
@@ -52,6 +53,10 @@ fn the_cmdb_is_asked_at_its_address_with_its_token() {
         ("URL", "http://cmdb.example/?x", "without ? and #"),
         ("TIMEOUT_MS", "9000", "cmdb.timeout_ms = 9000: it is too large"),
         ("POLL_SECONDS", "0", "cmdb.poll_seconds = 0: it is too small"),
+        ("HOLD_ABOVE_PERCENT", "0", "cmdb.hold_above_percent = 0: it is too small"),
+        ("HOLD_ABOVE_PERCENT", "101", "cmdb.hold_above_percent = 101: it is too large"),
+        ("HOLD_ABOVE_PERCENT", "-1", "cmdb.hold_above_percent = -1: it is below zero"),
+        ("HOLD_ABOVE_PERCENT", "50%", "cmdb.hold_above_percent = \"50%\": it cannot be read"),
     ] {
         let name = format!("CAPSTAN__CMDB__{key}");
         let variables = [
@@ -71,11 +76,19 @@ fn the_cmdb_is_asked_at_its_address_with_its_token() {
 #[test]
 fn netbox_is_mapped_by_the_configuration() {
     let netbox = |text: &str| format!("[cmdb]\ndriver = \"netbox\"\nurl = \"http://nb/\"\n{text}");
-    let loaded = load(&netbox("[cmdb.netbox]\ntag = \"\"\npool_field = \"rack\"\n"), &[]);
+    let loaded = load(
+        &netbox(
+            "[cmdb.netbox]\ntag = \"\"\npool_field = \"rack\"\nscale_out_field = \"grows\"\n\
+             on_lb_failure_field = \"lb\"\nmay_go_dark_field = \"dark\"\n",
+        ),
+        &[],
+    );
     let cmdb = loaded.expect("it is good").config.cmdb;
     assert_eq!(cmdb.driver, CmdbDriver::Netbox);
     assert_eq!((cmdb.netbox.tag.as_str(), cmdb.netbox.pool_field.as_str()), ("", "rack"));
     assert_eq!((cmdb.netbox.group_field.as_str(), cmdb.netbox.port), ("capstan_group", 8080));
+    let Mapping { scale_out_field, on_lb_failure_field, may_go_dark_field, .. } = cmdb.netbox;
+    assert_eq!([scale_out_field, on_lb_failure_field, may_go_dark_field], ["grows", "lb", "dark"]);
     for (line, expected) in [
         ("tag = \"a b\"", "cmdb.netbox.tag = \"a b\": \"a b\" is no slug"),
         ("group_field = \"\"", "cmdb.netbox.group_field = \"\": it is needed"),
@@ -83,6 +96,9 @@ fn netbox_is_mapped_by_the_configuration() {
             "port_field = \"a-b\"",
             "cmdb.netbox.port_field = \"a-b\": it is no name of a custom field",
         ),
+        ("scale_out_field = \"a b\"", "cmdb.netbox.scale_out_field = \"a b\": it is no name"),
+        ("on_lb_failure_field = 1", "cmdb.netbox.on_lb_failure_field: it is a whole number"),
+        ("may_go_dark_field = true", "cmdb.netbox.may_go_dark_field: it is a switch"),
         ("statuses = []", "cmdb.netbox.statuses = []: it is empty"),
         ("port = 70000", "cmdb.netbox.port = 70000: it is too large"),
         ("health_check_url = \"ip\"", "cmdb.netbox.health_check_url = \"ip\": it does not begin"),

@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::time::Duration;
 
+use capstan_core::decide::HOLD_ABOVE;
+use capstan_core::share::Share;
 use capstan_drivers::netbox_cmdb::Mapping;
 use reqwest::Url;
 
@@ -36,9 +38,19 @@ pub(super) fn cmdb(reader: &mut Reader<'_>, data_dir: &Path) -> Cmdb {
         token: token(reader),
         timeout: Duration::from_millis(reader.whole("cmdb.timeout_ms", 100, 5000)),
         poll: Duration::from_secs(reader.whole("cmdb.poll_seconds", 1, 3600)),
+        hold_above: share(reader),
         netbox: netbox(reader),
         stale_after: Duration::from_secs(reader.whole("cmdb.stale_after_seconds", 10, 604_800)),
     }
+}
+
+/// The share of a group that a refresh may remove without a person.
+fn share(reader: &mut Reader<'_>) -> Share {
+    let percent = reader.whole("cmdb.hold_above_percent", 1, 100);
+    u8::try_from(percent)
+        .ok()
+        .and_then(|percent| Share::try_from(percent).ok())
+        .unwrap_or(HOLD_ABOVE)
 }
 
 fn netbox(reader: &mut Reader<'_>) -> Mapping {
@@ -60,6 +72,9 @@ fn netbox(reader: &mut Reader<'_>) -> Mapping {
         port_field: reader.read_text("cmdb.netbox.port_field", custom_field),
         root_field: reader.read_text("cmdb.netbox.root_field", custom_field),
         pool_field: reader.read_text("cmdb.netbox.pool_field", custom_field),
+        scale_out_field: reader.read_text("cmdb.netbox.scale_out_field", custom_field),
+        on_lb_failure_field: reader.read_text("cmdb.netbox.on_lb_failure_field", custom_field),
+        may_go_dark_field: reader.read_text("cmdb.netbox.may_go_dark_field", custom_field),
         bastion_tag: reader.read_text("cmdb.netbox.bastion_tag", slug),
         statuses,
         port: u16::try_from(port).unwrap_or(u16::MAX),

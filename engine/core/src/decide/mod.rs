@@ -43,6 +43,7 @@ use std::time::Duration;
 
 use crate::changes::Changes;
 use crate::input::{Answer, Input, Refused};
+use crate::share::Share;
 use crate::state::GroupState;
 use crate::{DeploymentId, Timestamp};
 
@@ -58,6 +59,9 @@ pub const CAPSTAN: &str = "capstan";
 /// After this long a deployment that waits for a person is called stale, once, unless it was created
 /// with another time.
 pub const STALE_AFTER: Duration = Duration::from_hours(24);
+/// A refresh by which more than this share of a group's members would leave waits for a person, unless it
+/// comes with another share.
+pub const HOLD_ABOVE: Share = Share::percent(50);
 /// After this long a draft that nobody started is revoked.
 pub const DRAFT_KEPT: Duration = Duration::from_hours(7 * 24);
 /// At most so many stages start in one decision, so that no transaction grows with the group. The
@@ -143,7 +147,7 @@ impl Decider<'_> {
             Input::Dependency { name, impaired } => {
                 Ok(self.dependency_changed(name, impaired.as_ref()))
             }
-            Input::Synced { record, confirmed } => Ok(self.synced(record, *confirmed)),
+            Input::Synced { record, hold_above } => Ok(self.synced(record, *hold_above)),
             Input::Restored { actor } => Ok(self.restored(actor)),
         }
     }

@@ -8,19 +8,22 @@ use crate::event::{EventData, EventType};
 use crate::input::Answer;
 use crate::ports::{CmdbGroup, CmdbServer};
 use crate::record::{Binding, OutBecause, Server, Service};
+use crate::share::Share;
 
 use super::{Decider, STALE_AFTER};
 
 impl Decider<'_> {
-    pub(super) fn synced(&mut self, record: &CmdbGroup, confirmed: bool) -> Answer {
+    pub(super) fn synced(&mut self, record: &CmdbGroup, hold_above: Option<Share>) -> Answer {
         if record.revision < self.state.group.cmdb_revision {
             return Answer::Done;
         }
         let gone = self.gone(record);
         let members = self.state.census().members as usize;
-        if gone.len() * 2 > members && !confirmed {
+        let is_more = |share: &Share| gone.len() * 100 > members * usize::from(share.as_percent());
+        if let Some(share) = hold_above.filter(is_more) {
             let text = format!(
-                "revision {} would remove {} of {members} servers; a person must confirm it",
+                "revision {} would remove {} of {members} servers, more than {share}; a person must \
+                 confirm it",
                 record.revision,
                 gone.len()
             );

@@ -24,6 +24,15 @@ pub struct Mapping {
     pub root_field: String,
     /// Custom field: pool within the data centre; empty: none.
     pub pool_field: String,
+    /// Custom field: whether new servers of the group get its version by themselves, `manual` or `automatic`;
+    /// empty, or not set on any object of the group: `manual`.
+    pub scale_out_field: String,
+    /// Custom field: what happens when the load balancer does not answer, `brake` or `bypass`; empty, or not set
+    /// on any object of the group: `brake`.
+    pub on_lb_failure_field: String,
+    /// Custom field: whether the last server in service may be taken, `true` or `false`; empty, or not set on any
+    /// object of the group: `false`.
+    pub may_go_dark_field: String,
     /// Servers with this tag are bastions.
     pub bastion_tag: String,
     /// Objects with one of these statuses are members, others are retired.
@@ -44,10 +53,25 @@ pub struct Mapping {
     pub executor: String,
 }
 
+/// Words for [`ScaleOut`].
+const SCALE_OUT: Words<ScaleOut> =
+    &[("manual", ScaleOut::Manual), ("automatic", ScaleOut::Automatic)];
+/// Words for [`OnLbFailure`].
+const ON_LB_FAILURE: Words<OnLbFailure> =
+    &[("brake", OnLbFailure::Brake), ("bypass", OnLbFailure::Bypass)];
+/// Words for a switch.
+const SWITCH: Words<bool> = &[("true", true), ("false", false)];
+
+/// The words that a custom field may hold, and what each stands for.
+type Words<T> = &'static [(&'static str, T)];
+
 /// The objects of one group.
 #[derive(Default)]
 struct Members {
     applications: BTreeMap<String, Place>,
+    scale_out: Said<ScaleOut>,
+    on_lb_failure: Said<OnLbFailure>,
+    may_go_dark: Said<bool>,
     servers: Vec<(Place, CmdbServer)>,
     faults: Vec<Fault>,
 }
@@ -85,6 +109,13 @@ impl Members {
             Ok(None) => {}
             Err(reason) => self.faults.push(Fault::new(place, reason)),
         }
+        let told = [
+            self.scale_out.hear(place, one_of(object, &mapping.scale_out_field, SCALE_OUT)),
+            self.on_lb_failure
+                .hear(place, one_of(object, &mapping.on_lb_failure_field, ON_LB_FAILURE)),
+            self.may_go_dark.hear(place, one_of(object, &mapping.may_go_dark_field, SWITCH)),
+        ];
+        self.faults.extend(told.into_iter().filter_map(Result::err));
         match server(object, mapping) {
             Ok(server) => self.servers.push((place, server)),
             Err(reason) => self.faults.push(Fault::new(place, reason)),
@@ -92,7 +123,8 @@ impl Members {
     }
 
     fn entry(self, id: String, mapping: &Mapping, names: &Names) -> Entry {
-        let Self { applications, servers, mut faults } = self;
+        let Self { applications, scale_out, on_lb_failure, may_go_dark, servers, mut faults } =
+            self;
         let places: Vec<Place> = servers.iter().map(|(place, _)| *place).collect();
         let broken = faults.first().and_then(|fault| fault.place);
         let place = places.first().copied().or(broken).unwrap_or(Place::Answer);
@@ -100,9 +132,17 @@ impl Members {
             let reason = format!("the group has two applications, {first} and {other}");
             faults.push(Fault::new(**at, reason));
         }
+        faults.extend(scale_out.doubled(&mapping.scale_out_field));
+        faults.extend(on_lb_failure.doubled(&mapping.on_lb_failure_field));
+        faults.extend(may_go_dark.doubled(&mapping.may_go_dark_field));
         let application = applications.into_keys().next().unwrap_or_else(|| id.clone());
         let servers = servers.into_iter().map(|(_, server)| server).collect();
-        let group = mapping.group(&id, application, servers);
+        let group = CmdbGroup {
+            scale_out: scale_out.value(),
+            on_lb_failure: on_lb_failure.value(),
+            may_go_dark: may_go_dark.value(),
+            ..mapping.group(&id, application, servers)
+        };
         let record = Placed { group, place, server_places: places };
         faults.extend(alone(&record, names));
         let record = if faults.is_empty() { Ok(record) } else { Err(faults) };
@@ -110,7 +150,47 @@ impl Members {
     }
 }
 
+/// What the objects of a group say of it by one custom field: each word once, with who said it first.
+struct Said<T>(BTreeMap<&'static str, (Place, T)>);
+
+impl<T> Default for Said<T> {
+    fn default() -> Self {
+        Self(BTreeMap::new())
+    }
+}
+
+impl<T: Copy + Default> Said<T> {
+    /// Takes what an object says, if it says something, or gives what is wrong with it.
+    fn hear(
+        &mut self,
+        place: Place,
+        said: Result<Option<(&'static str, T)>, String>,
+    ) -> Result<(), Fault> {
+        if let Some((word, value)) = said.map_err(|reason| Fault::new(place, reason))? {
+            self.0.entry(word).or_insert((place, value));
+        }
+        Ok(())
+    }
+
+    /// That objects of one group say different things.
+    fn doubled(&self, field: &str) -> Option<Fault> {
+        let mut words = self.0.iter();
+        let ((first, _), (other, (place, _))) = (words.next()?, words.next()?);
+        let reason = format!(
+            "the group has two values in the custom field {field}, {first} and {other}; where it is \
+             set, it must be the same"
+        );
+        Some(Fault::new(*place, reason))
+    }
+
+    /// What is said; the default if nothing is.
+    fn value(&self) -> T {
+        self.0.values().next().map(|(_, value)| *value).unwrap_or_default()
+    }
+}
+
 impl Mapping {
+    /// The group, as far as the configuration says what it is, and with defaults for the rest.
     fn group(&self, id: &str, application: String, servers: Vec<CmdbServer>) -> CmdbGroup {
         let fill = |text: &str| text.replace("{group}", id).replace("{application}", &application);
         // Where all of it lies in one place, that is the group's.
@@ -188,6 +268,25 @@ fn text(object: &Object, field: &str) -> Result<Option<String>, String> {
         format!("the custom field {field} must be one text, one choice or an object with a name")
     })?;
     Ok(Some(text).filter(|text| !text.is_empty()))
+}
+
+/// A custom field that holds one of a few words. What is true or false may be a switch in `NetBox`, too.
+fn one_of<T: Copy>(
+    object: &Object,
+    field: &str,
+    words: Words<T>,
+) -> Result<Option<(&'static str, T)>, String> {
+    let given = match object.custom_fields.get(field) {
+        None | Some(Value::Null) => return Ok(None),
+        Some(Value::String(text)) if text.trim().is_empty() => return Ok(None),
+        Some(Value::String(text)) => text.trim().to_owned(),
+        Some(other) => other.to_string(),
+    };
+    let known = words.iter().find(|(word, _)| *word == given);
+    known.map(|known| Some(*known)).ok_or_else(|| {
+        let allowed: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
+        format!("the custom field {field} is `{given}`; it must be {}", allowed.join(" or "))
+    })
 }
 
 fn port(object: &Object, field: &str) -> Result<Option<u16>, String> {

@@ -5,6 +5,7 @@ mod netbox;
 use std::time::Duration;
 
 use capstan_core::ports::{Cmdb, DriverError};
+use capstan_core::record::{OnLbFailure, ScaleOut};
 use capstan_drivers::netbox_cmdb::Mapping;
 use netbox::{Server, V1, V2, device, machine, mapping, nested};
 use serde_json::{Value, json};
@@ -73,6 +74,53 @@ async fn devices_and_machines_become_groups() {
     let after = server.groups().await;
     assert_eq!(after[1].servers.len(), 3);
     assert!(after[1].revision > web.revision);
+}
+
+#[tokio::test]
+async fn a_group_opts_in_by_custom_fields_of_any_of_its_servers() {
+    let server = Server::start().await;
+    let usual = (ScaleOut::Manual, OnLbFailure::Brake, false);
+    let other = (ScaleOut::Automatic, OnLbFailure::Bypass, true);
+    let unset = || [Value::Null, Value::Null, Value::Null];
+    let set = |mut object: Value, words: [Value; 3]| {
+        for (field, word) in ["scale_out", "on_lb_failure", "may_go_dark"].iter().zip(words) {
+            object["custom_fields"][format!("capstan_{field}")] = word;
+        }
+        object
+    };
+    for (first, second, expected) in [
+        (unset(), [json!(""), json!(" "), json!(null)], usual),
+        ([json!("manual"), json!("brake"), json!(false)], unset(), usual),
+        (unset(), [json!("automatic"), json!("bypass"), json!(true)], other),
+        // A text in place of a switch.
+        (
+            [json!("automatic"), json!("bypass"), json!("true")],
+            [json!(" automatic "), json!("bypass"), json!(true)],
+            other,
+        ),
+    ] {
+        let web = set(device(1, "web-1", "web-prod"), first);
+        server.netbox().devices = vec![web];
+        server.netbox().machines = vec![set(machine(2, "web-2", "web-prod"), second)];
+        let groups = server.groups().await;
+        assert_eq!(server.cmdb.faults(), Vec::<String>::new());
+        let web = &groups[0];
+        assert_eq!((web.scale_out, web.on_lb_failure, web.may_go_dark), expected);
+        assert_eq!(server.cmdb.group("web-prod").await, Ok(Some(web.clone())));
+    }
+    // Nothing is read that the configuration does not name.
+    let none = String::new;
+    let silent = Mapping {
+        scale_out_field: none(),
+        on_lb_failure_field: none(),
+        may_go_dark_field: none(),
+        ..mapping()
+    };
+    let server = Server::with(V2, silent).await;
+    let words = [json!("automatic"), json!("bypass"), json!(true)];
+    server.netbox().devices = vec![set(device(1, "web-1", "web-prod"), words)];
+    let web = &server.groups().await[0];
+    assert_eq!((web.scale_out, web.on_lb_failure, web.may_go_dark), usual);
 }
 
 #[tokio::test]
@@ -149,6 +197,31 @@ fn broken() -> Vec<(&'static str, Value, &'static str)> {
         ),
         ("/custom_fields/capstan_root", json!("srv"), "the root `srv` is no absolute path"),
         ("/custom_fields/capstan_application", json!("app"), "two applications, app and web"),
+        (
+            "/custom_fields/capstan_scale_out",
+            json!("auto"),
+            "device 1, group web-prod: the custom field capstan_scale_out is `auto`; it must be manual or automatic",
+        ),
+        (
+            "/custom_fields/capstan_scale_out",
+            json!(["automatic"]),
+            "the custom field capstan_scale_out is `[\"automatic\"]`; it must be manual or automatic",
+        ),
+        (
+            "/custom_fields/capstan_on_lb_failure",
+            json!(true),
+            "the custom field capstan_on_lb_failure is `true`; it must be brake or bypass",
+        ),
+        (
+            "/custom_fields/capstan_may_go_dark",
+            json!("yes"),
+            "the custom field capstan_may_go_dark is `yes`; it must be true or false",
+        ),
+        (
+            "/custom_fields/capstan_may_go_dark",
+            json!(true),
+            "two values in the custom field capstan_may_go_dark, false and true",
+        ),
     ]
 }
 

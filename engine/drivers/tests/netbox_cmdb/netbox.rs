@@ -51,6 +51,9 @@ pub(crate) fn mapping() -> Mapping {
         port_field: "capstan_port".to_owned(),
         root_field: "capstan_root".to_owned(),
         pool_field: "capstan_pool".to_owned(),
+        scale_out_field: "capstan_scale_out".to_owned(),
+        on_lb_failure_field: "capstan_on_lb_failure".to_owned(),
+        may_go_dark_field: "capstan_may_go_dark".to_owned(),
         bastion_tag: "bastion".to_owned(),
         statuses: vec!["active".to_owned()],
         port: 8080,
@@ -182,7 +185,8 @@ fn object(id: i64, name: &str, group: &str) -> Value {
         "description": "", "comments": "", "local_context_data": null, "config_template": null,
         "tags": [nested(1, "capstan")],
         "custom_fields": {"capstan_group": group, "capstan_application": "web",
-            "capstan_port": null, "capstan_root": null, "capstan_pool": null, "owner": ["x"]},
+            "capstan_port": null, "capstan_root": null, "capstan_pool": null, "owner": ["x"],
+            "capstan_scale_out": null, "capstan_on_lb_failure": null, "capstan_may_go_dark": false},
         "created": "2026-01-01T00:00:00.000000Z", "last_updated": "2026-01-02T00:00:00.000000Z"})
 }
 
