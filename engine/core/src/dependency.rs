@@ -20,6 +20,24 @@ pub const BROKER: &str = "broker";
 /// What tells engines of due work, if it is not the database.
 pub const QUEUE: &str = "queue";
 
+/// What every group uses, and how a release goes on without it. By name.
+const OF_ALL: [(&str, &str); 4] = [
+    (BROKER, "messages wait in the log"),
+    (CMDB, "the group is as it was last read"),
+    (PACKAGES, "hosts use other locations or what they have kept"),
+    (QUEUE, "engines look for work in the database"),
+];
+
+/// How a release goes on without a dependency that every group uses; `None`: it is none of these.
+pub fn without(name: &str) -> Option<&'static str> {
+    OF_ALL.iter().find(|(known, _)| *known == name).map(|(_, how)| *how)
+}
+
+/// The names of what every group uses.
+pub fn of_all() -> impl Iterator<Item = &'static str> {
+    OF_ALL.iter().map(|(name, _)| *name)
+}
+
 /// The dependency that is the load balancer with this name.
 pub fn load_balancer(name: &str) -> String {
     format!("load_balancer.{name}")

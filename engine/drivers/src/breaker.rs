@@ -3,9 +3,11 @@
 //!
 //! A breaker counts calls that got no answer ([`DriverError::Unknown`], a time limit too). A refusal is
 //! an answer. It opens when so many calls of a window got none as its threshold says, and no fewer than
-//! got one; calls to an executor count once per server, since one dead host is no broken executor. While
-//! it is open calls answer [`DriverError::Busy`]: nothing happened. After a while it lets single calls
+//! got one; calls to an executor count once per server, since one dead host is no broken executor. That
+//! of a load balancer also opens when so many calls in a row got none. While a breaker is open calls answer [`DriverError::Busy`]: nothing happened. After a while it lets single calls
 //! through as probes, and closes when enough of them were answered.
+
+mod state;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,6 +19,8 @@ use capstan_core::ports::DriverError;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
+use self::state::{Phase, State};
+
 pub use crate::switchboard::Switchboard;
 
 /// Gauge of what becomes of calls to a dependency: 0 they are made, 1 probes are, 2 none is since it was
@@ -25,8 +29,6 @@ pub const STATE_METRIC: &str = "capstan_dependency_state";
 /// Counter of calls that were not made.
 pub const REFUSED_METRIC: &str = "capstan_dependency_refused_calls_total";
 
-/// Parts of a window in which answers are counted together.
-const PARTS: u32 = 10;
 /// Calls without an answer that are remembered; more of them say nothing new.
 const REMEMBERED: usize = 1024;
 
@@ -66,23 +68,6 @@ pub struct Breaker {
     changed: Arc<Notify>,
 }
 
-#[derive(Debug)]
-struct State {
-    phase: Phase,
-    /// Calls without an answer.
-    lost: VecDeque<(Instant, Option<ServerId>)>,
-    /// Answers by part of the window.
-    answers: VecDeque<(Instant, usize)>,
-    error: Option<String>,
-}
-
-#[derive(Debug, Clone, Copy)]
-enum Phase {
-    Closed,
-    Open { until: Instant },
-    HalfOpen { under_way: u32, answered: u32 },
-}
-
 /// How a call that was let through ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ended<'a> {
@@ -119,6 +104,7 @@ impl Breaker {
             lost: VecDeque::new(),
             answers: VecDeque::new(),
             error: None,
+            in_a_row: 0,
         };
         let breaker = Self {
             name: name.to_owned(),
@@ -166,6 +152,7 @@ impl Breaker {
 
     fn answered(&self, is_probe: bool) {
         let mut state = self.lock();
+        state.in_a_row = 0;
         match state.phase {
             Phase::Closed => state.count_answer(self.settings.window),
             Phase::HalfOpen { under_way, answered } if is_probe => {
@@ -192,6 +179,7 @@ impl Breaker {
 
     fn lost(&self, is_probe: bool, server: Option<ServerId>, error: &str) {
         let mut state = self.lock();
+        state.in_a_row += 1;
         let now = Instant::now();
         let opens = match state.phase {
             Phase::Closed => {
@@ -223,7 +211,9 @@ impl Breaker {
         } else {
             state.lost.len()
         };
-        lost >= self.settings.threshold.max(1) && state.lost.len() >= answers
+        let most = self.settings.threshold.max(1);
+        let is_silent = self.kind == DependencyKind::LoadBalancer && state.in_a_row >= most;
+        lost >= most && (state.lost.len() >= answers || is_silent)
     }
 
     fn enter(&self, state: &mut State, phase: Phase) {
@@ -322,39 +312,6 @@ impl Breaker {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Phase {
-    fn state(self) -> BreakerState {
-        match self {
-            Self::Closed => BreakerState::Closed,
-            Self::Open { .. } => BreakerState::Open,
-            Self::HalfOpen { .. } => BreakerState::HalfOpen,
-        }
-    }
-}
-
-impl State {
-    fn forget(&mut self, now: Instant, window: Duration) {
-        let is_old = |at: Instant| now.duration_since(at) > window;
-        while self.lost.front().is_some_and(|(at, _)| is_old(*at)) {
-            self.lost.pop_front();
-        }
-        while self.answers.front().is_some_and(|(at, _)| is_old(*at)) {
-            self.answers.pop_front();
-        }
-    }
-
-    fn count_answer(&mut self, window: Duration) {
-        let now = Instant::now();
-        match self.answers.back_mut() {
-            Some((at, count)) if now.duration_since(*at) < window / PARTS => *count += 1,
-            Some(_) | None => {
-                self.forget(now, window);
-                self.answers.push_back((now, 1));
-            }
-        }
     }
 }
 

@@ -106,10 +106,14 @@ async fn it_stays_closed_while_more_calls_are_answered_than_not() {
     for _ in 0..10 {
         edge.drain().await.expect("it answers");
     }
-    edge.lose(9).await;
+    for _ in 0..4 {
+        edge.lose(2).await;
+        edge.fake.fail_all(Act::Drain, Fault::None);
+        edge.drain().await.expect("it answers");
+    }
     assert_eq!(edge.state(), BreakerState::Closed);
-    edge.lose(1).await;
-    assert_eq!(edge.state(), BreakerState::Open);
+    edge.lose(3).await;
+    assert_eq!(edge.state(), BreakerState::Open, "none of three in a row was answered");
 }
 
 #[tokio::test]

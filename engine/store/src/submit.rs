@@ -2,14 +2,16 @@
 
 use std::sync::Arc;
 
+use capstan_core::action::Action;
 use capstan_core::config::{ConfigRequest, DeploymentConfig};
 use capstan_core::decide;
 use capstan_core::effect::{Effect, EffectKind};
-use capstan_core::input::{Answer, Input, Refused};
+use capstan_core::input::{Act, Answer, Input, Refused};
 use capstan_core::order::Work;
 use capstan_core::plan::{Plan, PlanInput, plan};
 use capstan_core::ports::{CmdbGroup, Endpoint};
 use capstan_core::record::{Flavor, PackageRef};
+use capstan_core::share::Share;
 use capstan_core::view::DeploymentView;
 use capstan_core::{DeploymentId, GroupId, ServerId};
 use tokio::sync::{OwnedMutexGuard, Semaphore, mpsc, oneshot, watch};
@@ -21,7 +23,7 @@ use crate::hand_out::Taker;
 use crate::load;
 use crate::part::Submit;
 use crate::work::{self, Claimed, Cursors, Task};
-use crate::{Asked, Error, Store, SubmitError, processes};
+use crate::{Asked, Error, Store, SubmitError, chain, processes};
 
 impl Store {
     /// Gives an input to a group: it is decided and written, with its events and what must happen
@@ -47,21 +49,38 @@ impl Store {
         group: GroupId,
         input: Input,
     ) -> Result<Answer, SubmitError> {
+        let may_begin = may_begin(&input);
         let (reply, answer) = oneshot::channel();
         let submit = Submit { group, input: Box::new(input), asked, reply: Some(reply) };
         self.ask(Request::Submit(submit)).await.map_err(SubmitError::Store)?;
-        answer.await.unwrap_or(Err(SubmitError::Store(Error::Stopping)))
+        let answer = answer.await.unwrap_or(Err(SubmitError::Store(Error::Stopping)));
+        if may_begin && answer.is_ok() {
+            // It is done whatever becomes of this, which the next comparison does again.
+            if let Err(error) = Box::pin(self.dependencies_tell(Some(group))).await {
+                tracing::warn!(%group, error = %chain(&error), "a group is told of dependencies later");
+            }
+        }
+        answer
     }
 
     /// Brings a group's record from the CMDB into the cache; a group that is new is made.
-    /// `confirmed`: a person confirms that servers may be removed.
+    /// `confirmed`: a person confirms that servers may be removed; else it is held above the usual share.
     pub async fn sync_group(
         &self,
         record: CmdbGroup,
         confirmed: bool,
     ) -> Result<(GroupId, Answer), SubmitError> {
+        self.group_refresh(record, (!confirmed).then_some(decide::HOLD_ABOVE)).await
+    }
+
+    /// The same, held if more than the share `hold_above` of the members would leave; none: a person confirms it.
+    pub async fn group_refresh(
+        &self,
+        record: CmdbGroup,
+        hold_above: Option<Share>,
+    ) -> Result<(GroupId, Answer), SubmitError> {
         let group = self.group_put(&record).await.map_err(SubmitError::Store)?;
-        let input = Input::Synced { record: Box::new(record), confirmed };
+        let input = Input::Synced { record: Box::new(record), hold_above };
         let answer = self.submit(group, input).await?;
         // It may be new, or use another load balancer or executor from here on.
         self.dependencies_tell(Some(group)).await.map_err(SubmitError::Store)?;
@@ -244,4 +263,12 @@ impl Store {
     async fn ask(&self, request: Request) -> Result<(), Error> {
         self.requests.send(request).await.map_err(|_| Error::Stopping)
     }
+}
+
+/// Whether a deployment may be under way after it that was not before.
+fn may_begin(input: &Input) -> bool {
+    let starts = |act: &Act| act.action == Action::Start;
+    matches!(input, Input::Create(create) if create.start)
+        || matches!(input, Input::Act(act) if starts(act))
+        || matches!(input, Input::Rollback(_))
 }

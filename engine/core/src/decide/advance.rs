@@ -230,7 +230,7 @@ impl Decider<'_> {
         };
         let baking = self.of(id).deployment.status == DeploymentStatus::Baking;
         let mut started = false;
-        while *starts_left > 0 {
+        while *starts_left > 0 && !self.tries_balancer(id) {
             let Some(place) = self.first_startable(id, batch) else { break };
             let target = self.target(id, place);
             let check = self

@@ -1,8 +1,11 @@
 //! Dependencies that break, are cut off and come back: what holds, what is bypassed, and how debts
 //! are paid (S12).
 
+use std::time::Duration;
+
 use crate::dependency::{
     Condition, Impaired, OwedMarkup, Traffic, Without, executor, executor_in_use, load_balancer,
+    without,
 };
 use crate::effect::EffectKind;
 use crate::event::{EventData, EventType};
@@ -10,10 +13,16 @@ use crate::input::Answer;
 use crate::record::{HoldReason, OutBecause, Service};
 use crate::stage::Stage;
 use crate::state::GroupState;
-use crate::target_status::TargetEvent;
+use crate::target_status::{TargetEvent, TargetStatus};
 use crate::{DeploymentId, ServerId};
 
 use super::Decider;
+use super::observe::LOOK_INTERVAL;
+
+/// So long after the last look at a whole group its load balancer is taken to answer.
+const SEEN_FOR: Duration = LOOK_INTERVAL.saturating_mul(2);
+/// Markdowns at the same time of a deployment whose load balancer has not answered yet.
+const TRIED_AT_ONCE: u32 = 2;
 
 impl Decider<'_> {
     pub(super) fn dependency_changed(&mut self, name: &str, impaired: Option<&Impaired>) -> Answer {
@@ -28,11 +37,22 @@ impl Decider<'_> {
             None => drop(self.state.group.dependencies.remove(name)),
         }
         self.changes.group = true;
-        self.dependency_event(name, impaired);
+        let running = self.state.running().map(|state| state.deployment.id);
+        // What every group uses is told to those that release, and is silently forgotten by the others.
+        if running.is_some() || without(name).is_none() {
+            self.dependency_event(name, impaired);
+        }
+        if let Some(id) = running {
+            self.note_absent(id);
+        }
         let balancers = self.state.deployments().map(|row| &row.deployment.frozen.load_balancer);
         let own = &self.state.group.binding.load_balancer;
         if balancers.chain([own]).any(|balancer| load_balancer(balancer) == name) {
+            let were_too_many = running.is_some_and(|id| self.too_many_failed(id));
             self.bypass_under_way();
+            if let Some(id) = running.filter(|id| were_too_many && !self.too_many_failed(*id)) {
+                self.forgive_lost_acts(id);
+            }
             self.forget_doubts();
             self.pay_debts();
         }
@@ -131,6 +151,16 @@ impl Decider<'_> {
         }
     }
 
+    /// Notes what every group uses and this deployment goes on without.
+    pub(super) fn note_absent(&mut self, id: DeploymentId) {
+        let all = self.state.group.dependencies.keys();
+        let absent: Vec<(String, &str)> =
+            all.filter_map(|name| Some((name.clone(), without(name)?))).collect();
+        for (dependency, how) in absent {
+            self.note_without(id, dependency, how);
+        }
+    }
+
     /// Notes what the deployment goes on without, once. Gives the sentence.
     fn note_without(&mut self, id: DeploymentId, dependency: String, what: &str) -> String {
         let row = &self.of(id).deployment;
@@ -162,6 +192,40 @@ impl Decider<'_> {
         for (id, place, stage) in acts {
             self.bypass(id, place, stage);
         }
+    }
+
+    /// Whether enough Markdowns are under way to find out whether the load balancer answers, of which nothing was
+    /// heard of late: an act whose answer is lost leaves its server in doubt, and a batch of them would leave no
+    /// place for a release that then goes on without the load balancer.
+    pub(super) fn tries_balancer(&self, id: DeploymentId) -> bool {
+        use TargetStatus as Status;
+        let state = self.of(id);
+        let counts = state.counts();
+        let is_asked = self.state.traffic_of(&state.deployment) == Traffic::Asked;
+        let seen_at = self.state.group.observed_at;
+        is_asked
+            && counts.of(Status::MarkdownRunning) >= TRIED_AT_ONCE
+            && seen_at.is_none_or(|at| self.now.since(at) >= SEEN_FOR)
+            && counts.sum(|status| {
+                !matches!(
+                    status,
+                    Status::Pending | Status::MarkdownRunning | Status::MarkdownFailure
+                )
+            }) == 0
+    }
+
+    /// When a balancer dies, the acts of a whole batch lose their answers before its breaker opens, and too many
+    /// that are unknown brake a deployment (S2). Where they are bypassed instead, and fewer fail without them, that
+    /// brake is over: a person cut the balancer off, or the group was told to do as if.
+    fn forgive_lost_acts(&mut self, id: DeploymentId) {
+        if self.of(id).deployment.status.is_running() {
+            self.clear_hold(id, HoldReason::Failures);
+        }
+    }
+
+    fn too_many_failed(&self, id: DeploymentId) -> bool {
+        let state = self.of(id);
+        state.failed_or_unknown() >= state.deployment.config.failure_limit(self.slots(id).total)
     }
 
     /// Nobody looks whether servers that were drained again stay out, so nothing waits for it.

@@ -141,7 +141,7 @@ pub fn empty_group(record: &CmdbGroup, now: Timestamp) -> Group {
         synced_at: now,
         refresh_held: None,
         version: 1,
-        observed_at: None,
+        observed_at: Some(now),
         seq: 0,
         dependencies: std::collections::BTreeMap::new(),
     }

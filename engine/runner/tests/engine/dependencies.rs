@@ -25,31 +25,31 @@ use capstan_services::Lines;
 
 use crate::world::{PATIENCE, World, success};
 
-const EDGE: &str = "load_balancer.fake";
+pub(crate) const EDGE: &str = "load_balancer.fake";
 const FIRST: &str = "executor.fake";
 
-fn guarded(world: &World) -> Engine {
+pub(crate) fn guarded(world: &World, slots: usize) -> Engine {
     let balancer = Arc::clone(&world.balancer) as Arc<dyn LoadBalancer>;
     let breaker = world.switches.breaker(EDGE, DependencyKind::LoadBalancer);
     let guard = Guard::load_balancer("fake", balancer).with_breaker(breaker);
-    world.engine_over(Arc::new(guard), Settings { slots: 8, ..Settings::default() })
+    world.engine_over(Arc::new(guard), Settings { slots, ..Settings::default() })
 }
 
-fn succeeded(view: &DeploymentView) -> u32 {
+pub(crate) fn succeeded(view: &DeploymentView) -> u32 {
     view.counts.get(TargetStatus::Success.word()).copied().unwrap_or_default()
 }
 
-fn is_held(view: &DeploymentView) -> bool {
+pub(crate) fn is_held(view: &DeploymentView) -> bool {
     view.holds.iter().any(|hold| hold.reason == HoldReason::Dependency)
 }
 
-fn dies(world: &World, fault: &Fault) {
+pub(crate) fn dies(world: &World, fault: &Fault) {
     for act in [Act::Drain, Act::Admit, Act::Observe] {
         world.balancer.fail_all(act, fault.clone());
     }
 }
 
-async fn cut_off(world: &World) {
+pub(crate) async fn cut_off(world: &World) {
     cut_off_by_hand(world, EDGE).await;
 }
 
@@ -64,7 +64,7 @@ async fn cut_off_by_hand(world: &World, name: &str) {
 }
 
 /// Waits until the store shows what is wanted; every commit is a reason to look again.
-async fn until(world: &World, what: &str, wanted: impl AsyncFn() -> bool) {
+pub(crate) async fn until(world: &World, what: &str, wanted: impl AsyncFn() -> bool) {
     let mut commits = world.store.watch_all();
     let reached = tokio::time::timeout(PATIENCE, async {
         while !wanted().await {
@@ -74,7 +74,7 @@ async fn until(world: &World, what: &str, wanted: impl AsyncFn() -> bool) {
     reached.await.unwrap_or_else(|_| panic!("{what}"));
 }
 
-async fn in_service(world: &World) -> usize {
+pub(crate) async fn in_service(world: &World) -> usize {
     let servers = world.store.servers(world.group).await.unwrap();
     servers.iter().filter(|server| server.service == Service::In).count()
 }
@@ -89,7 +89,7 @@ async fn six_of_eight_released() -> (World, Engine) {
         ..ConfigRequest::default()
     };
     let world = World::new(8, config, |_| Outcome::exit(0)).await;
-    let engine = guarded(&world);
+    let engine = guarded(&world, 8);
     world.act(Action::Start).await;
     for number in 1..=6 {
         let clicked = |view: &DeploymentView| {
@@ -161,7 +161,7 @@ async fn a_cut_ends_by_itself_and_a_new_process_knows_of_it() {
     };
     world.store.dependency_switch(EDGE, Some(cut), None).await.unwrap();
     engine.stop().await;
-    let engine = guarded(&world);
+    let engine = guarded(&world, 8);
     world.act(Action::Rollout).await;
     let view = world.wait(|view| succeeded(view) == 7).await;
     assert_eq!(view.owed.len(), 1, "nobody called the balancer");

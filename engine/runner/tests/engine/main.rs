@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, missing_docs, reason = "a test says what is wrong by failing")]
 
 mod dependencies;
+mod emergency;
 mod nudges;
 mod outage;
 mod split_brain;

@@ -15,7 +15,6 @@ use capstan_core::event::EventType;
 use capstan_core::input::{Act, Answer, Create, Input};
 use capstan_core::ports::{Clock, CmdbGroup, Executor, LoadBalancer, Queue, ScriptSource, Sight};
 use capstan_core::record::{Flavor, PackageRef};
-use capstan_core::rollback::History;
 use capstan_core::view::DeploymentView;
 use capstan_core::{DeploymentId, GroupId, Timestamp};
 use capstan_drivers::breaker::{self, Switchboard};
@@ -196,7 +195,7 @@ impl World {
             action,
             batch: None,
             actor: "test".into(),
-            history: History::default(),
+            history: self.store.history(self.group).await.unwrap(),
         };
         self.store.submit(self.group, Input::Act(Box::new(act))).await.unwrap();
     }
@@ -306,7 +305,7 @@ pub(crate) async fn draft(
         scripts: set,
         stale_after: capstan_core::decide::STALE_AFTER,
         without: Vec::new(),
-        history: History::default(),
+        history: store.history(group).await.unwrap(),
     };
     match store.submit(group, Input::Create(Box::new(create))).await.unwrap() {
         Answer::Created(id) => id,

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use capstan_core::GroupId;
 use capstan_core::dependency::{
-    BreakerState, Condition, Dependencies, Impaired, executor, load_balancer,
+    BreakerState, Condition, Dependencies, Impaired, executor, load_balancer, of_all,
 };
 use capstan_core::input::Input;
 use capstan_core::ports::Endpoint;
@@ -81,7 +81,8 @@ impl Store {
         failed.map_or(Ok(()), Err)
     }
 
-    /// What groups use: by their own fields, and by those that their running deployment froze.
+    /// What groups use: by their own fields, and by those that their running deployment froze. What every group
+    /// uses counts for those that release.
     pub(super) async fn uses(&self, only: Option<GroupId>) -> Result<Vec<Uses>, Error> {
         let mut query = groups::Entity::find().select_only().columns([
             groups::Column::Id,
@@ -113,6 +114,7 @@ impl Store {
                 let mut names = used(&reader.json("binding", &binding)?);
                 if let Some(frozen) = frozen.get(&id) {
                     names.extend(used(&reader.json("frozen", frozen)?));
+                    names.extend(of_all().map(str::to_owned));
                 }
                 let told = reader.json_opt("dependencies", told.as_deref())?.unwrap_or_default();
                 Ok(Uses { group: GroupId(id), names, told })

@@ -2,6 +2,8 @@
 //! table “Degrading” (S12).
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod others;
+#[path = "../sim/mod.rs"]
 mod sim;
 
 use std::time::Duration;
@@ -21,7 +23,7 @@ use capstan_core::stage::Stage;
 use capstan_core::target_status::TargetStatus as Target;
 
 use sim::case::{Case, baked, half, verified};
-use sim::hosts::{EDGE, HOSTS, SPARE};
+use sim::hosts::EDGE;
 use sim::{Setup, World, package};
 
 fn held(case: &Case) -> Option<String> {
@@ -114,6 +116,84 @@ fn cutting_a_broken_balancer_off_clears_the_hold_and_bypasses_what_was_asked() {
     let view = view(&case.world.state, case.id).unwrap();
     assert!(view.ran_without[0].text.contains("ann"), "{:?}", view.ran_without);
     assert!(view.owed.iter().any(|owed| owed.server == server && owed.is_drained));
+}
+
+/// The answers of a whole batch are lost before anybody knows that the balancer is dead.
+fn lost_all() -> Case {
+    let config = ConfigRequest { batch_pattern: Some("50%+50%".into()), ..half() };
+    let mut case = baked(12, config);
+    case.act(Action::Rollout);
+    for stage in case.world.stages() {
+        case.world.lose(&stage);
+    }
+    assert!(case.world.of(case.id).deployment.hold(HoldReason::Failures).is_some(), "S2");
+    balancer_dies(&mut case);
+    case
+}
+
+#[test]
+fn cutting_a_balancer_off_ends_the_brake_that_its_lost_answers_caused() {
+    let mut case = lost_all();
+    assert!(held(&case).is_some());
+    cut_off(&mut case);
+    let row = &case.world.of(case.id).deployment;
+    assert!(row.holds.is_empty(), "one cut is enough: {:?}", row.holds);
+    case.run();
+    come_back(&mut case);
+    case.run().is(Status::Success);
+}
+
+#[test]
+fn a_brake_for_other_failures_outlives_the_cut() {
+    let config = ConfigRequest { batch_pattern: Some("50%+50%".into()), ..half() };
+    let mut case = baked(12, config);
+    case.act(Action::Rollout).run_failing(Stage::Download);
+    let is_braked =
+        |case: &Case| case.world.of(case.id).deployment.hold(HoldReason::Failures).is_some();
+    assert!(is_braked(&case));
+    cut_off(&mut case);
+    assert!(is_braked(&case), "it is not the balancer's");
+}
+
+#[test]
+fn a_balancer_of_which_nothing_was_heard_is_tried_with_few_markdowns() {
+    let mut case = baked(12, half());
+    case.act(Action::Rollout).run().is(Status::Success);
+    case.world.pass(Duration::from_mins(5));
+    let halves = ConfigRequest { batch_pattern: Some("50%+50%".into()), ..half() };
+    case.world.roll_back(None, halves).unwrap();
+    case.id = case.world.running().expect("it is started with its creation");
+    let stages = case.world.stages();
+    assert_eq!(stages.len(), 2, "nobody knows whether it answers");
+    balancer_dies(&mut case);
+    for stage in &stages {
+        case.world.lose(stage);
+    }
+    cut_off(&mut case);
+    case.run().is(Status::Success);
+    assert_eq!(case.world.in_service(), 10, "those two may be drained");
+    come_back(&mut case);
+    assert_eq!(case.world.in_service(), 12);
+}
+
+#[test]
+fn all_of_a_batch_start_once_the_balancer_has_answered() {
+    let mut case = baked(12, half());
+    case.act(Action::Rollout).run().is(Status::Success);
+    for is_seen in [true, false] {
+        case.world.pass(Duration::from_mins(5));
+        let halves = ConfigRequest { batch_pattern: Some("50%+50%".into()), ..half() };
+        let id = case.world.rollout(if is_seen { 2 } else { 3 }, halves);
+        case.id = id;
+        case.run().act(Action::Bake).run();
+        case.world.pass(Duration::from_mins(5));
+        if is_seen {
+            case.world.look();
+        }
+        case.act(Action::Rollout);
+        assert_eq!(case.world.stages().len(), 6, "its bastion was drained");
+        case.run().is(Status::Success);
+    }
 }
 
 #[test]
@@ -326,73 +406,6 @@ fn dead_servers_are_repaired_by_halves_too() {
     cut_off(&mut case);
     case.act(Action::Rollout);
     assert_eq!(ours(&case), 3, "they need no slot, and a place among those out by us");
-}
-
-#[test]
-fn an_executor_that_is_broken_or_cut_off_holds_and_nothing_is_bypassed() {
-    for condition in [Condition::Open, Condition::CutOff] {
-        let mut case = rolling();
-        step(&mut case);
-        let under_way = case.world.stages().len();
-        case.world.impair(HOSTS, condition);
-        assert!(held(&case).unwrap().contains(HOSTS));
-        assert_eq!(case.world.stages().len(), under_way, "they are asked again by key");
-        case.run();
-        assert!(case.world.of(case.id).counts().of(Target::Pending) > 0, "nothing new starts");
-        case.world.restore(HOSTS);
-        assert_eq!(held(&case), None);
-        case.run().is(Status::Success);
-    }
-}
-
-#[test]
-fn orders_go_through_the_next_executor_only_while_a_person_has_cut_the_first_off() {
-    let mut world = World::new(Setup { servers: 8, spare: true, ..Setup::default() });
-    let id = world.rollout(1, half());
-    let mut case = Case { world, id };
-    case.world.impair(HOSTS, Condition::Open);
-    assert!(held(&case).unwrap().contains(HOSTS), "what it was given may still run");
-
-    case.world.impair(HOSTS, Condition::CutOff);
-    assert_eq!(held(&case), None);
-    case.run().is(Status::SmokeSuccess);
-    let ran_without = view(&case.world.state, id).unwrap().ran_without;
-    assert_eq!(ran_without.len(), 1, "{ran_without:?}");
-    assert_eq!(ran_without[0].dependency, HOSTS);
-    assert!(ran_without[0].text.starts_with("by executor.spare instead"), "{ran_without:?}");
-
-    case.world.impair(SPARE, Condition::Open);
-    assert!(held(&case).unwrap().contains(SPARE));
-    case.world.impair(SPARE, Condition::CutOff);
-    let detail = held(&case).unwrap();
-    assert!(detail.contains(HOSTS) && detail.contains(SPARE), "{detail}");
-    case.world.restore(HOSTS);
-    assert_eq!(held(&case), None, "the first one is used, whatever the others are");
-    case.act(Action::Bake).run().act(Action::Rollout);
-    case.run().is(Status::Success);
-}
-
-#[test]
-fn two_dependencies_hold_together_and_are_named_both() {
-    let mut case = rolling();
-    balancer_dies(&mut case);
-    case.world.impair(HOSTS, Condition::Open);
-    let detail = held(&case).unwrap();
-    assert!(detail.contains(EDGE) && detail.contains(HOSTS), "{detail}");
-    case.world.balancer_is_back();
-    let detail = held(&case).unwrap();
-    assert!(!detail.contains(EDGE) && detail.contains(HOSTS), "{detail}");
-    case.world.restore(HOSTS);
-    assert_eq!(held(&case), None);
-}
-
-#[test]
-fn other_dependencies_are_noted_and_hold_nothing() {
-    let mut case = rolling();
-    case.world.impair("load_balancer.other", Condition::Open);
-    case.world.impair("cmdb", Condition::CutOff);
-    assert_eq!(held(&case), None);
-    case.run().is(Status::Success);
 }
 
 #[test]
