@@ -11,6 +11,7 @@ mod ear;
 mod faults;
 mod fleet;
 mod group;
+mod group_log;
 mod plan;
 mod process;
 mod script;
@@ -60,11 +61,13 @@ async fn survive(kind: Kind) {
     let unasked: usize = done.iter().map(|done| done.unasked).sum();
     let asked_again = world.api.asked_again.load(std::sync::atomic::Ordering::Relaxed);
     println!(
-        "{:?}: {faults:?}; {} deployments, {} events, {} messages came again, {} scripts ran, {:?}; \
-         retries that no script asked for: {unasked}; requests that were asked again: {asked_again}",
+        "{:?}: {faults:?}; {} deployments, {} events, {} of them of groups alone, {} messages \
+         came again, {} scripts ran, {:?}; retries that no script asked for: {unasked}; requests \
+         that were asked again: {asked_again}",
         began.elapsed(),
         found.deployments,
         found.events,
+        found.of_groups,
         found.repeats,
         found.keys,
         found.failures,

@@ -14,21 +14,28 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// What others were doing goes on within this time after they were killed, on a machine that is not busy.
 const RESUME_WITHIN: Duration = Duration::from_secs(5);
 
-/// An engine in a process of its own.
-pub(crate) struct Engine {
+/// A process beside the demo's, over the same database.
+pub(crate) struct Process {
     child: Child,
     folder: tempfile::TempDir,
 }
 
-impl Engine {
-    pub(crate) fn start(demo: &Demo) -> Self {
-        Self::start_with(demo, &[])
+impl Process {
+    /// An engine.
+    pub(crate) fn engine(demo: &Demo) -> Self {
+        Self::engine_with(demo, &[])
     }
 
-    pub(crate) fn start_with(demo: &Demo, environment: &[(&str, &str)]) -> Self {
+    /// The same with more in its environment.
+    pub(crate) fn engine_with(demo: &Demo, environment: &[(&str, &str)]) -> Self {
+        Self::with_roles(demo, "engine", environment)
+    }
+
+    /// One that has these roles.
+    pub(crate) fn with_roles(demo: &Demo, roles: &str, environment: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let child = Command::new(env!("CARGO_BIN_EXE_capstan"))
-            .args(["serve", "--roles", "engine"])
+            .args(["serve", "--roles", roles])
             .current_dir(folder.path())
             .env("CAPSTAN__SERVER__LISTEN", "127.0.0.1:0")
             .env("CAPSTAN__SERVER__PUBLIC_URL", &demo.url)
@@ -42,12 +49,30 @@ impl Engine {
         Self { child, folder }
     }
 
+    /// Where it answers, without a slash at the end; none: it has not said so yet.
+    fn address(&self) -> Option<String> {
+        let told = std::fs::read_to_string(self.folder.path().join("told")).unwrap_or_default();
+        // Half a line may be there already.
+        let lines = told.split_inclusive('\n').filter_map(|line| line.strip_suffix("/\n"));
+        lines.filter_map(|line| line.strip_prefix("portal: ")).map(str::to_owned).next()
+    }
+
+    /// Waits until it answers, and gives where.
+    pub(crate) async fn url(&self) -> String {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(url) = self.address() {
+                return url;
+            }
+            assert!(Instant::now() < deadline, "it does not start: {}", self.log());
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
     /// Its metrics; empty before it answers.
     pub(crate) async fn metrics(&self) -> String {
-        let told = std::fs::read_to_string(self.folder.path().join("told")).unwrap_or_default();
-        let url = told.lines().find_map(|line| line.strip_prefix("portal: ").map(str::to_owned));
-        let Some(url) = url else { return String::new() };
-        match client().get(format!("{url}metrics")).send().await {
+        let Some(url) = self.address() else { return String::new() };
+        match client().get(format!("{url}/metrics")).send().await {
             Ok(answer) => answer.text().await.unwrap_or_default(),
             Err(_) => String::new(),
         }
@@ -76,7 +101,7 @@ impl Engine {
     }
 }
 
-impl Drop for Engine {
+impl Drop for Process {
     fn drop(&mut self) {
         // It may have ended by itself.
         drop(self.child.kill());
@@ -151,7 +176,7 @@ pub(crate) async fn until_under_way(demo: &Demo, deployment: &str) {
 async fn what_killed_engines_were_doing_goes_on_in_others() {
     let demo = Demo::start_without_engine(6).await;
     let deployment = create(&demo, "1.1.0").await;
-    let mut engines = vec![Engine::start(&demo), Engine::start(&demo)];
+    let mut engines = vec![Process::engine(&demo), Process::engine(&demo)];
     let mut times = Vec::new();
     for _ in 0..4 {
         until_under_way(&demo, &deployment).await;
@@ -159,7 +184,7 @@ async fn what_killed_engines_were_doing_goes_on_in_others() {
         let killed = engines.remove(0);
         killed.signal("-KILL");
         times.push(until_next_event(&demo, &deployment, seen).await);
-        engines.push(Engine::start(&demo));
+        engines.push(Process::engine(&demo));
         if demo.deployment(&deployment).await.allowed_actions.iter().any(|it| it.word() == "bake") {
             demo.act(&deployment, "bake").await;
         }
@@ -178,10 +203,10 @@ async fn what_killed_engines_were_doing_goes_on_in_others() {
 async fn a_frozen_engine_ends_when_it_comes_back_and_does_nothing_twice() {
     let demo = Demo::start_without_engine(4).await;
     let deployment = create(&demo, "1.1.0").await;
-    let mut frozen = Engine::start(&demo);
+    let mut frozen = Process::engine(&demo);
     until_under_way(&demo, &deployment).await;
     frozen.signal("-STOP");
-    let _other = Engine::start(&demo);
+    let _other = Process::engine(&demo);
     drive(&demo, &deployment).await;
     frozen.signal("-CONT");
     assert_eq!(frozen.ended().await.code(), Some(75), "{}", frozen.log());
@@ -195,9 +220,9 @@ async fn a_frozen_engine_ends_when_it_comes_back_and_does_nothing_twice() {
 async fn an_engine_that_is_stopped_hands_over_at_once() {
     let demo = Demo::start_without_engine(4).await;
     let deployment = create(&demo, "1.1.0").await;
-    let mut engine = Engine::start(&demo);
+    let mut engine = Process::engine(&demo);
     until_under_way(&demo, &deployment).await;
-    let other = Engine::start(&demo);
+    let other = Process::engine(&demo);
     engine.signal("-TERM");
     assert!(engine.ended().await.success(), "{}", engine.log());
     drive(&demo, &deployment).await;
@@ -215,7 +240,7 @@ async fn engines_whose_clocks_are_ahead_write_the_time_of_the_database() {
     let clock = Clock::make(demo.folder());
     let ahead = clock.ahead(60);
     let ahead = ahead.each_ref().map(|(name, value)| (*name, value.as_str()));
-    let engines = [0; 3].map(|_| Engine::start_with(&demo, &ahead));
+    let engines = [0; 3].map(|_| Process::engine_with(&demo, &ahead));
     let deployment = create(&demo, "1.1.0").await;
     drive(&demo, &deployment).await;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap() + Duration::from_secs(10);

@@ -8,16 +8,20 @@ use capstan_services::Redis;
 use reqwest::{Method, StatusCode};
 use serde_json::json;
 
+use crate::crash::assert_keys_ran_once;
 use crate::harness::{Demo, PATIENCE};
-use crate::many::{Engine, assert_rules, create, drive, sum, until_under_way};
+use crate::many::{Process, assert_rules, create, drive, sum, until_under_way};
 
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 const RECEIVED: &str = "capstan_nudges_received_total";
+const SENT: &str = "capstan_nudges_sent_total{outcome=\"sent\"}";
+/// How long Redis hangs: longer than anybody waits for one of its answers.
+const HANGS: Duration = Duration::from_secs(30);
 
 /// All processes over one Redis.
 struct Fleet {
     demo: Demo,
-    engines: Vec<Engine>,
+    engines: Vec<Process>,
 }
 
 impl Fleet {
@@ -29,7 +33,7 @@ impl Fleet {
             ("CAPSTAN__BREAKER__WINDOW_SECONDS", "3"),
             ("CAPSTAN__BREAKER__OPEN_SECONDS", "1"),
         ];
-        let engines = (0..2).map(|_| Engine::start_with(&demo, &environment)).collect();
+        let engines = (0..2).map(|_| Process::engine_with(&demo, &environment)).collect();
         Self { demo, engines }
     }
 
@@ -65,6 +69,19 @@ impl Fleet {
             assert!(Instant::now() < deadline, "{states:?}");
             tokio::time::sleep(LOOK_EVERY).await;
         }
+    }
+
+    /// The nudges of the controller that Redis took.
+    async fn sent(&self) -> f64 {
+        sum(&self.demo.metrics().await, SENT)
+    }
+
+    /// Drives a release to its end: every instance runs the version, and nothing was done twice.
+    async fn ends_well(&self, deployment: &str, version: &str) {
+        drive(&self.demo, deployment).await;
+        self.demo.assert_all_run(version).await;
+        assert_rules(&self.demo.events(deployment).await);
+        assert_keys_ran_once(&self.demo.data(), version);
     }
 
     async fn received(&self) -> f64 {
@@ -124,6 +141,48 @@ async fn releases_go_on_whatever_becomes_of_redis() {
     fleet.is_nudged(before).await;
 }
 
+/// A Redis that hangs in the middle of a release and goes on after half a minute: releases go on by the database
+/// meanwhile, and its nudges count again afterwards, as do those that it kept, without anything done twice.
+#[tokio::test(flavor = "multi_thread")]
+async fn releases_go_on_while_redis_hangs_and_it_is_used_when_it_goes_on() {
+    let redis = Redis::start();
+    let fleet = Fleet::start(&redis.url(), 4).await;
+    fleet.is_used_by_all().await;
+    let mut versions = ["1.1.0", "1.0.0"].into_iter().cycle();
+    let mut version = versions.next().unwrap();
+    let mut deployment = create(&fleet.demo, version).await;
+    fleet.is_nudged(0.0).await;
+    until_under_way(&fleet.demo, &deployment).await;
+
+    redis.freeze();
+    let frozen = Instant::now();
+    let broken = fleet.shows(BreakerState::Open).await;
+    assert!(broken.last_error.is_some(), "{broken:?}");
+    let mut releases = 0;
+    loop {
+        fleet.ends_well(&deployment, version).await;
+        releases += 1;
+        if frozen.elapsed() >= HANGS {
+            break;
+        }
+        version = versions.next().unwrap();
+        deployment = create(&fleet.demo, version).await;
+    }
+    let still = fleet.queue().await.unwrap();
+    assert_ne!(still.state, BreakerState::Closed, "{still:?}");
+    println!("{releases} releases while Redis hung for {:?}", frozen.elapsed());
+
+    redis.go_on();
+    fleet.is_used_by_all().await;
+    // What Redis had kept comes now; so a nudge must also have been sent since.
+    let (sent, received) = (fleet.sent().await, fleet.received().await);
+    version = versions.next().unwrap();
+    deployment = create(&fleet.demo, version).await;
+    fleet.is_nudged(received).await;
+    fleet.ends_well(&deployment, version).await;
+    assert!(fleet.sent().await > sent, "no nudge is sent");
+}
+
 /// Processes start without it, say so, and show no password; a person cuts it off, and nothing is asked.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_redis_that_lets_nobody_in_is_told_and_done_without() {
@@ -149,9 +208,7 @@ async fn a_redis_that_lets_nobody_in_is_told_and_done_without() {
     fleet.is_used_by_all().await;
     create(&fleet.demo, "1.0.0").await;
     fleet.is_nudged(0.0).await;
-    let metrics = fleet.demo.metrics().await;
-    let sent = sum(&metrics, "capstan_nudges_sent_total{outcome=\"sent\"}");
-    assert!(sent > 0.0, "{metrics}");
+    assert!(fleet.sent().await > 0.0, "{}", fleet.demo.metrics().await);
     for engine in &fleet.engines {
         let log = engine.log();
         assert!(

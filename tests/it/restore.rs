@@ -96,13 +96,14 @@ impl Kept {
 }
 
 /// A program that is ended when it takes long.
-fn program(name: &str) -> Command {
+pub(crate) fn program(name: &str) -> Command {
     let mut command = Command::new("timeout");
     command.args([PROGRAM_SECONDS, name]);
     command
 }
 
-fn client(name: &str, port: &str) -> Command {
+/// A client of `MariaDB` for a server of a test.
+pub(crate) fn client(name: &str, port: &str) -> Command {
     let mut client = program(name);
     client.args(["--no-defaults", "-h", "127.0.0.1", "-u", "root", "-P", port]);
     client

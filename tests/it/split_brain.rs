@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use crate::crash::assert_keys_ran_once;
 use crate::disk::run;
 use crate::harness::{Demo, PATIENCE, processes_with};
-use crate::many::{Engine, assert_rules, create, drive};
+use crate::many::{Process, assert_rules, create, drive};
 
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
@@ -145,13 +145,13 @@ async fn what_a_frozen_engine_had_ordered_is_refused_on_the_host() {
     for (version, memory) in [("1.1.0", Memory::Known), ("1.0.0", Memory::Forgotten)] {
         let deployment = create(&demo, version).await;
         let host = StoppedHost::at(demo.root(1));
-        let mut frozen = Engine::start(&demo);
+        let mut frozen = Process::engine(&demo);
         let late = host.late_start().await;
         frozen.signal("-STOP");
         host.let_others_pass();
         assert_eq!(late.runs(&host.root), None, "it has not been begun");
 
-        let _other = Engine::start(&demo);
+        let _other = Process::engine(&demo);
         drive(&demo, &deployment).await;
         assert_eq!(late.runs(&host.root), Some(1), "whoever took over has run it");
         if memory == Memory::Forgotten {

@@ -11,6 +11,8 @@ use capstan_core::target_status::TargetStatus;
 use capstan_core::view::DeploymentBrief;
 
 use super::group::Done;
+use super::group_log::{self, Known};
+use super::script::Script;
 use super::world::World;
 
 /// How long messages may take that are on their way, all of them together.
@@ -22,6 +24,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 pub(crate) struct Found {
     pub(crate) wrong: Vec<String>,
     pub(crate) events: usize,
+    /// Of these, what happened outside any deployment.
+    pub(crate) of_groups: usize,
     pub(crate) deployments: usize,
     pub(crate) keys: usize,
     pub(crate) repeats: usize,
@@ -45,7 +49,9 @@ pub(crate) async fn check(world: &World, done: &[Done]) -> Found {
             found.wrong.extend(violations.iter().map(|it| format!("group {group}: {it}")));
         }
         hosts(world, group, done, &events, &mut found);
-        found.events += events.len();
+        let own = own_log(world, group, done, &events, by, &mut found).await;
+        found.events += events.len() + own;
+        found.of_groups += own;
     }
     found.wrong.extend(world.ear.wrong.lock().unwrap().iter().cloned());
     found.wrong.extend(world.api.bugs.lock().unwrap().iter().cloned());
@@ -99,6 +105,30 @@ async fn logs(
     all
 }
 
+/// The log of the group itself: it is whole, and the broker was told of every event, in order. Gives how many there
+/// are.
+async fn own_log(
+    world: &World,
+    group: usize,
+    done: &Done,
+    deployments: &[Event],
+    by: Instant,
+    found: &mut Found,
+) -> usize {
+    let id = &world.groups[group];
+    let own = group_log::read(&world.services.database_url, id).await;
+    heard(world, id, &own, by, found).await;
+    let known = Known {
+        id,
+        servers: world.fleet.size(group),
+        pulled_out: done.scripts.iter().filter(|it| **it == Script::PulledOut).count(),
+        deployments,
+    };
+    let wrong = group_log::check(&own, &known);
+    found.wrong.extend(wrong.into_iter().map(|it| format!("the log of group {group}: {it}")));
+    own.len()
+}
+
 /// Each event of the log came, in its order, and is the same.
 async fn heard(world: &World, log: &str, events: &[Event], by: Instant, found: &mut Found) {
     while world.ear.heard(log) < events.len() && Instant::now() < by {
@@ -106,7 +136,7 @@ async fn heard(world: &World, log: &str, events: &[Event], by: Instant, found: &
     }
     let logs = world.ear.logs.lock().unwrap();
     let Some(heard) = logs.get(log) else {
-        found.say(format!("nothing came of deployment {log}"));
+        found.say(format!("nothing came of log {log}"));
         return;
     };
     found.repeats += heard.repeats;
