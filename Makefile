@@ -3,7 +3,7 @@
 SHELL := /bin/sh
 # Tests mostly wait for processes and services: four at once even on a small machine.
 export RUST_TEST_THREADS ?= $(shell n=$$(nproc); [ "$$n" -gt 4 ] && echo "$$n" || echo 4)
-.PHONY: demo test setup lint bench chaos
+.PHONY: demo test setup lint bench chaos long
 
 ## Everything in one process, with a fleet of real processes on this machine.
 demo:
@@ -36,3 +36,11 @@ chaos:
 	CAPSTAN_CHAOS_DEPLOYMENTS=$${CAPSTAN_CHAOS_DEPLOYMENTS:-20} \
 	CAPSTAN_CHAOS_TARGETS=$${CAPSTAN_CHAOS_TARGETS:-50-500} \
 	cargo test --locked --test it chaos::over_ -- --nocapture --test-threads 1
+
+## What is too long for `make test`: crash tests over each server, a hundred hosts rolled back, long outages.
+long:
+	@./.ci/setup test
+	CAPSTAN_TEST_DATABASE=postgres cargo test --locked --test it crash
+	CAPSTAN_TEST_DATABASE=mariadb cargo test --locked --test it crash
+	CAPSTAN_TEST_EMERGENCY_HOSTS=$${CAPSTAN_TEST_EMERGENCY_HOSTS:-100} cargo test --locked --test it emergency::
+	CAPSTAN_TEST_OUTAGE_SECONDS=$${CAPSTAN_TEST_OUTAGE_SECONDS:-120} cargo test --locked --test it outages::

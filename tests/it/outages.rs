@@ -1,9 +1,11 @@
 //! A database server that is slow, says nothing, refuses, or loses its answers.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use capstan_core::{TargetId, Timestamp};
 use capstan_services::Proxy;
 
 use crate::crash::{assert_right, drive_within};
@@ -14,28 +16,27 @@ const OUTAGE: &str = "CAPSTAN_TEST_OUTAGE_SECONDS";
 const SHORT_OUTAGE: Duration = Duration::from_secs(12);
 /// After this time without the database nothing new is begun: what was handed out before is.
 const NOTICED: Duration = Duration::from_secs(8);
-
-fn is_long() -> bool {
-    std::env::var_os(OUTAGE).is_some()
-}
+/// How long whatever is sent to a slow database is on its way.
+const SLOW: Duration = Duration::from_millis(200);
 
 fn outage() -> Duration {
     let seconds = std::env::var(OUTAGE).ok();
     seconds.map_or(SHORT_OUTAGE, |text| Duration::from_secs(text.parse().unwrap()))
 }
 
-/// Releases 1.1.0 while `trouble` goes on, and checks that nothing is lost or done twice.
-async fn release_in(demo: &mut Demo, what: &str, trouble: impl Future<Output = ()>) {
+/// Releases 1.1.0 while `trouble` goes on, and checks that nothing is lost or done twice. Gives its id.
+async fn release_in(demo: &mut Demo, what: &str, trouble: impl Future<Output = ()>) -> String {
     let trouble = async {
         trouble.await;
         std::future::pending::<()>().await;
     };
     let deployment = tokio::select! {
-        deployment = drive_within(demo, "1.1.0", PATIENCE + outage() * 2) => deployment,
+        deployment = drive_within(demo, "1.1.0", (PATIENCE + outage()) * 2) => deployment,
         () = trouble => unreachable!("it never ends"),
     };
     assert_right(demo, &deployment, "1.1.0", what).await;
     assert_eq!(demo.deaths, 0, "{what}: the process lives on");
+    deployment
 }
 
 /// Orders that hosts have begun.
@@ -98,6 +99,28 @@ async fn a_database_that_is_gone_stops_new_work_and_all_goes_on_afterwards() {
 async fn a_slow_database_slows_a_release_and_breaks_nothing() {
     let (mut demo, line) = Demo::start_behind_a_line(2).await;
     demo.settle_for(1).await;
-    line.slow(if is_long() { Duration::from_millis(200) } else { Duration::from_millis(100) });
-    release_in(&mut demo, "a slow database", async {}).await;
+    line.slow(SLOW);
+    let asked = Instant::now();
+    demo.newest().await;
+    assert!(asked.elapsed() >= SLOW, "an answer came after {:?}", asked.elapsed());
+    let deployment = release_in(&mut demo, "a slow database", async {}).await;
+    let stages = stages_begun(&demo, &deployment).await;
+    assert_eq!(stages.len(), 2);
+    for begun in stages.values() {
+        assert!(begun.len() >= 5, "{begun:?}");
+        // A stage is done after the commit that begins it, which is several statements one after the other.
+        assert!(begun.windows(2).all(|it| it[1].since(it[0]) >= 5 * SLOW), "{begun:?}");
+    }
+}
+
+/// When the stages of each target began.
+async fn stages_begun(demo: &Demo, deployment: &str) -> BTreeMap<TargetId, Vec<Timestamp>> {
+    let mut stages: BTreeMap<TargetId, Vec<Timestamp>> = BTreeMap::new();
+    for event in demo.events(deployment).await {
+        let begins = event.data.to.is_some_and(|status| status.ends_with("_RUNNING"));
+        if let Some(target) = event.target.filter(|_| begins) {
+            stages.entry(target).or_default().push(event.at);
+        }
+    }
+    stages
 }

@@ -1,15 +1,16 @@
 //! Webhooks against a real HTTP server.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::http::Method;
 use capstan_controller::Settings;
 use capstan_drivers::webhooks::{EVENT, SIGNATURE, signature};
+use sea_orm::{ConnectionTrait, Database, DbBackend, Statement};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use crate::receiver::{Got, PATIENCE, Receiver};
-use crate::world::{Ids, World, id};
+use crate::world::{DATABASE, Ids, World, id};
 
 const HOOKS: &str = "/api/v1/webhooks";
 
@@ -60,6 +61,23 @@ impl Sending {
 
     async fn view(&self, hook: &Value) -> Value {
         self.world.get(&format!("{HOOKS}/{}", id(hook))).await.expect(200)
+    }
+
+    /// What the audit says of webhooks that were switched off by themselves: who did it, to what, and why.
+    async fn audit_of_disabled(&self) -> Vec<String> {
+        let url = format!("sqlite://{}?mode=ro", self.world.folder().join(DATABASE).display());
+        let database = Database::connect(url).await.expect("the database opens once more");
+        let text = "SELECT actor || ' ' || subject || ' ' || answer || ': ' || detail FROM actions \
+                    WHERE action = 'webhook.disable'";
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let statement = Statement::from_string(DbBackend::Sqlite, text);
+            let rows = database.query_all_raw(statement).await.expect("the database answers");
+            if !rows.is_empty() || Instant::now() > end {
+                return rows.iter().map(|row| row.try_get_by_index(0).expect("a text")).collect();
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
 
     async fn change(&self, hook: &Value, body: Value) -> Value {
@@ -218,6 +236,9 @@ async fn one_that_fails_for_too_long_is_switched_off_and_misses_nothing() {
     })
     .await
     .expect("it is called no more");
+    let told = sending.audit_of_disabled().await;
+    let expected = format!("capstan {} accepted: it failed for 0 s: it answered 503", id(&hook));
+    assert_eq!(told, [expected], "once");
     receiver.answers_always(None);
     let before = receiver.got().len();
     let on = sending.change(&hook, json!({"enabled": true})).await;
