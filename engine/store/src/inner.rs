@@ -24,6 +24,7 @@ use crate::claims::{self, Owed};
 use crate::clock::WallClock;
 use crate::commit::{Committer, Request};
 use crate::connect::Opened;
+use crate::listen::{self, Word};
 use crate::operation::within;
 use crate::processes::{self, Ended, Member};
 use crate::queue::OwnQueue;
@@ -75,14 +76,18 @@ pub(crate) struct Inner {
     pub(crate) foreign: Outages,
     /// Groups that this process refreshes from the CMDB just now.
     pub(crate) refreshing: Mutex<BTreeSet<GroupId>>,
+    /// How other processes are told of due work, and how it is heard, if not by the queue; none: it is not.
+    pub(crate) word: Option<Word>,
 }
 
 impl Store {
     /// Opens the database, brings its schema up to date, and takes over what other runs of this
     /// process left behind.
     pub async fn open(settings: &Settings) -> Result<Self, Error> {
+        let queue = Arc::new(OwnQueue::default());
+        let word = Word::over(&settings.url, Arc::clone(&queue));
         // Boxed: callers' futures would nest deeper than the compiler likes.
-        Box::pin(Self::open_on(settings, Arc::new(OwnQueue::default()))).await
+        Box::pin(Self::open_by_the_clock(settings, queue, word)).await
     }
 
     /// The same with another way to tell engines of free effects.
@@ -90,12 +95,19 @@ impl Store {
     /// # Errors
     /// As above.
     pub async fn open_on(settings: &Settings, queue: Arc<dyn Queue>) -> Result<Self, Error> {
-        let clock = Arc::new(WallClock::default());
-        let (store, beats) =
-            Self::open_as(settings, Arc::clone(&clock) as Arc<dyn Clock>, Some(&clock), queue)
-                .await?;
+        Box::pin(Self::open_by_the_clock(settings, queue, None)).await
+    }
+
+    async fn open_by_the_clock(
+        settings: &Settings,
+        queue: Arc<dyn Queue>,
+        word: Option<Word>,
+    ) -> Result<Self, Error> {
+        let wall = Arc::new(WallClock::default());
+        let clock = Arc::clone(&wall) as Arc<dyn Clock>;
+        let (store, beats) = Self::open_as(settings, clock, Some(&wall), queue, word).await?;
         if let Some(beats) = beats {
-            processes::join(&store.inner, beats, Some(clock)).await?;
+            processes::join(&store.inner, beats, Some(wall)).await?;
         }
         Ok(store)
     }
@@ -106,7 +118,7 @@ impl Store {
         clock: Arc<dyn Clock>,
         queue: Arc<dyn Queue>,
     ) -> Result<Self, Error> {
-        let (store, beats) = Self::open_as(settings, clock, None, queue).await?;
+        let (store, beats) = Self::open_as(settings, clock, None, queue, None).await?;
         if let Some(beats) = beats {
             processes::join(&store.inner, beats, None).await?;
         }
@@ -118,6 +130,7 @@ impl Store {
         clock: Arc<dyn Clock>,
         wall: Option<&WallClock>,
         queue: Arc<dyn Queue>,
+        word: Option<Word>,
     ) -> Result<(Self, Option<DatabaseConnection>), Error> {
         let Opened { writer, reader, decider, migrated, beats, lock } =
             connect::open(&settings.url).await?;
@@ -158,6 +171,7 @@ impl Store {
             switched: watch::Sender::new(0),
             foreign: Outages::default(),
             refreshing: Mutex::default(),
+            word,
         });
         let (requests, received) = mpsc::channel::<Request>(REQUESTS);
         let committer = tokio::spawn(Committer::new(Arc::clone(&inner), received).run());
@@ -171,6 +185,7 @@ impl Store {
             }
         });
         watches::follow(&inner);
+        listen::tell(&inner);
         Ok((Self { inner, requests }, beats))
     }
 
@@ -186,9 +201,10 @@ impl Inner {
         self.has_claimed.load(Ordering::Relaxed)
     }
 
-    /// From now on this process has work.
-    pub(crate) fn will_claim(&self) {
+    /// From now on this process has work, and wants to hear of it.
+    pub(crate) fn will_claim(self: &Arc<Self>) {
         self.has_claimed.store(true, Ordering::Relaxed);
+        listen::listen(self);
     }
 
     /// A transaction that sees one state of the database, whatever others commit meanwhile, for a copy.

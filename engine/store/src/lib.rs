@@ -49,6 +49,7 @@ mod hand_out;
 mod idempotency;
 mod in_step;
 mod inner;
+mod listen;
 mod load;
 mod messages;
 mod operation;

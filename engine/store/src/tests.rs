@@ -7,6 +7,7 @@ mod claiming;
 mod connections;
 mod deeds;
 mod dependencies;
+mod listening;
 mod listing;
 mod messages;
 mod output;
