@@ -4,7 +4,7 @@
 //! A breaker counts calls that got no answer ([`DriverError::Unknown`], a time limit too). A refusal is
 //! an answer. It opens when so many calls of a window got none as its threshold says, and no fewer than
 //! got one; calls to an executor count once per server, since one dead host is no broken executor. That
-//! of a load balancer also opens when so many calls in a row got none. While a breaker is open calls answer [`DriverError::Busy`]: nothing happened. After a while it lets single calls
+//! of a load balancer also opens when so many calls in a row got none and nothing was heard for [`SILENCE`]. While a breaker is open calls answer [`DriverError::Busy`]: nothing happened. After a while it lets single calls
 //! through as probes, and closes when enough of them were answered.
 
 mod state;
@@ -29,6 +29,8 @@ pub const STATE_METRIC: &str = "capstan_dependency_state";
 /// Counter of calls that were not made.
 pub const REFUSED_METRIC: &str = "capstan_dependency_refused_calls_total";
 
+/// A load balancer of which nothing is heard for so long is broken, however much it answered before.
+pub const SILENCE: Duration = Duration::from_secs(5);
 /// Calls without an answer that are remembered; more of them say nothing new.
 const REMEMBERED: usize = 1024;
 
@@ -105,6 +107,7 @@ impl Breaker {
             answers: VecDeque::new(),
             error: None,
             in_a_row: 0,
+            answered_at: None,
         };
         let breaker = Self {
             name: name.to_owned(),
@@ -153,6 +156,7 @@ impl Breaker {
     fn answered(&self, is_probe: bool) {
         let mut state = self.lock();
         state.in_a_row = 0;
+        state.answered_at = Some(Instant::now());
         match state.phase {
             Phase::Closed => state.count_answer(self.settings.window),
             Phase::HalfOpen { under_way, answered } if is_probe => {
@@ -212,7 +216,9 @@ impl Breaker {
             state.lost.len()
         };
         let most = self.settings.threshold.max(1);
-        let is_silent = self.kind == DependencyKind::LoadBalancer && state.in_a_row >= most;
+        let is_silent = self.kind == DependencyKind::LoadBalancer
+            && state.in_a_row >= most
+            && state.answered_at.is_none_or(|at| at.elapsed() >= SILENCE);
         lost >= most && (state.lost.len() >= answers || is_silent)
     }
 

@@ -386,10 +386,15 @@ async fn begin_whole(
     options: TransactionOptions,
     what: &'static str,
 ) -> Result<DatabaseTransaction, Error> {
+    let is_mysql = conn.get_database_backend() == DbBackend::MySql;
     let conn = conn.clone();
-    let begins = tokio::spawn(async move { conn.begin_with_options(options).await });
-    match begins.await {
-        Ok(begun) => begun.map_err(Error::database(what)),
+    let begins =
+        async move { conn.begin_with_options(options).await.map_err(Error::database(what)) };
+    // A connection that hears nothing more is not waited for. On MySQL, which lets it be so for long, what is given
+    // up here ends as its connection is given back.
+    let limit = if is_mysql { WRITE_LIMIT } else { Duration::MAX };
+    match tokio::spawn(within(limit, begins)).await {
+        Ok(begun) => begun,
         Err(error) => match error.try_into_panic() {
             Ok(panic) => std::panic::resume_unwind(panic),
             Err(_) => Err(Error::Stopping),

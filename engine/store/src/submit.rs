@@ -1,6 +1,7 @@
 //! The one way to change a group, its servers and its deployments.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use capstan_core::action::Action;
 use capstan_core::config::{ConfigRequest, DeploymentConfig};
@@ -21,9 +22,13 @@ use crate::claims::Owed;
 use crate::commit::Request;
 use crate::hand_out::Taker;
 use crate::load;
+use crate::operation::within;
 use crate::part::Submit;
 use crate::work::{self, Claimed, Cursors, Task};
 use crate::{Asked, Error, Store, SubmitError, chain, processes};
+
+/// How long whoever has begun a deployment waits until its group knows what is not usable.
+const TELL_LIMIT: Duration = Duration::from_secs(5);
 
 impl Store {
     /// Gives an input to a group: it is decided and written, with its events and what must happen
@@ -56,7 +61,8 @@ impl Store {
         let answer = answer.await.unwrap_or(Err(SubmitError::Store(Error::Stopping)));
         if may_begin && answer.is_ok() {
             // It is done whatever becomes of this, which the next comparison does again.
-            if let Err(error) = Box::pin(self.dependencies_tell(Some(group))).await {
+            let told = within(TELL_LIMIT, Box::pin(self.dependencies_tell(Some(group))));
+            if let Err(error) = told.await {
                 tracing::warn!(%group, error = %chain(&error), "a group is told of dependencies later");
             }
         }

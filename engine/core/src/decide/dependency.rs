@@ -1,6 +1,7 @@
 //! Dependencies that break, are cut off and come back: what holds, what is bypassed, and how debts
 //! are paid (S12).
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::dependency::{
@@ -14,7 +15,7 @@ use crate::record::{HoldReason, OutBecause, Service};
 use crate::stage::Stage;
 use crate::state::GroupState;
 use crate::target_status::{TargetEvent, TargetStatus};
-use crate::{DeploymentId, ServerId};
+use crate::{DeploymentId, ServerId, Timestamp};
 
 use super::Decider;
 use super::observe::LOOK_INTERVAL;
@@ -24,34 +25,55 @@ const SEEN_FOR: Duration = LOOK_INTERVAL.saturating_mul(2);
 /// Markdowns at the same time of a deployment whose load balancer has not answered yet.
 const TRIED_AT_ONCE: u32 = 2;
 
+/// Whether a target that stands so was drained by a call that was answered, unless it was bypassed.
+fn follows_markdown(status: TargetStatus) -> bool {
+    use TargetStatus as Status;
+    matches!(
+        status,
+        Status::MarkdownSuccess
+            | Status::DownloadRunning
+            | Status::DownloadSuccess
+            | Status::DownloadFailure
+            | Status::InstallRunning
+            | Status::InstallSuccess
+            | Status::InstallFailure
+            | Status::VerifyRunning
+    )
+}
+
 impl Decider<'_> {
     pub(super) fn dependency_changed(&mut self, name: &str, impaired: Option<&Impaired>) -> Answer {
         if self.state.group.dependencies.get(name) == impaired {
             return Answer::Done;
         }
-        match impaired {
+        let before = match impaired {
             Some(impaired) => {
                 self.actor.clone_from(&impaired.by);
-                self.state.group.dependencies.insert(name.to_owned(), impaired.clone());
+                self.state.group.dependencies.insert(name.to_owned(), impaired.clone())
             }
-            None => drop(self.state.group.dependencies.remove(name)),
-        }
+            None => self.state.group.dependencies.remove(name),
+        };
         self.changes.group = true;
         let running = self.state.running().map(|state| state.deployment.id);
-        // What every group uses is told to those that release, and is silently forgotten by the others.
-        if running.is_some() || without(name).is_none() {
+        let is_noted = running.is_some_and(|id| self.note_absent(id));
+        // What every group uses is told to those that release, once and when a person is at the switch: it may
+        // break again and again, and holds nothing.
+        let by_hand =
+            |it: Option<&Impaired>| it.is_some_and(|it| it.condition == Condition::CutOff);
+        let is_switched = by_hand(impaired) || by_hand(before.as_ref());
+        if without(name).is_none() || is_noted || (is_switched && running.is_some()) {
             self.dependency_event(name, impaired);
-        }
-        if let Some(id) = running {
-            self.note_absent(id);
         }
         let balancers = self.state.deployments().map(|row| &row.deployment.frozen.load_balancer);
         let own = &self.state.group.binding.load_balancer;
         if balancers.chain([own]).any(|balancer| load_balancer(balancer) == name) {
-            let were_too_many = running.is_some_and(|id| self.too_many_failed(id));
+            let lost_at =
+                running.filter(|id| self.too_many_failed(*id)).map(|id| self.lost_acts(id));
             self.bypass_under_way();
-            if let Some(id) = running.filter(|id| were_too_many && !self.too_many_failed(*id)) {
-                self.forgive_lost_acts(id);
+            if let (Some(id), Some(lost_at)) = (running, lost_at)
+                && !self.too_many_failed(id)
+            {
+                self.forgive_lost_acts(id, &lost_at);
             }
             self.forget_doubts();
             self.pay_debts();
@@ -151,14 +173,16 @@ impl Decider<'_> {
         }
     }
 
-    /// Notes what every group uses and this deployment goes on without.
-    pub(super) fn note_absent(&mut self, id: DeploymentId) {
+    /// Notes what every group uses and this deployment goes on without. Returns whether that is new.
+    pub(super) fn note_absent(&mut self, id: DeploymentId) -> bool {
+        let known = self.of(id).deployment.ran_without.len();
         let all = self.state.group.dependencies.keys();
         let absent: Vec<(String, &str)> =
             all.filter_map(|name| Some((name.clone(), without(name)?))).collect();
         for (dependency, how) in absent {
             self.note_without(id, dependency, how);
         }
+        self.of(id).deployment.ran_without.len() > known
     }
 
     /// Notes what the deployment goes on without, once. Gives the sentence.
@@ -198,29 +222,37 @@ impl Decider<'_> {
     /// heard of late: an act whose answer is lost leaves its server in doubt, and a batch of them would leave no
     /// place for a release that then goes on without the load balancer.
     pub(super) fn tries_balancer(&self, id: DeploymentId) -> bool {
-        use TargetStatus as Status;
         let state = self.of(id);
+        let row = &state.deployment;
+        let is_seen = self.state.group.observed_at.is_some_and(|at| self.now.since(at) < SEEN_FOR);
+        if is_seen || self.state.traffic_of(row) != Traffic::Asked {
+            return false;
+        }
         let counts = state.counts();
-        let is_asked = self.state.traffic_of(&state.deployment) == Traffic::Asked;
-        let seen_at = self.state.group.observed_at;
-        is_asked
-            && counts.of(Status::MarkdownRunning) >= TRIED_AT_ONCE
-            && seen_at.is_none_or(|at| self.now.since(at) >= SEEN_FOR)
-            && counts.sum(|status| {
-                !matches!(
-                    status,
-                    Status::Pending | Status::MarkdownRunning | Status::MarkdownFailure
-                )
-            }) == 0
+        let balancer = load_balancer(&row.frozen.load_balancer);
+        let was_bypassed = row.ran_without.iter().any(|without| without.dependency == balancer);
+        let has_answered = !was_bypassed && counts.sum(follows_markdown) > 0;
+        !has_answered && counts.of(TargetStatus::MarkdownRunning) >= TRIED_AT_ONCE
     }
 
     /// When a balancer dies, the acts of a whole batch lose their answers before its breaker opens, and too many
     /// that are unknown brake a deployment (S2). Where they are bypassed instead, and fewer fail without them, that
     /// brake is over: a person cut the balancer off, or the group was told to do as if.
-    fn forgive_lost_acts(&mut self, id: DeploymentId) {
-        if self.of(id).deployment.status.is_running() {
+    fn forgive_lost_acts(&mut self, id: DeploymentId, lost_at: &BTreeSet<Timestamp>) {
+        let row = &self.of(id).deployment;
+        // The hold is set in the same decision as the loss that made it one too many.
+        let is_theirs =
+            row.hold(HoldReason::Failures).is_some_and(|it| lost_at.contains(&it.since));
+        if row.status.is_running() && is_theirs {
             self.clear_hold(id, HoldReason::Failures);
         }
+    }
+
+    /// When acts at a load balancer that have not ended lost their answers.
+    fn lost_acts(&self, id: DeploymentId) -> BTreeSet<Timestamp> {
+        let targets = self.of(id).targets().iter();
+        let acts = targets.filter(|it| it.status.running().is_some_and(|stage| !stage.is_order()));
+        acts.filter_map(|target| target.unknown_since).collect()
     }
 
     fn too_many_failed(&self, id: DeploymentId) -> bool {
@@ -233,7 +265,7 @@ impl Decider<'_> {
         let Some(state) = self.state.running() else { return };
         let id = state.deployment.id;
         if self.state.traffic_of(&state.deployment) == Traffic::Bypassed {
-            self.change_doubted(id, std::collections::BTreeSet::clear);
+            self.change_doubted(id, BTreeSet::clear);
         }
     }
 

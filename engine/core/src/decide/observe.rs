@@ -31,7 +31,9 @@ impl Decider<'_> {
         for (server, sight) in seen {
             self.see(*server, *sight, can_drain);
         }
-        if seen.len() >= self.state.census().members as usize {
+        // Of a load balancer that shows nothing of anybody nothing was heard.
+        let is_seen = seen.iter().any(|(_, sight)| *sight != Sight::Unknown);
+        if is_seen && seen.len() >= self.state.census().members as usize {
             self.state.group.observed_at = Some(self.now);
             self.changes.group = true;
         }

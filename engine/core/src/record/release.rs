@@ -77,7 +77,10 @@ impl HoldReason {
     pub fn clears(self) -> &'static str {
         match self {
             Self::User => "resume or retry",
-            Self::Failures => "retry; resume once fewer targets fail than the limit",
+            Self::Failures => {
+                "retry; resume once fewer targets fail than the limit; if only answers of a load \
+                 balancer are missing, cutting it off"
+            }
             Self::Slots => {
                 "itself, when a slot is free: put a pulled-out server back, retire it in the \
                  CMDB, or allow the group to go dark"

@@ -24,7 +24,7 @@ use capstan_core::target_status::TargetStatus as Target;
 
 use sim::case::{Case, baked, half, verified};
 use sim::hosts::EDGE;
-use sim::{Setup, World, package};
+use sim::{Running, Setup, World, package};
 
 fn held(case: &Case) -> Option<String> {
     let row = &case.world.of(case.id).deployment;
@@ -177,6 +177,25 @@ fn a_balancer_of_which_nothing_was_heard_is_tried_with_few_markdowns() {
 }
 
 #[test]
+fn a_check_says_nothing_of_the_balancer() {
+    let mut case = baked(12, half());
+    let failing = case.batch(2)[0];
+    let fails = |_: &World, running: &Running| {
+        running.server == failing && running.stage == Stage::Download
+    };
+    case.act(Action::Rollout);
+    case.world.run_rounds(fails, |_| {});
+    case.act(Action::Finish);
+    case.world.pass(Duration::from_mins(5));
+    let halves = ConfigRequest { batch_pattern: Some("50%+50%".into()), ..half() };
+    case.world.roll_back(None, halves).unwrap();
+    case.id = case.world.running().expect("it is started with its creation");
+    assert_eq!(case.target(failing), Target::CheckRunning, "it may run the old package still");
+    let of = |status| case.world.of(case.id).counts().of(status);
+    assert_eq!(of(Target::MarkdownRunning), 2);
+}
+
+#[test]
 fn all_of_a_batch_start_once_the_balancer_has_answered() {
     let mut case = baked(12, half());
     case.act(Action::Rollout).run().is(Status::Success);
@@ -191,7 +210,10 @@ fn all_of_a_batch_start_once_the_balancer_has_answered() {
             case.world.look();
         }
         case.act(Action::Rollout);
-        assert_eq!(case.world.stages().len(), 6, "its bastion was drained");
+        let stages = case.world.stages();
+        assert_eq!(stages.len(), if is_seen { 6 } else { 2 });
+        case.world.succeed(&stages[0]);
+        assert_eq!(case.world.stages().len(), 6);
         case.run().is(Status::Success);
     }
 }

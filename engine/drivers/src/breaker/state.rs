@@ -20,6 +20,8 @@ pub(super) struct State {
     pub(super) error: Option<String>,
     /// Calls without an answer since the last answer.
     pub(super) in_a_row: usize,
+    /// When a call was answered last.
+    pub(super) answered_at: Option<Instant>,
 }
 
 #[derive(Debug, Clone, Copy)]

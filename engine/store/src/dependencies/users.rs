@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use capstan_core::GroupId;
 use capstan_core::dependency::{
-    BreakerState, Condition, Dependencies, Impaired, executor, load_balancer, of_all,
+    BreakerState, Condition, Dependencies, Impaired, executor, load_balancer, of_all, without,
 };
 use capstan_core::input::Input;
 use capstan_core::ports::Endpoint;
@@ -58,23 +58,30 @@ impl Store {
                 impaired.insert(name, why);
             }
         }
-        let mut failed = None;
+        let mut news = Vec::new();
         for Uses { group, names, told } in self.uses(only).await? {
             let wanted: Dependencies = impaired
                 .iter()
                 .filter(|(name, _)| names.contains(*name))
                 .map(|(name, why)| (name.clone(), why.clone()))
                 .collect();
-            let changed: BTreeSet<&String> = told.keys().chain(wanted.keys()).collect();
-            for name in changed.into_iter().filter(|name| told.get(*name) != wanted.get(*name)) {
+            let known: BTreeSet<&String> = told.keys().chain(wanted.keys()).collect();
+            for name in known.into_iter().filter(|name| told.get(*name) != wanted.get(*name)) {
                 let impaired = wanted.get(name).cloned();
-                let input = Input::Dependency { name: name.clone(), impaired };
-                match self.submit(group, input).await {
-                    Ok(_) | Err(SubmitError::Refused(_) | SubmitError::GroupUnknown) => {}
-                    Err(SubmitError::Store(error)) => {
-                        tracing::warn!(%group, name, error = %chain(&error), "a group is told later");
-                        failed = Some(error);
-                    }
+                news.push((group, Input::Dependency { name: name.clone(), impaired }));
+            }
+        }
+        // What may hold a release comes before what is only told.
+        news.sort_by_key(
+            |(_, input)| matches!(input, Input::Dependency { name, .. } if without(name).is_some()),
+        );
+        let mut failed = None;
+        for (group, input) in news {
+            match self.submit(group, input).await {
+                Ok(_) | Err(SubmitError::Refused(_) | SubmitError::GroupUnknown) => {}
+                Err(SubmitError::Store(error)) => {
+                    tracing::warn!(%group, error = %chain(&error), "a group is told later");
+                    failed = Some(error);
                 }
             }
         }
