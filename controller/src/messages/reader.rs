@@ -84,7 +84,10 @@ impl Reader {
             let waited = match taken {
                 Ok(true) => {
                     sink.begin();
-                    match self.read(&mut sink).await {
+                    let read = self.read(&mut sink).await;
+                    // Nothing waits here any more; whoever has the consumer now says how much does.
+                    metrics::gauge!(LAG, "consumer" => self.label.clone()).set(0.0);
+                    match read {
                         Ok(()) => Wait::Over,
                         Err(error) => self.failed(&error).await,
                     }
