@@ -31,8 +31,9 @@ const SKIP_LOCKED: &str = "FOR UPDATE SKIP LOCKED";
 /// lose comparisons to each other. Work that lies longer than [`PATIENCE`] is anybody's.
 const PREFERRED: &str = "(due_at <= ? OR group_id NOT IN (SELECT group_id FROM effects \
                          WHERE owner IS NOT NULL AND owner <> ?))";
-/// How long due work of a group waits for the process that works on it, in microseconds.
-const PATIENCE: i64 = 1_000_000;
+/// How long due work of a group waits for the process that works on it, in microseconds. When that process dies its
+/// work is free at once; while it lives, another one is mostly in its way.
+const PATIENCE: i64 = 5_000_000;
 
 /// The variables of [`PREFERRED`].
 fn preferred(owner: &str, now: Timestamp) -> [Value; 2] {

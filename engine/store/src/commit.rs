@@ -61,6 +61,8 @@ pub(crate) struct Committer {
     pub(crate) next_due: Option<Timestamp>,
     /// When it was last looked for work of others.
     pub(crate) looked_at: Option<Instant>,
+    /// When other processes were last told of work.
+    pub(crate) told_at: Option<Instant>,
     pub(crate) cursors: Cursors,
     /// The copies that a round has changed which is not written yet.
     pub(crate) held: BTreeMap<GroupId, OwnedMutexGuard<Copy>>,
@@ -77,6 +79,7 @@ impl Committer {
             own: VecDeque::new(),
             next_due: Some(Timestamp::from_micros(0)),
             looked_at: None,
+            told_at: None,
             cursors: Cursors::default(),
             held: BTreeMap::new(),
             writing: None,

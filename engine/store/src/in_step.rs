@@ -34,13 +34,22 @@ impl Committer {
 
     /// Tells other processes of what a round left to them: due effects of groups of which this engine got
     /// nothing, and more than it can begin.
-    pub(crate) fn nudge(&self, round: &Round, found: &[(Effect, i32)]) {
+    pub(crate) fn nudge(&mut self, round: &Round, found: &[(Effect, i32)]) {
         let taken: BTreeSet<GroupId> = found.iter().map(|(effect, _)| effect.group).collect();
-        for group in round.left.iter().filter(|group| !taken.contains(group)) {
-            self.inner.nudge(Some(*group), round.now);
+        let left = round.left.iter().filter(|group| !taken.contains(group));
+        let left: Vec<Option<GroupId>> = left.map(|group| Some(*group)).collect();
+        let is_full = round.looks() && found.len() >= round.capacity();
+        if left.is_empty() && !is_full {
+            return;
         }
-        if round.looks() && found.len() >= round.capacity() {
-            self.inner.nudge(None, round.now);
+        // An engine that has its hands full mostly works on what it leaves: others would look in vain each time.
+        let is_busy = self.taker.is_some();
+        if is_busy && self.told_at.is_some_and(|at| at.elapsed() < LOOK_EVERY) {
+            return;
+        }
+        self.told_at = Some(Instant::now());
+        for group in left.into_iter().chain(is_full.then_some(None)) {
+            self.inner.nudge(group, round.now);
         }
     }
 

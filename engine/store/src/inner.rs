@@ -386,13 +386,13 @@ async fn begin_whole(
     options: TransactionOptions,
     what: &'static str,
 ) -> Result<DatabaseTransaction, Error> {
-    let is_mysql = conn.get_database_backend() == DbBackend::MySql;
+    let is_file = conn.get_database_backend() == DbBackend::Sqlite;
     let conn = conn.clone();
     let begins =
         async move { conn.begin_with_options(options).await.map_err(Error::database(what)) };
-    // A connection that hears nothing more is not waited for. On MySQL, which lets it be so for long, what is given
-    // up here ends as its connection is given back.
-    let limit = if is_mysql { WRITE_LIMIT } else { Duration::MAX };
+    // A connection that hears nothing more is not waited for: what is given up here is found out as its connection is
+    // given back. A file answers.
+    let limit = if is_file { Duration::MAX } else { WRITE_LIMIT };
     match tokio::spawn(within(limit, begins)).await {
         Ok(begun) => begun,
         Err(error) => match error.try_into_panic() {

@@ -17,6 +17,7 @@ use tokio::sync::mpsc;
 
 use crate::bulk::sql;
 use crate::inner::Inner;
+use crate::operation::within;
 use crate::queue::OwnQueue;
 use crate::{Error, chain};
 
@@ -26,6 +27,8 @@ const CHANNEL: &str = "capstan_due";
 const EVERY: Duration = Duration::from_millis(20);
 /// How long it may take to listen.
 const LIMIT: Duration = Duration::from_secs(5);
+/// How long whoever stops waits until others are told.
+const LAST: Duration = Duration::from_millis(500);
 /// After so long without a word a process sends one to itself.
 const PROBE: Duration = Duration::from_secs(1);
 /// After so many such words that were not heard, it listens on another connection.
@@ -34,11 +37,17 @@ const SILENT: u32 = 3;
 const AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(1));
 
 /// What a process needs to take part.
-#[derive(Debug)]
 pub(crate) struct Word {
     queue: Arc<OwnQueue>,
     options: PgConnectOptions,
     listens: AtomicBool,
+}
+
+impl std::fmt::Debug for Word {
+    /// The options may hold a password.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Word").field("queue", &self.queue).finish_non_exhaustive()
+    }
 }
 
 impl Word {
@@ -70,7 +79,8 @@ pub(crate) fn tell(inner: &Arc<Inner>) {
 async fn send(inner: Weak<Inner>, mut told: mpsc::Receiver<()>) {
     while told.recv().await.is_some() {
         let Some(inner) = inner.upgrade() else { return };
-        let sent = tokio::time::timeout(LIMIT, notify(&inner)).await;
+        let Some(word) = &inner.word else { return };
+        let sent = tokio::time::timeout(LIMIT, notify(&inner, word.queue.takes_due())).await;
         if let Err(error) = sent.unwrap_or(Err(Error::NoAnswer { limit: LIMIT })) {
             tracing::debug!(error = %chain(&error), "others are not told of due work");
         }
@@ -79,8 +89,20 @@ async fn send(inner: Weak<Inner>, mut told: mpsc::Receiver<()>) {
     }
 }
 
-async fn notify(inner: &Inner) -> Result<(), Error> {
-    let values = [CHANNEL.into(), inner.member.id().into()];
+/// Tells others at once, as the last that this process does.
+pub(crate) async fn tell_at_last(inner: &Inner) {
+    if inner.word.is_none() {
+        return;
+    }
+    if let Err(error) = within(LAST, notify(inner, true)).await {
+        tracing::debug!(error = %chain(&error), "others are not told of what is left to them");
+    }
+}
+
+/// A word that is of no due work says nothing, and wakes nobody.
+async fn notify(inner: &Inner, is_due: bool) -> Result<(), Error> {
+    let says = if is_due { inner.member.id() } else { "" };
+    let values = [CHANNEL.into(), says.into()];
     let statement = sql(&inner.writer, "SELECT pg_notify(?, ?)", values);
     let sent = inner.writer.execute_raw(statement).await;
     sent.map(drop).map_err(Error::database("tell others of due work"))
@@ -134,7 +156,7 @@ pub(crate) async fn hear(
             Ok(Ok(Some(word))) => {
                 silent = 0;
                 queue.hears();
-                if word.payload() != id {
+                if !word.payload().is_empty() && word.payload() != id {
                     queue.wake();
                 }
             }

@@ -22,7 +22,7 @@ use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, DbErr, QueryResult
 use crate::bulk::sql;
 use crate::clock::WallClock;
 use crate::inner::{Inner, begin_on};
-use crate::{Error, chain, claims, idempotency};
+use crate::{Error, chain, claims, idempotency, listen};
 
 /// Beats in a lease.
 const BEATS: u32 = 6;
@@ -215,6 +215,7 @@ pub(crate) async fn leave(inner: &Inner) -> Result<(), Error> {
     take_over(&txn, id).await?;
     txn.commit().await.map_err(Error::database("commit a transaction"))?;
     inner.nudge(None, inner.now());
+    listen::tell_at_last(inner).await;
     Ok(())
 }
 

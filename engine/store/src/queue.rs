@@ -3,6 +3,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -22,6 +23,8 @@ pub(crate) struct OwnQueue {
     wakes: Notify,
     /// Where other processes are told; one word that waits to be sent is as good as many.
     tells: OnceLock<mpsc::Sender<()>>,
+    /// Whether the next word is of due work, and not only to be heard by this process itself.
+    is_due: AtomicBool,
     heard_at: Mutex<Option<Instant>>,
 }
 
@@ -32,7 +35,12 @@ impl OwnQueue {
         self.tells.set(tells).is_ok().then_some(told)
     }
 
-    /// Tells all processes that something is due.
+    /// Whether the word that is sent now is of due work.
+    pub(crate) fn takes_due(&self) -> bool {
+        self.is_due.swap(false, Ordering::SeqCst)
+    }
+
+    /// Sends a word.
     pub(crate) fn tell(&self) {
         if let Some(tells) = self.tells.get() {
             // Full: a word is on its way already. Closed: the store is, too.
@@ -62,6 +70,7 @@ impl Queue for OwnQueue {
     }
 
     fn nudge(&self, _group: Option<GroupId>, _at: Timestamp) {
+        self.is_due.store(true, Ordering::SeqCst);
         self.tell();
     }
 

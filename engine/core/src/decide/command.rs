@@ -273,7 +273,7 @@ impl Decider<'_> {
         if let Some(first) = first {
             self.move_batch(id, first, BatchEvent::Started);
         }
-        self.note_absent(id);
+        self.tell_absent(id);
         self.look_again(id);
     }
 

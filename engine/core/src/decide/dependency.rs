@@ -1,7 +1,6 @@
 //! Dependencies that break, are cut off and come back: what holds, what is bypassed, and how debts
 //! are paid (S12).
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::dependency::{
@@ -11,11 +10,11 @@ use crate::dependency::{
 use crate::effect::EffectKind;
 use crate::event::{EventData, EventType};
 use crate::input::Answer;
-use crate::record::{HoldReason, OutBecause, Service};
+use crate::record::{HoldReason, OutBecause, Service, Target};
 use crate::stage::Stage;
 use crate::state::GroupState;
 use crate::target_status::{TargetEvent, TargetStatus};
-use crate::{DeploymentId, ServerId, Timestamp};
+use crate::{DeploymentId, ServerId};
 
 use super::Decider;
 use super::observe::LOOK_INTERVAL;
@@ -33,11 +32,8 @@ fn follows_markdown(status: TargetStatus) -> bool {
         Status::MarkdownSuccess
             | Status::DownloadRunning
             | Status::DownloadSuccess
-            | Status::DownloadFailure
             | Status::InstallRunning
             | Status::InstallSuccess
-            | Status::InstallFailure
-            | Status::VerifyRunning
     )
 }
 
@@ -55,7 +51,7 @@ impl Decider<'_> {
         };
         self.changes.group = true;
         let running = self.state.running().map(|state| state.deployment.id);
-        let is_noted = running.is_some_and(|id| self.note_absent(id));
+        let is_noted = running.is_some_and(|id| self.note_absent(id).iter().any(|it| it == name));
         // What every group uses is told to those that release, once and when a person is at the switch: it may
         // break again and again, and holds nothing.
         let by_hand =
@@ -67,13 +63,9 @@ impl Decider<'_> {
         let balancers = self.state.deployments().map(|row| &row.deployment.frozen.load_balancer);
         let own = &self.state.group.binding.load_balancer;
         if balancers.chain([own]).any(|balancer| load_balancer(balancer) == name) {
-            let lost_at =
-                running.filter(|id| self.too_many_failed(*id)).map(|id| self.lost_acts(id));
             self.bypass_under_way();
-            if let (Some(id), Some(lost_at)) = (running, lost_at)
-                && !self.too_many_failed(id)
-            {
-                self.forgive_lost_acts(id, &lost_at);
+            if let Some(id) = running {
+                self.forgive_lost_acts(id);
             }
             self.forget_doubts();
             self.pay_debts();
@@ -173,8 +165,16 @@ impl Decider<'_> {
         }
     }
 
-    /// Notes what every group uses and this deployment goes on without. Returns whether that is new.
-    pub(super) fn note_absent(&mut self, id: DeploymentId) -> bool {
+    /// A deployment that begins says what it goes on without.
+    pub(super) fn tell_absent(&mut self, id: DeploymentId) {
+        for name in self.note_absent(id) {
+            let impaired = self.state.group.dependencies.get(&name).cloned();
+            self.dependency_event(&name, impaired.as_ref());
+        }
+    }
+
+    /// Notes what every group uses and this deployment goes on without. Returns what was not noted before.
+    fn note_absent(&mut self, id: DeploymentId) -> Vec<String> {
         let known = self.of(id).deployment.ran_without.len();
         let all = self.state.group.dependencies.keys();
         let absent: Vec<(String, &str)> =
@@ -182,7 +182,8 @@ impl Decider<'_> {
         for (dependency, how) in absent {
             self.note_without(id, dependency, how);
         }
-        self.of(id).deployment.ran_without.len() > known
+        let new = self.of(id).deployment.ran_without.iter().skip(known);
+        new.map(|without| without.dependency.clone()).collect()
     }
 
     /// Notes what the deployment goes on without, once. Gives the sentence.
@@ -238,26 +239,30 @@ impl Decider<'_> {
     /// When a balancer dies, the acts of a whole batch lose their answers before its breaker opens, and too many
     /// that are unknown brake a deployment (S2). Where they are bypassed instead, and fewer fail without them, that
     /// brake is over: a person cut the balancer off, or the group was told to do as if.
-    fn forgive_lost_acts(&mut self, id: DeploymentId, lost_at: &BTreeSet<Timestamp>) {
-        let row = &self.of(id).deployment;
-        // The hold is set in the same decision as the loss that made it one too many.
-        let is_theirs =
-            row.hold(HoldReason::Failures).is_some_and(|it| lost_at.contains(&it.since));
-        if row.status.is_running() && is_theirs {
+    fn forgive_lost_acts(&mut self, id: DeploymentId) {
+        let state = self.of(id);
+        let row = &state.deployment;
+        let limit = row.config.failure_limit(self.slots(id).total);
+        let is_theirs = row.hold(HoldReason::Failures).is_some_and(|hold| hold.by_lost_acts);
+        let is_bypassed = self.state.traffic_of(row) == Traffic::Bypassed;
+        if is_theirs && is_bypassed && row.status.is_running() && state.failed_or_unknown() < limit
+        {
             self.clear_hold(id, HoldReason::Failures);
         }
     }
 
-    /// When acts at a load balancer that have not ended lost their answers.
-    fn lost_acts(&self, id: DeploymentId) -> BTreeSet<Timestamp> {
-        let targets = self.of(id).targets().iter();
-        let acts = targets.filter(|it| it.status.running().is_some_and(|stage| !stage.is_order()));
-        acts.filter_map(|target| target.unknown_since).collect()
-    }
-
-    fn too_many_failed(&self, id: DeploymentId) -> bool {
-        let state = self.of(id);
-        state.failed_or_unknown() >= state.deployment.config.failure_limit(self.slots(id).total)
+    /// Whether acts at the load balancer whose answers were lost just now, and nothing else, make one failure too
+    /// many.
+    pub(super) fn brakes_by_lost_acts(&self, id: DeploymentId) -> bool {
+        let targets = self.of(id).targets();
+        let lost = |is_order| {
+            targets.iter().any(|it| {
+                let is_such = it.status.running().is_some_and(|stage| stage.is_order() == is_order);
+                it.unknown_since == Some(self.now) && is_such
+            })
+        };
+        let fails = |it: &Target| it.status.is_failure() && it.status_since == self.now;
+        lost(false) && !lost(true) && !targets.iter().any(fails)
     }
 
     /// Nobody looks whether servers that were drained again stay out, so nothing waits for it.
@@ -265,7 +270,7 @@ impl Decider<'_> {
         let Some(state) = self.state.running() else { return };
         let id = state.deployment.id;
         if self.state.traffic_of(&state.deployment) == Traffic::Bypassed {
-            self.change_doubted(id, BTreeSet::clear);
+            self.change_doubted(id, std::collections::BTreeSet::clear);
         }
     }
 

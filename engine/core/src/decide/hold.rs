@@ -32,7 +32,16 @@ impl Decider<'_> {
             return false;
         }
         let detail = format!("{failed} of {total} servers failed; the limit is {limit}");
+        let by_lost_acts = self.brakes_by_lost_acts(id);
         self.set_hold(id, HoldReason::Failures, detail);
+        if by_lost_acts {
+            self.change_deployment(id, |deployment| {
+                let holds = deployment.holds.iter_mut();
+                for hold in holds.filter(|hold| hold.reason == HoldReason::Failures) {
+                    hold.by_lost_acts = true;
+                }
+            });
+        }
         true
     }
 

@@ -312,7 +312,7 @@ impl Decider<'_> {
             return;
         }
         let (by, since) = (self.actor.clone(), self.now);
-        let hold = Hold { reason, by, since, detail: detail.clone(), doubted: Vec::new() };
+        let hold = Hold { detail: detail.clone(), ..Hold::new(reason, by, since) };
         self.change_deployment(id, |deployment| {
             deployment.holds.push(hold);
             deployment.stale = false;

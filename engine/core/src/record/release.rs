@@ -108,6 +108,18 @@ pub struct Hold {
     /// since. Looks at a large group are split, so it is kept which servers are still awaited.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub doubted: Vec<ServerId>,
+    /// For [`HoldReason::Failures`]: acts at the load balancer whose answers were lost made one failure too many,
+    /// and not what a host did.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub by_lost_acts: bool,
+}
+
+impl Hold {
+    /// A hold with nothing more to say.
+    pub fn new(reason: HoldReason, by: String, since: Timestamp) -> Self {
+        let (detail, doubted) = (String::new(), Vec::new());
+        Self { reason, by, since, detail, doubted, by_lost_acts: false }
+    }
 }
 
 /// One release of one package to one group.

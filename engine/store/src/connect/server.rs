@@ -11,8 +11,8 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use sea_orm::sqlx::mysql::{MySqlConnectOptions, MySqlConnection};
-use sea_orm::sqlx::postgres::PgConnectOptions;
-use sea_orm::sqlx::{self, Connection, Executor};
+use sea_orm::sqlx::postgres::{PgConnectOptions, PgConnection};
+use sea_orm::sqlx::{self, Executor, Row};
 use sea_orm::{ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DbBackend};
 
 use super::{ACQUIRE_TIMEOUT, Opened, bring_up_to_date};
@@ -68,7 +68,7 @@ fn postgres(url: &str, more: &'static [(&str, &str)]) -> ConnectOptions {
                 .options(more.iter().copied())
         })
         .map_sqlx_postgres_pool_opts(|options| {
-            options.after_release(|connection, _| Box::pin(answers(connection.ping())))
+            options.after_release(|connection, _| Box::pin(is_free(connection)))
         });
     options
 }
@@ -149,6 +149,14 @@ async fn opened(
     turn.close().await.map_err(Error::database("say that the schema is up to date"))?;
     let reader = writer.clone();
     Ok(Opened { writer, reader, decider, migrated, beats: Some(beats), lock: None })
+}
+
+/// Whether a connection of PostgreSQL that is given back answers and is in no transaction, which its driver may not
+/// know of: in one, a statement is later than its transaction.
+async fn is_free(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    let text = "SELECT now() = statement_timestamp()";
+    let answer = tokio::time::timeout(ANSWER, connection.fetch_one(text)).await;
+    answer.unwrap_or(Err(sqlx::Error::PoolTimedOut))?.try_get(0)
 }
 
 /// A transaction whose caller went away while it began is open at the server, and the driver, which counts

@@ -217,6 +217,7 @@ pub(super) fn deployment(state: &GroupState, package: &PackageRef) -> Deployment
             since: at(5),
             detail: "let us look".to_owned(),
             doubted: Vec::new(),
+            by_lost_acts: true,
         }],
         failed_seen: 1,
         total: 3,
