@@ -61,7 +61,7 @@ pub(crate) struct Committer {
     pub(crate) next_due: Option<Timestamp>,
     /// When it was last looked for work of others.
     pub(crate) looked_at: Option<Instant>,
-    /// When other processes were last told of work.
+    /// When other processes were last told that this one has its hands full.
     pub(crate) told_at: Option<Instant>,
     pub(crate) cursors: Cursors,
     /// The copies that a round has changed which is not written yet.

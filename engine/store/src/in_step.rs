@@ -37,19 +37,14 @@ impl Committer {
     pub(crate) fn nudge(&mut self, round: &Round, found: &[(Effect, i32)]) {
         let taken: BTreeSet<GroupId> = found.iter().map(|(effect, _)| effect.group).collect();
         let left = round.left.iter().filter(|group| !taken.contains(group));
-        let left: Vec<Option<GroupId>> = left.map(|group| Some(*group)).collect();
+        for group in left {
+            self.inner.nudge(Some(*group), round.now);
+        }
+        // Who has its hands full mostly works on what it leaves: others would look in vain each time.
         let is_full = round.looks() && found.len() >= round.capacity();
-        if left.is_empty() && !is_full {
-            return;
-        }
-        // An engine that has its hands full mostly works on what it leaves: others would look in vain each time.
-        let is_busy = self.taker.is_some();
-        if is_busy && self.told_at.is_some_and(|at| at.elapsed() < LOOK_EVERY) {
-            return;
-        }
-        self.told_at = Some(Instant::now());
-        for group in left.into_iter().chain(is_full.then_some(None)) {
-            self.inner.nudge(group, round.now);
+        if is_full && self.told_at.is_none_or(|at| at.elapsed() >= LOOK_EVERY) {
+            self.told_at = Some(Instant::now());
+            self.inner.nudge(None, round.now);
         }
     }
 

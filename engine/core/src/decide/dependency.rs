@@ -63,8 +63,9 @@ impl Decider<'_> {
         let balancers = self.state.deployments().map(|row| &row.deployment.frozen.load_balancer);
         let own = &self.state.group.binding.load_balancer;
         if balancers.chain([own]).any(|balancer| load_balancer(balancer) == name) {
+            let lost = running.is_some_and(|id| self.has_lost_acts(id));
             self.bypass_under_way();
-            if let Some(id) = running {
+            if let Some(id) = running.filter(|_| lost) {
                 self.forgive_lost_acts(id);
             }
             self.forget_doubts();
@@ -169,7 +170,10 @@ impl Decider<'_> {
     pub(super) fn tell_absent(&mut self, id: DeploymentId) {
         for name in self.note_absent(id) {
             let impaired = self.state.group.dependencies.get(&name).cloned();
+            let by = impaired.as_ref().map_or_else(|| self.actor.clone(), |it| it.by.clone());
+            let actor = std::mem::replace(&mut self.actor, by);
             self.dependency_event(&name, impaired.as_ref());
+            self.actor = actor;
         }
     }
 
@@ -249,6 +253,14 @@ impl Decider<'_> {
         {
             self.clear_hold(id, HoldReason::Failures);
         }
+    }
+
+    /// Whether acts at the load balancer are still without an answer.
+    fn has_lost_acts(&self, id: DeploymentId) -> bool {
+        self.of(id).targets().iter().any(|target| {
+            let is_act = target.status.running().is_some_and(|stage| !stage.is_order());
+            is_act && target.unknown_since.is_some()
+        })
     }
 
     /// Whether acts at the load balancer whose answers were lost just now, and nothing else, make one failure too
