@@ -29,6 +29,7 @@ mod applications;
 mod apply;
 mod arrays;
 mod audit;
+mod begin;
 mod bulk;
 mod cache;
 mod changed;

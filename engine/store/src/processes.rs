@@ -19,9 +19,10 @@ use std::time::{Duration, Instant};
 use rustix::time::{ClockId, clock_gettime};
 use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, DbErr, QueryResult};
 
+use crate::begin::begin_on;
 use crate::bulk::sql;
 use crate::clock::WallClock;
-use crate::inner::{Inner, begin_on};
+use crate::inner::Inner;
 use crate::{Error, chain, claims, idempotency, listen};
 
 /// Beats in a lease.
