@@ -51,7 +51,7 @@ fn holds(group: &GroupState, state: &DeploymentState) -> Vec<WaitingFor> {
             until: (hold.reason == HoldReason::Dependency)
                 .then(|| usable_at(group, state))
                 .flatten(),
-            text: format!("Braked: {}. Cleared by {}.", hold.detail, hold.reason.clears()),
+            text: format!("Braked: {}. Cleared by {}.", hold.detail, hold.clears()),
         }
     };
     state.deployment.holds.iter().map(wait).collect()

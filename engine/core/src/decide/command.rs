@@ -6,7 +6,7 @@ use crate::batch_status::{BatchEvent, BatchStatus};
 use crate::deployment_status::{DeploymentEvent, DeploymentStatus};
 use crate::event::{EventData, EventType};
 use crate::input::{Act, Answer, Refused};
-use crate::record::{Flavor, HoldReason};
+use crate::record::{Flavor, Hold, HoldReason};
 use crate::rollback::History;
 use crate::state::{DeploymentState, GroupState};
 use crate::target_status::{TargetEvent, TargetStatus};
@@ -118,8 +118,7 @@ fn resume_refusal(group: &GroupState, state: &DeploymentState) -> Option<String>
         return Some("it is not braked".to_owned());
     }
     if clearable(group, state).is_empty() {
-        let reasons: Vec<&str> =
-            state.deployment.holds.iter().map(|hold| hold.reason.clears()).collect();
+        let reasons: Vec<&str> = state.deployment.holds.iter().map(Hold::clears).collect();
         return Some(format!("what holds it is cleared by: {}", reasons.join("; ")));
     }
     None

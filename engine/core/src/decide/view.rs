@@ -26,7 +26,7 @@ pub fn view(group: &GroupState, id: DeploymentId) -> Option<DeploymentView> {
         by: hold.by.clone(),
         since: hold.since,
         detail: hold.detail.clone(),
-        clears: hold.reason.clears().to_owned(),
+        clears: hold.clears().to_owned(),
     });
     let batches = state.batches().iter().map(|batch| BatchView {
         index: batch.index,

@@ -77,10 +77,7 @@ impl HoldReason {
     pub fn clears(self) -> &'static str {
         match self {
             Self::User => "resume or retry",
-            Self::Failures => {
-                "retry; resume once fewer targets fail than the limit; if only answers of a load \
-                 balancer are missing, cutting it off"
-            }
+            Self::Failures => "retry; resume once fewer targets fail than the limit",
             Self::Slots => {
                 "itself, when a slot is free: put a pulled-out server back, retire it in the \
                  CMDB, or allow the group to go dark"
@@ -119,6 +116,15 @@ impl Hold {
     pub fn new(reason: HoldReason, by: String, since: Timestamp) -> Self {
         let (detail, doubted) = (String::new(), Vec::new());
         Self { reason, by, since, detail, doubted, by_lost_acts: false }
+    }
+
+    /// Who or what clears it, for people.
+    pub fn clears(&self) -> &'static str {
+        if self.by_lost_acts {
+            return "retry; resume once fewer targets fail than the limit; or cut off the load balancer that \
+                    does not answer";
+        }
+        self.reason.clears()
     }
 }
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use capstan_core::action::Action;
 use capstan_core::config::ConfigRequest;
+use capstan_core::decide::view;
 use capstan_core::deployment_status::DeploymentStatus as Status;
 use capstan_core::record::HoldReason;
 use capstan_core::stage::Stage;
@@ -22,6 +23,8 @@ fn lost_all() -> Case {
         case.world.lose(&stage);
     }
     assert!(case.world.of(case.id).deployment.hold(HoldReason::Failures).is_some(), "S2");
+    let clears = &view(&case.world.state, case.id).unwrap().holds[0].clears;
+    assert!(clears.contains("cut off the load balancer"), "{clears}");
     balancer_dies(&mut case);
     case
 }
@@ -46,6 +49,8 @@ fn a_brake_for_other_failures_outlives_the_cut() {
     let is_braked =
         |case: &Case| case.world.of(case.id).deployment.hold(HoldReason::Failures).is_some();
     assert!(is_braked(&case));
+    let clears = &view(&case.world.state, case.id).unwrap().holds[0].clears;
+    assert!(!clears.contains("load balancer"), "{clears}");
     cut_off(&mut case);
     assert!(is_braked(&case), "it is not the balancer's");
 }
