@@ -1,11 +1,11 @@
 //! What is logged.
 
 use std::fmt::Debug;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
 
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
-use tracing::subscriber::DefaultGuard;
+use tracing::subscriber::{DefaultGuard, Interest};
 use tracing::{Event, Metadata, Subscriber};
 
 /// Lines that one thread logs, each with its level: for tests that run on one. All clones are one.
@@ -28,6 +28,11 @@ impl Lines {
     /// Keeps what this thread logs while the guard lives.
     #[must_use]
     pub fn watch(&self) -> DefaultGuard {
+        // Another thread that meets a place of the log first, while nobody watches, would close it for all.
+        static OPEN: Once = Once::new();
+        OPEN.call_once(|| {
+            tracing::subscriber::set_global_default(Open).expect("nobody else watches everything");
+        });
         tracing::subscriber::set_default(self.clone())
     }
 
@@ -36,6 +41,33 @@ impl Lines {
         let lines = self.lock();
         lines.iter().filter(|line| line.starts_with(level) && line.contains(part)).count()
     }
+}
+
+/// Hears nothing, and leaves every place of the log open to be asked again.
+struct Open;
+
+impl Subscriber for Open {
+    fn register_callsite(&self, _: &'static Metadata<'static>) -> Interest {
+        Interest::sometimes()
+    }
+
+    fn enabled(&self, _: &Metadata<'_>) -> bool {
+        false
+    }
+
+    fn new_span(&self, _: &Attributes<'_>) -> Id {
+        Id::from_u64(1)
+    }
+
+    fn record(&self, _: &Id, _: &Record<'_>) {}
+
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+    fn event(&self, _: &Event<'_>) {}
+
+    fn enter(&self, _: &Id) {}
+
+    fn exit(&self, _: &Id) {}
 }
 
 impl Subscriber for Lines {
