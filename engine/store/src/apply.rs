@@ -19,6 +19,7 @@ use sea_orm::{ConnectionTrait, DbBackend, Value};
 use uuid::Uuid;
 
 use crate::Error;
+use crate::arrays;
 use crate::bulk::{self, Applied, Existing, Rows, Step, Table, in_dialect};
 use crate::rows::deployment::{batch_values, deployment_values, target_values};
 use crate::rows::inventory::{bastion_word, server_state_values, server_values};
@@ -275,6 +276,14 @@ impl Writer<'_> {
     /// Deletes effects, `keys` sorted. How many there were is not checked: a decision may delete what
     /// it has put itself, in a transaction that writes both at once.
     fn deleted_effects(&self, keys: &[EffectKey]) -> Vec<Step> {
+        if self.backend == DbBackend::Postgres {
+            if keys.is_empty() {
+                return Vec::new();
+            }
+            let values = keys.iter().flat_map(|key| [key.0.into(), key.1.into()]).collect();
+            let statement = arrays::delete(&EFFECTS, values);
+            return vec![Step { statement, otherwise: None, table: "effects", rows: Rows::Any }];
+        }
         let same_kind = keys.chunk_by(|a, b| a.0 == b.0);
         let some = same_kind.flat_map(|same_kind| same_kind.chunks(IDS_AT_ONCE));
         some.map(|some| {

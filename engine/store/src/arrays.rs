@@ -47,10 +47,26 @@ fn update<const N: usize>(table: &Table<N>, arrays: &[Array]) -> Statement {
     let given = || table.columns.iter().zip(arrays).filter(|(it, _)| !table.fixed.contains(it));
     let values = unnest(&mut text, given().map(|(_, array)| array));
     let columns: Vec<&str> = given().map(|(column, _)| *column).collect();
-    let same = table.key.iter().map(|it| format!("{name}.{it} = given.{it}"));
-    let same = same.collect::<Vec<_>>().join(" AND ");
+    let same = same(table);
     push(&mut text, format_args!(" AS given ({}) WHERE {same}", columns.join(", ")));
     Statement::from_sql_and_values(DbBackend::Postgres, text, values)
+}
+
+/// The statement that deletes rows by their keys, one key after the other in `values`.
+pub(crate) fn delete<const N: usize>(table: &Table<N>, values: Vec<Value>) -> Statement {
+    let (name, key) = (table.name, table.key);
+    let arrays: Vec<Array> = columns(values, key.len()).into_iter().map(array).collect();
+    let mut text = format!("DELETE FROM {name} USING ");
+    let values = unnest(&mut text, arrays.iter());
+    let same = same(table);
+    push(&mut text, format_args!(" AS given ({}) WHERE {same}", key.join(", ")));
+    Statement::from_sql_and_values(DbBackend::Postgres, text, values)
+}
+
+/// The condition that a row is one of those given.
+fn same<const N: usize>(table: &Table<N>) -> String {
+    let same = table.key.iter().map(|it| format!("{}.{it} = given.{it}", table.name));
+    same.collect::<Vec<_>>().join(" AND ")
 }
 
 /// The rows that these columns make; gives their variables.
@@ -173,6 +189,15 @@ mod tests {
             "INSERT INTO pets (id, kind, age) SELECT * FROM \
              UNNEST($1::int4[], $2::text[], $3::text::int4[]) \
              ON CONFLICT (id) DO UPDATE SET age = excluded.age"
+        );
+    }
+
+    #[test]
+    fn rows_are_deleted_by_their_keys() {
+        let delete = delete(&PETS, vec![1.into(), 2.into()]);
+        assert_eq!(
+            delete.sql,
+            "DELETE FROM pets USING UNNEST($1::int4[]) AS given (id) WHERE pets.id = given.id"
         );
     }
 
