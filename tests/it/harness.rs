@@ -26,6 +26,8 @@ pub(crate) fn client() -> reqwest::Client {
 
 /// A demo that runs, with its data folder.
 pub(crate) struct Demo {
+    /// The binary.
+    pub(crate) program: PathBuf,
     folder: tempfile::TempDir,
     pub(crate) hosts: u16,
     first_port: u16,
@@ -69,10 +71,16 @@ impl Demo {
         hosts: u16,
         environment: &[(&str, &str)],
     ) -> Self {
+        let mut demo = Self::prepare_without_engine(hosts);
+        demo.run(environment).await;
+        demo
+    }
+
+    /// The same, and no process yet.
+    pub(crate) fn prepare_without_engine(hosts: u16) -> Self {
         let mut demo = Self::prepare(hosts);
         demo.database = Some(Database::shared());
         demo.roles = Some("controller,portal");
-        demo.run(environment).await;
         demo
     }
 
@@ -96,6 +104,7 @@ impl Demo {
     /// A folder, and no process yet. The database is one of the kind that the tests are run on.
     pub(crate) fn prepare(hosts: u16) -> Self {
         Self {
+            program: env!("CARGO_BIN_EXE_capstan").into(),
             folder: tempfile::tempdir().unwrap(),
             hosts,
             first_port: first_port(hosts),
@@ -152,7 +161,7 @@ impl Demo {
 
     /// Starts the process; it may be meant to die at once.
     pub(crate) fn spawn(&mut self, environment: &[(&str, &str)]) -> mpsc::Receiver<String> {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_capstan"));
+        let mut command = Command::new(&self.program);
         command.arg("demo");
         if let Some(database) = &self.database {
             command.env("CAPSTAN_DEMO_DATABASE", &database.url);

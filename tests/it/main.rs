@@ -24,3 +24,4 @@ mod refreshes;
 mod restore;
 mod split_brain;
 mod story;
+mod upgrade;

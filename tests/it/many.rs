@@ -33,8 +33,18 @@ impl Process {
 
     /// One that has these roles.
     pub(crate) fn with_roles(demo: &Demo, roles: &str, environment: &[(&str, &str)]) -> Self {
+        Self::of(Path::new(env!("CARGO_BIN_EXE_capstan")), demo, roles, environment)
+    }
+
+    /// The same of another binary.
+    pub(crate) fn of(
+        program: &Path,
+        demo: &Demo,
+        roles: &str,
+        environment: &[(&str, &str)],
+    ) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_capstan"))
+        let child = Command::new(program)
             .args(["serve", "--roles", roles])
             .current_dir(folder.path())
             .env("CAPSTAN__SERVER__LISTEN", "127.0.0.1:0")
@@ -145,7 +155,7 @@ pub(crate) fn assert_rules(events: &[Event]) {
 }
 
 /// Waits for the next event of a deployment, and gives how long it took.
-async fn until_next_event(demo: &Demo, deployment: &str, seen: usize) -> Duration {
+pub(crate) async fn until_next_event(demo: &Demo, deployment: &str, seen: usize) -> Duration {
     let begun = Instant::now();
     while demo.events(deployment).await.len() <= seen {
         assert!(begun.elapsed() < PATIENCE, "nothing goes on");
