@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::rc::Rc;
+use std::time::Duration;
 
 use capstan_core::changes::{Changes, EffectChange};
 use capstan_core::input::Input;
@@ -208,7 +209,10 @@ impl Kept {
         }
         let input = Box::new(self.other_input().unwrap_or_else(|| input.clone()));
         let submit = Submit { group: self.group, input, asked: None, reply: None };
-        let Ok(part) = Part::decide(&mut self.older, vec![submit], world.now) else {
+        // The world counts a version for each decision and the database for each round: at the same instant a deployment
+        // of the world's could have the id that this process derives for one of its own.
+        let later = world.now + Duration::from_millis(1);
+        let Ok(part) = Part::decide(&mut self.older, vec![submit], later) else {
             panic!("a decision on a copy that is behind panicked");
         };
         if part.changes.is_empty() {
