@@ -15,12 +15,12 @@ use capstan_core::event::Event;
 use capstan_core::record::{Group, Server};
 use capstan_core::state::{DeploymentState, GroupState};
 use capstan_core::{DeploymentId, ServerId};
-use sea_orm::{ConnectionTrait, DbBackend, Value};
+use sea_orm::{DbBackend, Value};
 use uuid::Uuid;
 
 use crate::Error;
 use crate::arrays;
-use crate::bulk::{self, Applied, Existing, Rows, Step, Table, in_dialect};
+use crate::bulk::{self, Existing, Rows, Step, Table, in_dialect};
 use crate::rows::deployment::{batch_values, deployment_values, target_values};
 use crate::rows::inventory::{bastion_word, server_state_values, server_values};
 use crate::rows::{micros, micros_opt, to_json};
@@ -55,16 +55,6 @@ pub(crate) fn statements(
     steps.extend(writer.events()?);
     steps.extend(writer.effects());
     Ok(steps)
-}
-
-/// Runs statements in their order until one fails or a comparison is lost.
-pub(crate) async fn run(conn: &impl ConnectionTrait, steps: Vec<Step>) -> Result<Applied, Error> {
-    for step in steps {
-        if step.run(conn).await? == Applied::Lost {
-            return Ok(Applied::Lost);
-        }
-    }
-    Ok(Applied::Done)
 }
 
 /// Makes the statements of one group's changes.
@@ -118,7 +108,7 @@ impl Writer<'_> {
         let text =
             format!("UPDATE {table} SET version = ?, seq = ?{others} WHERE id = ? AND version = ?");
         let statement = in_dialect(self.backend, &text, values);
-        steps.push(Step { statement, otherwise: None, table: "groups", rows: Rows::OneOrLost });
+        steps.push(Step::new(statement, "groups", Rows::OneOrLost));
         Ok(steps)
     }
 
@@ -145,7 +135,7 @@ impl Writer<'_> {
             micros(group.synced_at),
         ];
         let statement = in_dialect(self.backend, &text, values);
-        Step { statement, otherwise: None, table: "applications", rows: Rows::Any }
+        Step::new(statement, "applications", Rows::Any)
     }
 
     fn servers(&self) -> Result<Vec<Step>, Error> {
@@ -183,7 +173,7 @@ impl Writer<'_> {
                 bulk::list(ids.len())
             );
             let statement = in_dialect(backend, &text, ids);
-            Step { statement, otherwise: None, table: "servers", rows: Rows::Any }
+            Step::new(statement, "servers", Rows::Any)
         })
     }
 
@@ -282,7 +272,7 @@ impl Writer<'_> {
             }
             let values = keys.iter().flat_map(|key| [key.0.into(), key.1.into()]).collect();
             let statement = arrays::delete(&EFFECTS, values);
-            return vec![Step { statement, otherwise: None, table: "effects", rows: Rows::Any }];
+            return vec![Step::new(statement, "effects", Rows::Any)];
         }
         let same_kind = keys.chunk_by(|a, b| a.0 == b.0);
         let some = same_kind.flat_map(|same_kind| same_kind.chunks(IDS_AT_ONCE));
@@ -291,7 +281,7 @@ impl Writer<'_> {
             let text = format!("DELETE FROM effects WHERE kind = ? AND subject {among}");
             let values = std::iter::once(some[0].0.into()).chain(ids);
             let statement = in_dialect(self.backend, &text, values);
-            Step { statement, otherwise: None, table: "effects", rows: Rows::Any }
+            Step::new(statement, "effects", Rows::Any)
         })
         .collect()
     }

@@ -23,7 +23,8 @@ pub(crate) fn write<const N: usize>(
     existing: Existing,
     values: Vec<Value>,
 ) -> (Statement, Option<Statement>) {
-    let arrays: Vec<Array> = columns(values, N).into_iter().map(array).collect();
+    let columns = columns(values, N).into_iter().zip(table.columns);
+    let arrays: Vec<Array> = columns.map(|(column, name)| array(table, column, name)).collect();
     let insert = insert(table, existing, &arrays);
     if table.known && existing == Existing::Update {
         return (update(table, &arrays), Some(insert));
@@ -55,7 +56,8 @@ fn update<const N: usize>(table: &Table<N>, arrays: &[Array]) -> Statement {
 /// The statement that deletes rows by their keys, one key after the other in `values`.
 pub(crate) fn delete<const N: usize>(table: &Table<N>, values: Vec<Value>) -> Statement {
     let (name, key) = (table.name, table.key);
-    let arrays: Vec<Array> = columns(values, key.len()).into_iter().map(array).collect();
+    let columns = columns(values, key.len()).into_iter().zip(key);
+    let arrays: Vec<Array> = columns.map(|(column, name)| array(table, column, name)).collect();
     let mut text = format!("DELETE FROM {name} USING ");
     let values = unnest(&mut text, arrays.iter());
     let same = same(table);
@@ -92,9 +94,9 @@ fn columns(values: Vec<Value>, count: usize) -> Vec<Vec<Value>> {
     columns
 }
 
-fn array(column: Vec<Value>) -> Array {
+fn array<const N: usize>(table: &Table<N>, column: Vec<Value>, name: &str) -> Array {
     let kind = kind(&column[0]);
-    if column.iter().any(is_null) {
+    if table.nullable.contains(&name) || column.iter().any(is_null) {
         return Array { kind: format!("text::{kind}[]"), value: literal(&column).into() };
     }
     let value = Value::Array(column[0].array_type(), Some(Box::new(column)));

@@ -13,7 +13,7 @@ use crate::Error;
 use crate::arrays;
 
 /// Databases limit the variables of a statement: `SQLite` to 32,766, the others to 65,535.
-const VARIABLES: usize = 30_000;
+pub(crate) const VARIABLES: usize = 30_000;
 
 /// A table as it is written to, with `N` columns.
 #[derive(Debug)]
@@ -25,6 +25,9 @@ pub(crate) struct Table<const N: usize> {
     /// Columns that never change once a row is there. Leaving them out of an update spares the
     /// indexes over them.
     pub(crate) fixed: &'static [&'static str],
+    /// Columns with a NULL in some rows. PostgreSQL is given these in one form, whether there is one or not: so there
+    /// are few texts.
+    pub(crate) nullable: &'static [&'static str],
     /// Whether nearly every row that is written is there already. For PostgreSQL an update of what is there
     /// is half the work of an insert that finds it there.
     pub(crate) known: bool,
@@ -48,14 +51,20 @@ pub(crate) enum Existing {
     Keep,
 }
 
-/// A statement of a transaction, and how many rows it must write.
+/// A statement of a transaction, and what it is meant to do.
 #[derive(Debug)]
 pub(crate) struct Step {
     pub(crate) statement: Statement,
-    /// Run if the first one has written fewer rows: it writes those that are not there as well.
-    pub(crate) otherwise: Option<Statement>,
+    pub(crate) meant: Meant,
+}
+
+/// What a statement is meant to do.
+#[derive(Debug)]
+pub(crate) struct Meant {
     pub(crate) table: &'static str,
     pub(crate) rows: Rows,
+    /// Run if it has written fewer rows: this writes those that are not there as well.
+    otherwise: Option<Statement>,
 }
 
 /// How many rows a statement must write.
@@ -79,17 +88,33 @@ pub(crate) enum Applied {
 }
 
 impl Step {
+    pub(crate) const fn new(statement: Statement, table: &'static str, rows: Rows) -> Self {
+        Self { statement, meant: Meant { table, rows, otherwise: None } }
+    }
+
     /// Runs the statement.
     pub(crate) async fn run(self, conn: &impl ConnectionTrait) -> Result<Applied, Error> {
-        let run = async |statement| {
-            let done = conn.execute_raw(statement).await;
-            done.map(|done| done.rows_affected()).map_err(Error::database("write a change"))
-        };
-        let mut written = run(self.statement).await?;
+        let written = execute(conn, self.statement).await?;
+        self.meant.check(conn, written).await
+    }
+}
+
+async fn execute(conn: &impl ConnectionTrait, statement: Statement) -> Result<u64, Error> {
+    let done = conn.execute_raw(statement).await;
+    done.map(|done| done.rows_affected()).map_err(Error::database("write a change"))
+}
+
+impl Meant {
+    /// Compares it with how many rows the statement has written.
+    pub(crate) async fn check(
+        self,
+        conn: &impl ConnectionTrait,
+        mut written: u64,
+    ) -> Result<Applied, Error> {
         if let (Some(otherwise), Rows::Exactly(meant)) = (self.otherwise, self.rows)
             && written < meant as u64
         {
-            written = run(otherwise).await?;
+            written = execute(conn, otherwise).await?;
         }
         match self.rows {
             Rows::Exactly(meant) => expect_count(self.table, meant, written)?,
@@ -122,7 +147,7 @@ pub(crate) fn rows<const N: usize>(
             (insert(backend, table, existing, values), None)
         };
         let rows = if counts { Rows::Exactly(here) } else { Rows::Any };
-        steps.push(Step { statement, otherwise, table: table.name, rows });
+        steps.push(Step { statement, meant: Meant { table: table.name, rows, otherwise } });
         values = rest;
     }
     steps
@@ -152,7 +177,7 @@ pub(crate) fn one_row<const N: usize>(
     let mut values = Vec::from(values);
     values.rotate_left(1);
     let statement = Statement::from_sql_and_values(backend, text, values);
-    Step { statement, otherwise: None, table: table.name, rows: Rows::Exactly(1) }
+    Step::new(statement, table.name, Rows::Exactly(1))
 }
 
 /// Fails unless as many rows were written as were meant.
@@ -296,6 +321,7 @@ pub(crate) mod tests {
         columns: ["id", "kind", "age"],
         key: &["id"],
         fixed: &["kind"],
+        nullable: &[],
         known: true,
     };
 

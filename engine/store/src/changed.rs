@@ -81,8 +81,7 @@ pub(crate) fn note(
         let text = "DELETE FROM changed_rows WHERE group_id = ? AND rev < ?";
         let values = [group.into(), (rev - kept).into()];
         let statement = in_dialect(backend, text, values);
-        let table = CHANGED_ROWS.name;
-        steps.push(Step { statement, otherwise: None, table, rows: Rows::Any });
+        steps.push(Step::new(statement, CHANGED_ROWS.name, Rows::Any));
     }
     steps
 }

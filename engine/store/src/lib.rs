@@ -52,6 +52,7 @@ mod in_step;
 mod inner;
 mod listen;
 mod load;
+mod merged;
 mod messages;
 mod operation;
 mod output;

@@ -11,7 +11,7 @@ use sea_orm::DatabaseTransaction;
 use tokio::sync::{OwnedRwLockReadGuard, OwnedSemaphorePermit};
 use tokio::task::JoinHandle;
 
-use crate::apply::{EffectKey, run};
+use crate::apply::EffectKey;
 use crate::bulk::{Applied, Step};
 use crate::claims::{Owed, claim, wait_for_claims};
 use crate::commit::{Committer, PAUSE};
@@ -21,7 +21,7 @@ use crate::operation::within;
 use crate::part::{Part, Parts};
 use crate::store::commit;
 use crate::work::{Claim, claim_of};
-use crate::{Error, Inner, NewAudit, RequestKey, audit, crash, processes};
+use crate::{Error, Inner, NewAudit, RequestKey, audit, crash, merged, processes};
 
 /// Other processes are told of effects that are due within this time: so long at most they do not look.
 const SOON: Duration = Duration::from_secs(1);
@@ -225,7 +225,7 @@ async fn write_all(
         if claims_something {
             wait_for_claims(&txn, inner.member.id()).await?;
         }
-        if run(&txn, steps).await? == Applied::Lost {
+        if merged::run(&txn, steps).await? == Applied::Lost {
             return Ok(None);
         }
         noted.write(&txn, inner).await?;

@@ -13,6 +13,7 @@ const SCRIPTS: Table<2> = Table {
     columns: ["sha256", "body"],
     key: &["sha256"],
     fixed: &[],
+    nullable: &[],
     known: false,
 };
 

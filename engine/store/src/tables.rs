@@ -20,6 +20,7 @@ pub(crate) const SERVERS: Table<12> = Table {
     ],
     key: &["id"],
     fixed: &["group_id"],
+    nullable: &[],
     known: false,
 };
 
@@ -45,6 +46,17 @@ pub(crate) const SERVER_STATES: Table<16> = Table {
     ],
     key: &["server_id"],
     fixed: &["group_id"],
+    nullable: &[
+        "pulled_out",
+        "out_because",
+        "observed_at",
+        "dead_since",
+        "markup_owed",
+        "running_package",
+        "running_version",
+        "running_proven_at",
+        "order_key",
+    ],
     known: true,
 };
 
@@ -85,6 +97,7 @@ pub(crate) const DEPLOYMENTS: Table<31> = Table {
     ],
     key: &["id"],
     fixed: &[],
+    nullable: &[],
     known: false,
 };
 
@@ -93,6 +106,7 @@ pub(crate) const BATCHES: Table<7> = Table {
     columns: ["deployment_id", "idx", "is_bastion", "status", "wait_until", "ended_at", "rev"],
     key: &["deployment_id", "idx"],
     fixed: &[],
+    nullable: &["wait_until", "ended_at"],
     known: true,
 };
 
@@ -129,6 +143,15 @@ pub(crate) const TARGETS: Table<27> = Table {
     ],
     key: &["id"],
     fixed: &["deployment_id", "place", "server_id", "hostname", "instance", "ip_address"],
+    nullable: &[
+        "order_key",
+        "order_digest",
+        "deadline_at",
+        "unknown_since",
+        "verified_at",
+        "cause",
+        "message",
+    ],
     known: true,
 };
 
@@ -137,6 +160,7 @@ pub(crate) const EVENTS: Table<5> = Table {
     columns: ["stream", "seq", "at", "kind", "body"],
     key: &["stream", "seq"],
     fixed: &[],
+    nullable: &[],
     known: false,
 };
 
@@ -145,6 +169,7 @@ pub(crate) const CHANGED_ROWS: Table<5> = Table {
     columns: ["group_id", "rev", "deployments", "servers", "targets"],
     key: &["group_id", "rev"],
     fixed: &[],
+    nullable: &[],
     known: false,
 };
 
@@ -153,5 +178,6 @@ pub(crate) const EFFECTS: Table<7> = Table {
     columns: ["kind", "subject", "group_id", "deployment_id", "due_at", "owner", "claims"],
     key: &["kind", "subject"],
     fixed: &[],
+    nullable: &["deployment_id", "owner"],
     known: false,
 };

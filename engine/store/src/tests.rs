@@ -28,8 +28,9 @@ use capstan_core::changes::Changes;
 use capstan_core::state::GroupState;
 use sea_orm::{ConnectionTrait, DatabaseTransaction};
 
-use crate::apply::{EffectKey, run, statements};
+use crate::apply::{EffectKey, statements};
 use crate::bulk::Applied;
+use crate::merged::run;
 use crate::{Error, Settings, Store};
 
 /// Writes changes as a round does; what is in `claimed` becomes `owner`'s.

@@ -44,6 +44,7 @@ const SEEN: Table<3> = Table {
     columns: ["consumer", "group_id", "seen_version"],
     key: &["consumer", "group_id"],
     fixed: &[],
+    nullable: &[],
     known: false,
 };
 const CURSORS: Table<3> = Table {
@@ -51,6 +52,7 @@ const CURSORS: Table<3> = Table {
     columns: ["consumer", "stream", "sent_seq"],
     key: &["consumer", "stream"],
     fixed: &[],
+    nullable: &[],
     known: false,
 };
 

@@ -14,8 +14,8 @@ use sea_orm::ConnectionTrait;
 use super::records::{
     application, batch, deployment, group_state, insert, package, server, store, target, write,
 };
-use crate::apply::run;
 use crate::changed::{Changed, note, since};
+use crate::merged::run;
 use crate::{Store, load};
 
 /// Writes as a process does that has others beside it.

@@ -70,7 +70,7 @@ fn die_with_work(database: &Database, token: capstan_core::TokenId) -> String {
             let id = store.inner.member.id().to_owned();
             let text = "UPDATE effects SET owner = ?, claims = claims + 1";
             let statement = sql(store.writer(), text, [id.as_str().into()]);
-            let step = Step { statement, otherwise: None, table: "effects", rows: Rows::Any };
+            let step = Step::new(statement, "effects", Rows::Any);
             step.run(store.writer()).await.expect("claimed");
             id
         });
