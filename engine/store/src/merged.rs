@@ -5,7 +5,7 @@
 //! end, and all see what was there before the first (PostgreSQL's manual, "Data-Modifying Statements in WITH"): so no
 //! two of them may write the same table.
 
-use sea_orm::{ConnectionTrait, DbBackend, Statement, Value};
+use sea_orm::{ConnectionTrait, DbBackend, DbErr, Statement, Value};
 
 use crate::Error;
 use crate::bulk::{Applied, Meant, Rows, Step, VARIABLES, push};
@@ -62,14 +62,13 @@ impl Lot {
         }
         let (statement, meant) = merged(self.steps);
         let failed = Error::database("write changes");
-        let row = conn.query_one_raw(statement).await.map_err(failed)?;
+        let row = conn.query_one_raw(statement).await.and_then(|row| {
+            row.ok_or_else(|| DbErr::RecordNotFound("how many rows were written".into()))
+        });
+        let row = row.map_err(failed)?;
         for (place, meant) in meant.into_iter().enumerate() {
-            let written: Option<i64> = row
-                .as_ref()
-                .map(|row| row.try_get_by_index(place))
-                .transpose()
-                .map_err(Error::database("count what was written"))?;
-            let written = written.and_then(|count| u64::try_from(count).ok()).unwrap_or_default();
+            let count: i64 = row.try_get_by_index(place).map_err(Error::database("count rows"))?;
+            let written = u64::try_from(count).expect("COUNT gives no negative number");
             if meant.check(conn, written).await? == Applied::Lost {
                 return Ok(Applied::Lost);
             }

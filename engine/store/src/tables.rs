@@ -97,7 +97,16 @@ pub(crate) const DEPLOYMENTS: Table<31> = Table {
     ],
     key: &["id"],
     fixed: &[],
-    nullable: &[],
+    nullable: &[
+        "running_group",
+        "parent",
+        "origin",
+        "restores",
+        "superseded_by",
+        "ignore_verify_reason",
+        "started_at",
+        "ended_at",
+    ],
     known: false,
 };
 
@@ -169,6 +178,7 @@ pub(crate) const CHANGED_ROWS: Table<5> = Table {
     columns: ["group_id", "rev", "deployments", "servers", "targets"],
     key: &["group_id", "rev"],
     fixed: &[],
+    // NULL is rare, and bytes in text form are twice as long.
     nullable: &[],
     known: false,
 };

@@ -43,9 +43,14 @@ const POSTGRES_BOUNDS: [(&str, &str); 6] = [
     ("tcp_user_timeout", "10s"),
 ];
 /// What is decided is written by key, many rows at once. A plan for just these rows would be made anew each time, and
-/// one that is made while a table is small reads all of it, also once it is large.
-const BY_KEY: &[(&str, &str)] =
-    &[("plan_cache_mode", "force_generic_plan"), ("enable_seqscan", "off")];
+/// one that is made while a table is small reads all of it, also once it is large: from its pages, or from an index
+/// that it joins with the rows at hand.
+const BY_KEY: &[(&str, &str)] = &[
+    ("plan_cache_mode", "force_generic_plan"),
+    ("enable_seqscan", "off"),
+    ("enable_hashjoin", "off"),
+    ("enable_mergejoin", "off"),
+];
 /// Statements kept ready per connection. On MySQL the number of rows is part of a statement's text.
 const STATEMENTS: usize = 256;
 

@@ -5,12 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use capstan_core::changes::{Changes, DeploymentChanges};
 use capstan_core::deployment_status::DeploymentStatus;
 use capstan_core::record::Flavor;
-use sea_orm::ConnectionTrait;
+use sea_orm::{ConnectionTrait, DbBackend};
 
 use super::apply;
 use super::records::{application, deployment, group_state, insert, package, store, write};
 use crate::Error;
-use crate::bulk::quoted;
+use crate::bulk::{quoted, sql};
+use crate::tables;
 
 #[tokio::test]
 async fn a_group_has_one_running_deployment_and_a_rollback_takes_its_place_at_once() {
@@ -42,6 +43,45 @@ async fn a_group_has_one_running_deployment_and_a_rollback_takes_its_place_at_on
     write(&store, &mut state, &changes).await;
     let running = crate::load::running_deployment(store.reader(), state.id()).await;
     assert_eq!(running.expect("it is read"), Some(second_id));
+}
+
+/// A table whose list is short has a text for each set of columns with a NULL.
+#[tokio::test]
+async fn the_tables_name_the_columns_that_may_be_null() {
+    let (store, _database) = store().await;
+    let text = match store.reader().get_database_backend() {
+        DbBackend::Postgres => {
+            "SELECT table_name::text AS name, column_name::text AS field FROM information_schema.columns \
+             WHERE table_schema = 'public' AND is_nullable = 'YES'"
+        }
+        DbBackend::MySql => {
+            "SELECT table_name AS name, column_name AS field FROM information_schema.columns \
+             WHERE table_schema = DATABASE() AND is_nullable = 'YES'"
+        }
+        DbBackend::Sqlite | _ => {
+            "SELECT m.name AS name, c.name AS field FROM sqlite_schema AS m, pragma_table_info(m.name) AS c \
+             WHERE m.type = 'table' AND c.\"notnull\" = 0 AND c.pk = 0"
+        }
+    };
+    let rows = store.reader().query_all_raw(sql(store.reader(), text, [])).await;
+    let mut nullable = BTreeMap::<String, BTreeSet<String>>::new();
+    for row in rows.expect("the schema is read") {
+        let [table, column] = ["name", "field"].map(|it| row.try_get("", it).expect("a name"));
+        nullable.entry(table).or_default().insert(column);
+    }
+    let listed = [
+        (tables::SERVERS.name, tables::SERVERS.nullable),
+        (tables::SERVER_STATES.name, tables::SERVER_STATES.nullable),
+        (tables::DEPLOYMENTS.name, tables::DEPLOYMENTS.nullable),
+        (tables::BATCHES.name, tables::BATCHES.nullable),
+        (tables::TARGETS.name, tables::TARGETS.nullable),
+        (tables::EVENTS.name, tables::EVENTS.nullable),
+        (tables::EFFECTS.name, tables::EFFECTS.nullable),
+    ];
+    for (table, listed) in listed {
+        let listed: BTreeSet<String> = listed.iter().map(|&it| it.to_owned()).collect();
+        assert_eq!(nullable.remove(table).unwrap_or_default(), listed, "{table}");
+    }
 }
 
 #[tokio::test]
