@@ -48,9 +48,10 @@ long:
 	CAPSTAN_TEST_DATABASE=mariadb cargo test --locked --test it crash
 	CAPSTAN_TEST_EMERGENCY_HOSTS=$${CAPSTAN_TEST_EMERGENCY_HOSTS:-100} cargo test --locked --test it emergency::
 	CAPSTAN_TEST_OUTAGE_SECONDS=$${CAPSTAN_TEST_OUTAGE_SECONDS:-120} cargo test --locked --test it outages::
-	mkdir -p target/older
-	git archive $(OLDER) | tar -x -C target/older
-	cargo build --locked --bin capstan --manifest-path target/older/Cargo.toml --target-dir target/older/target
+	rm -rf target/older/$(OLDER)
+	mkdir -p target/older/$(OLDER)
+	git archive $(OLDER) | tar -x -C target/older/$(OLDER)
+	cargo build --locked --bin capstan --manifest-path target/older/$(OLDER)/Cargo.toml --target-dir target/older/target
 	for database in postgres mariadb; do \
 		CAPSTAN_TEST_DATABASE=$$database CAPSTAN_TEST_OLDER=$(CURDIR)/target/older/target/debug/capstan \
 		cargo test --locked --test it upgrade:: -- --ignored || exit 1; \

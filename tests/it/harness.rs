@@ -130,6 +130,10 @@ impl Demo {
     }
 
     /// What its processes have logged, one after the other.
+    pub(crate) fn logged(&self) -> String {
+        std::fs::read_to_string(self.log()).unwrap_or_default()
+    }
+
     fn log(&self) -> PathBuf {
         self.folder.path().join("log")
     }

@@ -5,6 +5,7 @@ use std::process::{Child, Command, ExitStatus};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use capstan_core::event::Event;
+use capstan_core::view::DeploymentView;
 use serde_json::json;
 
 use crate::chaos::clock::Clock;
@@ -133,19 +134,25 @@ pub(crate) async fn create(demo: &Demo, version: &str) -> String {
 pub(crate) async fn drive(demo: &Demo, deployment: &str) {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let view = demo.deployment(deployment).await;
+        let view = click(demo, deployment).await;
         if view.status.is_final() {
             assert_eq!(view.shown_status, "SUCCESS", "{:?}", view.counts);
             return;
         }
         assert!(Instant::now() < deadline, "{}: {:?}", view.shown_status, view.waiting_for);
-        for action in ["bake", "rollout"] {
-            if view.allowed_actions.iter().any(|allowed| allowed.word() == action) {
-                demo.act(deployment, action).await;
-            }
-        }
         tokio::time::sleep(LOOK_EVERY).await;
     }
+}
+
+/// Clicks what a person would to let it go on, and gives how it was before.
+pub(crate) async fn click(demo: &Demo, deployment: &str) -> DeploymentView {
+    let view = demo.deployment(deployment).await;
+    for action in ["bake", "rollout"] {
+        if view.allowed_actions.iter().any(|allowed| allowed.word() == action) {
+            demo.act(deployment, action).await;
+        }
+    }
+    view
 }
 
 pub(crate) fn assert_rules(events: &[Event]) {
