@@ -30,13 +30,14 @@ impl Recorder {
     }
 
     fn called(&self, server: ServerId) {
-        let now = Instant::now();
+        self.noted().called(server);
+    }
+
+    /// Its first stage of a rollout: what lies before it is the rollout before.
+    fn begins(&self, server: ServerId) {
         let mut noted = self.noted();
-        noted.calls += 1;
-        noted.last_call = Some(now);
-        if let Some(answered) = noted.answered.insert(server, now) {
-            noted.gaps.push(now.duration_since(answered));
-        }
+        noted.answered.remove(&server);
+        noted.called(server);
     }
 
     pub(crate) fn gaps(&self) -> (Duration, Duration) {
@@ -55,6 +56,17 @@ impl Recorder {
     }
 }
 
+impl Noted {
+    fn called(&mut self, server: ServerId) {
+        let now = Instant::now();
+        self.calls += 1;
+        self.last_call = Some(now);
+        if let Some(answered) = self.answered.insert(server, now) {
+            self.gaps.push(now.duration_since(answered));
+        }
+    }
+}
+
 impl LoadBalancer for Recorder {
     fn can_drain(&self) -> bool {
         false
@@ -65,7 +77,7 @@ impl LoadBalancer for Recorder {
     }
 
     fn drain<'a>(&'a self, server: &'a Endpoint) -> Call<'a, ()> {
-        self.called(server.server);
+        self.begins(server.server);
         Box::pin(std::future::ready(Ok(())))
     }
 
