@@ -82,6 +82,18 @@ pub enum Error {
         #[source]
         source: DbErr,
     },
+    /// The database server lacks what the statements need; nothing was changed.
+    #[error(
+        "{database} is on version {found} of its server, which is too old: {wanted} or later is needed"
+    )]
+    TooOld {
+        /// The database's name and where it is.
+        database: String,
+        /// What the server says of itself.
+        found: String,
+        /// The oldest that will do.
+        wanted: &'static str,
+    },
     /// The database's user may make no trigger, which the schema needs.
     #[error(
         "cannot make a trigger in {database}: the server has a binary log and lets only a user with SUPER do so; \
@@ -225,7 +237,8 @@ impl Error {
             | Self::Count { .. }
             | Self::Missing { .. }
             | Self::Panicked
-            | Self::Cursor(_) => false,
+            | Self::Cursor(_)
+            | Self::TooOld { .. } => false,
         }
     }
 

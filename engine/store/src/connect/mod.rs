@@ -2,6 +2,7 @@
 
 mod server;
 mod sqlite;
+mod version;
 
 use std::collections::BTreeSet;
 use std::fs::File;

@@ -15,7 +15,7 @@ use sea_orm::sqlx::postgres::{PgConnectOptions, PgConnection};
 use sea_orm::sqlx::{self, Executor, Row};
 use sea_orm::{ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DbBackend};
 
-use super::{ACQUIRE_TIMEOUT, Opened, bring_up_to_date};
+use super::{ACQUIRE_TIMEOUT, Opened, bring_up_to_date, version};
 use crate::Error;
 use crate::bulk::sql;
 
@@ -149,6 +149,7 @@ async fn opened(
     let mut keeps_lock = options.clone();
     keeps_lock.idle_timeout(None).map_sqlx_mysql_pool_opts(|options| options);
     let turn = connect(&keeps_lock, 1).await?;
+    version::check(&turn, &database).await?;
     wait_for_turn(&turn).await?;
     let migrated = bring_up_to_date(&writer, &database).await?;
     turn.close().await.map_err(Error::database("say that the schema is up to date"))?;
