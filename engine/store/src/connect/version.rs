@@ -42,7 +42,7 @@ fn too_old(backend: DbBackend, version: &str) -> Option<&'static str> {
     let oldest = match backend {
         DbBackend::Postgres => POSTGRES,
         _ if version.contains("MariaDB") => MARIADB,
-        _ => MYSQL,
+        DbBackend::MySql | DbBackend::Sqlite | _ => MYSQL,
     };
     let mut numbers = version.split(|it: char| !it.is_ascii_digit()).map(str::parse::<u32>);
     let first = numbers.next()?.ok()?;
