@@ -40,7 +40,7 @@ pub(crate) async fn mariadb(sizes: &[u32]) -> anyhow::Result<()> {
 
 async fn over(name: &str, database: impl Fn() -> String, sizes: &[u32]) -> anyhow::Result<()> {
     println!(
-        "{name}, durable commits\nqueue     engines  targets  stages/s  µs/target  \
+        "{name}, durable commits, medians of several rollouts where groups are small\nqueue     engines  targets  stages/s  µs/target  \
          result→next p50  p99        resident, largest engine"
     );
     let redis = Redis::start();
@@ -89,8 +89,7 @@ async fn rollouts(url: &str, redis: Option<&str>, engines: usize, size: u32) -> 
     Ok(())
 }
 
-/// How often a group of this size is rolled out: an odd number of times, of 10,000 targets or more together if that
-/// takes no more than five.
+/// How often a group of this size is rolled out, an odd number of times: the smaller it is, the more one run varies.
 const fn runs(size: u32) -> u32 {
     match size {
         0..=2_000 => 5,

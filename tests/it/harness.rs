@@ -131,9 +131,10 @@ impl Demo {
 
     /// What its processes have logged, one after the other.
     pub(crate) fn logged(&self) -> String {
-        std::fs::read_to_string(self.log()).unwrap_or_default()
+        std::fs::read_to_string(self.log()).expect("its log")
     }
 
+    /// Where they log.
     fn log(&self) -> PathBuf {
         self.folder.path().join("log")
     }

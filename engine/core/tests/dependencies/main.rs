@@ -2,7 +2,9 @@
 //! table “Degrading” (S12).
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod checked;
 mod dead;
+mod debts;
 mod others;
 #[path = "../sim/mod.rs"]
 mod sim;
@@ -11,12 +13,10 @@ use std::time::Duration;
 
 use capstan_core::ServerId;
 use capstan_core::action::Action;
-use capstan_core::checker::check;
 use capstan_core::config::ConfigRequest;
 use capstan_core::decide::view;
 use capstan_core::dependency::{Condition, Without};
 use capstan_core::deployment_status::DeploymentStatus as Status;
-use capstan_core::event::{Event, EventType};
 use capstan_core::input::{Again, StageResult};
 use capstan_core::plan::{PlanInput, plan};
 use capstan_core::record::{Cause, Flavor, HoldReason, Service};
@@ -248,103 +248,6 @@ fn a_rollback_of_a_whole_group_goes_out_without_its_balancer() {
 }
 
 #[test]
-fn a_release_ends_in_success_while_markups_are_owed_and_the_debts_are_paid_afterwards() {
-    let mut case = rolling();
-    // All but the last two are released while the balancer answers.
-    while case.world.of(case.id).counts().of(Target::Pending) > 1 {
-        step(&mut case);
-    }
-    balancer_dies(&mut case);
-    step(&mut case);
-    assert!(held(&case).is_some());
-    cut_off(&mut case);
-    case.run().is(Status::Success);
-    let owed_now = view(&case.world.state, case.id).unwrap().owed;
-    assert_eq!(owed_now.len(), 2);
-    assert_eq!(owed_now.iter().filter(|owed| owed.is_drained).count(), 1);
-    assert_eq!(case.world.in_service(), 11);
-    come_back(&mut case);
-    assert_eq!(case.world.in_service(), 12, "the debts are paid without a deployment under way");
-    assert!(owed(&case).is_empty());
-    assert!(case.world.state.servers().iter().all(|server| !server.drained));
-}
-
-#[test]
-fn a_group_that_bypasses_does_so_when_the_breaker_opens() {
-    let mut world = World::new(Setup { servers: 8, bypass: true, ..Setup::default() });
-    let id = world.rollout(1, half());
-    let mut case = Case { world, id };
-    balancer_dies(&mut case);
-    assert_eq!(held(&case), None);
-    case.run().is(Status::SmokeSuccess);
-    case.act(Action::Bake).run().is(Status::BakeSuccess);
-    assert_eq!(owed(&case).len(), 1);
-    come_back(&mut case);
-    case.act(Action::Rollout).run().is(Status::Success);
-}
-
-#[test]
-fn a_host_that_runs_something_else_by_then_is_not_brought_in() {
-    let mut case = verified(4, half());
-    cut_off(&mut case);
-    case.act(Action::Bake).is(Status::BakeSuccess);
-    let bastion = case.batch(1)[0];
-    case.world.hosts.get_mut(&bastion).unwrap().package = Some(package(0).id);
-    come_back(&mut case);
-    assert_eq!(case.server(bastion).service, Service::Out);
-    assert!(owed(&case).is_empty());
-    case.is(Status::SmokeFailure);
-}
-
-#[test]
-fn a_server_whose_markdown_was_bypassed_is_drained_when_the_balancer_is_back() {
-    let mut case = baked(12, half());
-    cut_off(&mut case);
-    case.act(Action::Rollout);
-    let fresh: Vec<ServerId> = case
-        .world
-        .state
-        .servers()
-        .iter()
-        .filter(|server| server.is_out() && !server.drained)
-        .map(|server| server.id)
-        .collect();
-    assert_eq!(fresh.len(), 3, "some were taken without a call");
-    assert!(fresh.iter().all(|server| !case.world.hosts[server].mark));
-    case.world.balancer_is_back();
-    case.world.look();
-    case.world.drain();
-    assert!(fresh.iter().all(|server| case.world.hosts[server].mark), "S13");
-    case.run().is(Status::Success);
-    assert_eq!(case.world.in_service(), 12);
-}
-
-#[test]
-fn dead_servers_are_repaired_by_halves_too() {
-    let mut case = baked(12, half());
-    for host in case.world.hosts.values_mut().skip(4) {
-        host.dead = true;
-    }
-    case.world.look();
-    cut_off(&mut case);
-    case.act(Action::Rollout);
-    assert_eq!(ours(&case), 3, "they need no slot, and a place among those out by us");
-}
-
-#[test]
-fn a_pulled_out_server_owes_nothing() {
-    let mut case = verified(4, half());
-    cut_off(&mut case);
-    case.act(Action::Bake);
-    let bastion = case.batch(1)[0];
-    assert!(case.server(bastion).markup_owed.is_some());
-    case.pull(bastion);
-    assert!(case.server(bastion).markup_owed.is_none());
-    come_back(&mut case);
-    assert!(case.server(bastion).is_out());
-}
-
-#[test]
 fn a_markdown_that_failed_is_retried_without_the_balancer() {
     let mut case = rolling();
     let stages = case.world.stages();
@@ -402,71 +305,6 @@ fn what_was_done_without_at_the_creation_is_kept() {
     create.without = vec![Without { dependency: "cmdb".into(), since: world.now, text }];
     let id = world.create(create).unwrap();
     assert_eq!(view(&world.state, id).unwrap().ran_without[0].dependency, "cmdb");
-}
-
-// The checker sees S12 in the log.
-
-fn bypassed_log() -> Vec<Event> {
-    let mut case = rolling();
-    cut_off(&mut case);
-    case.run();
-    come_back(&mut case);
-    case.run().is(Status::Success);
-    let log: Vec<Event> = case.world.events_of(case.id).cloned().collect();
-    check(&log).unwrap();
-    log
-}
-
-fn bent(wanted: impl Fn(&Event) -> bool, change: impl Fn(&mut Event)) -> Vec<&'static str> {
-    let mut log = bypassed_log();
-    change(log.iter_mut().find(|event| wanted(event)).expect("there is such an event"));
-    check(&log).expect_err("the log is bent").into_iter().map(|found| found.rule).collect()
-}
-
-#[test]
-fn the_checker_finds_what_breaks_s12() {
-    let bypassed = |event: &Event, to: &str| {
-        event.kind == EventType::TargetStatus
-            && event.data.bypassed == Some(true)
-            && event.data.to.as_deref() == Some(to)
-    };
-    let called =
-        bent(|event| bypassed(event, "MARKDOWN_RUNNING"), |event| event.data.bypassed = None);
-    assert!(called.contains(&"S12"), "{called:?}");
-    let serves = bent(
-        |event| bypassed(event, "SUCCESS"),
-        |event| {
-            event.data.service = Some(Service::In);
-            event.data.out_because = None;
-        },
-    );
-    assert!(serves.contains(&"S12"), "{serves:?}");
-    let cut = |event: &Event| event.kind == EventType::DependencyCutOff;
-    let untold = bent(cut, |event| event.data.bypassed = Some(false));
-    assert!(untold.contains(&"S12"), "{untold:?}");
-    let holds = bent(cut, |event| event.data.held_by = Some(vec![EDGE.to_owned()]));
-    assert!(holds.contains(&"S12"), "{holds:?}");
-}
-
-#[test]
-fn the_checker_counts_who_is_out_by_us() {
-    // The same log, of a balancer that was cut off before more than half of B were out.
-    let mut case = baked(12, half());
-    case.act(Action::Rollout);
-    assert!(ours(&case) > 3);
-    let mut log: Vec<Event> = case.world.events_of(case.id).cloned().collect();
-    for event in &mut log {
-        if let Some(start) = &mut event.data.start {
-            start.bypassed = true;
-        }
-        let word = event.data.to.as_deref().unwrap_or_default();
-        if word.starts_with("MARK") && event.data.out_count.is_some() {
-            event.data.bypassed = Some(true);
-        }
-    }
-    let found = check(&log).expect_err("too many were taken");
-    let counted = found.iter().any(|it| it.rule == "S12" && it.message.contains("out by us"));
-    assert!(counted, "{found:?}");
 }
 
 #[test]

@@ -49,7 +49,8 @@ pub(crate) async fn open(url: &str) -> Result<Opened, Error> {
 /// by name.
 ///
 /// # Errors
-/// When it cannot be opened or brought up to date; [`Error::Newer`]; [`Error::InUse`] for a file.
+/// When it cannot be opened or brought up to date; [`Error::Newer`]; [`Error::InUse`] for a file, [`Error::TooOld`] for a
+/// server.
 pub async fn migrate(url: &str) -> Result<Vec<String>, Error> {
     open(url).await.map(|opened| opened.migrated)
 }
