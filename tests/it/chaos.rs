@@ -6,6 +6,7 @@
 mod api;
 mod check;
 pub(crate) mod clock;
+mod cmdb;
 mod drive;
 mod ear;
 mod faults;
@@ -22,6 +23,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use cmdb::Teller;
 use plan::Plan;
 use services::Kind;
 use world::World;
@@ -48,6 +50,8 @@ async fn survive(kind: Kind) {
             tokio::spawn(async move { group::release(&world, &plan, group, until, by).await })
         })
         .collect();
+    let teller =
+        Teller::start(Arc::clone(&world.cmdb), &world.services.rabbit_url, plan.rng(3).u64(..));
     let faults = break_things(&world, &plan).await;
     println!("{:?}: nothing is broken any more", began.elapsed());
     let mut done = Vec::new();
@@ -55,6 +59,7 @@ async fn survive(kind: Kind) {
         done.push(release.await.unwrap());
     }
     println!("{:?}: every release has ended", began.elapsed());
+    let told = teller.end().await;
     let mut found = check::check(&world, &done).await;
     world.end().await;
     found.wrong.extend(done.iter().flat_map(|done| done.wrong.clone()));
@@ -62,7 +67,7 @@ async fn survive(kind: Kind) {
     let asked_again = world.api.asked_again.load(std::sync::atomic::Ordering::Relaxed);
     println!(
         "{:?}: {faults:?}; {} deployments, {} events, {} of them of groups alone, {} messages \
-         came again, {} scripts ran, {:?}; retries that no script asked for: {unasked}; requests \
+         came again, {told} came of the CMDB, {} scripts ran, {:?}; retries that no script asked for: {unasked}; requests \
          that were asked again: {asked_again}",
         began.elapsed(),
         found.deployments,
@@ -77,6 +82,7 @@ async fn survive(kind: Kind) {
     println!("answers to commits that were lost: {lost}");
     // Another seed may deal the fault only to who has nothing to commit.
     assert!(lost > 0 || !plan.is_usual(), "{}: no answer to a commit was lost", plan.told());
+    assert!(told > 0, "the CMDB has told nothing");
     assert!(found.deployments >= plan.sizes.len() && found.keys > 0, "nothing was released");
     world.is_good();
 }

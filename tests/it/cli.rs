@@ -9,11 +9,16 @@ use crate::harness::{Demo, PATIENCE};
 
 /// Runs `capstan` against the demo.
 async fn capstan(demo: &Demo, arguments: &[&str]) -> Output {
+    capstan_at(&demo.url, &demo.token, arguments).await
+}
+
+/// Runs `capstan` against a server.
+pub(crate) async fn capstan_at(url: &str, token: &str, arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_capstan"));
     command
         .args(arguments)
-        .env("CAPSTAN_SERVER", &demo.url)
-        .env("CAPSTAN_TOKEN", &demo.token)
+        .env("CAPSTAN_SERVER", url)
+        .env("CAPSTAN_TOKEN", token)
         .stdin(Stdio::null())
         .kill_on_drop(true);
     // A release that is braked is watched until a person does something.

@@ -102,7 +102,16 @@ impl Serving {
         serving
     }
 
-    async fn get<T: serde::de::DeserializeOwned>(&self, path: &str) -> T {
+    /// Waits until it has died by itself.
+    pub(crate) async fn died(&mut self) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.child.try_wait().unwrap().is_none() {
+            assert!(Instant::now() < deadline, "it lives on");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    pub(crate) async fn get<T: serde::de::DeserializeOwned>(&self, path: &str) -> T {
         let request = self.client.get(format!("{}{path}", self.url)).bearer_auth(&self.token);
         request.send().await.unwrap().json().await.unwrap()
     }

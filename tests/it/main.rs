@@ -6,6 +6,7 @@ mod browser;
 mod chaos;
 mod cli;
 mod cmdb;
+mod cmdb_messages;
 mod controllers;
 mod crash;
 mod crash_writes;

@@ -39,7 +39,7 @@ async fn connect(url: &str) -> lapin::Result<(Connection, Channel)> {
     Ok((connection, channel))
 }
 
-async fn channel(url: &str) -> (Connection, Channel) {
+pub(crate) async fn channel(url: &str) -> (Connection, Channel) {
     let deadline = Instant::now() + PATIENCE;
     loop {
         // The client may wait for ever for an answer that died with the broker.
@@ -53,7 +53,7 @@ async fn channel(url: &str) -> (Connection, Channel) {
 }
 
 /// What the broker answers on such a connection.
-async fn answered<T>(call: impl Future<Output = lapin::Result<T>>) -> T {
+pub(crate) async fn answered<T>(call: impl Future<Output = lapin::Result<T>>) -> T {
     tokio::time::timeout(PATIENCE, call).await.expect("the broker answers").unwrap()
 }
 

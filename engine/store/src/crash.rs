@@ -38,6 +38,9 @@ pub const PACKAGE_POINTS: [&str; 4] =
 /// the CMDB names for the first time. (What a group becomes afterwards passes the points of a commit.)
 pub const START_POINTS: [&str; 4] =
     ["token.before", "token.done", "refresh.written", "refresh.done"];
+/// The points of a message about a change in the CMDB, in the order in which it passes them: before its group
+/// is refreshed, before it is acknowledged, and after that.
+pub const MESSAGE_POINTS: [&str; 3] = ["message.taken", "message.stored", "message.settled"];
 /// The points around an entry of the audit.
 pub const AUDIT_POINTS: [&str; 2] = ["audit.before", "audit.done"];
 

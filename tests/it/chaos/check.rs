@@ -6,9 +6,10 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use capstan_core::event::Event;
+use capstan_core::message::Waiting;
 use capstan_core::record::Flavor;
 use capstan_core::target_status::TargetStatus;
-use capstan_core::view::DeploymentBrief;
+use capstan_core::view::{DeploymentBrief, GroupView};
 
 use super::group::Done;
 use super::group_log::{self, Known};
@@ -53,6 +54,7 @@ pub(crate) async fn check(world: &World, done: &[Done]) -> Found {
         found.events += events.len() + own;
         found.of_groups += own;
     }
+    cached(world, by, &mut found).await;
     found.wrong.extend(world.ear.wrong.lock().unwrap().iter().cloned());
     found.wrong.extend(world.api.bugs.lock().unwrap().iter().cloned());
     for process in &world.processes {
@@ -66,6 +68,39 @@ pub(crate) async fn check(world: &World, done: &[Done]) -> Found {
         }
     }
     found
+}
+
+/// Of each group the cache has what the CMDB says now, and every message about it was answered.
+async fn cached(world: &World, by: Instant, found: &mut Found) {
+    loop {
+        let wrong = differences(world).await;
+        if wrong.is_empty() {
+            return;
+        }
+        if Instant::now() > by {
+            found.wrong.extend(wrong);
+            return;
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+async fn differences(world: &World) -> Vec<String> {
+    let mut wrong = Vec::new();
+    let rows: Vec<GroupView> = world.api.all("groups").await;
+    for (group, id) in world.groups.iter().enumerate() {
+        let newest = world.cmdb.newest(group);
+        let row = rows.iter().find(|row| row.id.to_string() == *id).expect("it is there");
+        let cached = (row.cmdb_revision, row.virtual_path.clone());
+        if cached != newest {
+            wrong.push(format!("group {group} is {newest:?} in the CMDB, and {cached:?} here"));
+        }
+    }
+    let waiting: Waiting = world.api.get("messages").await;
+    if waiting != Waiting::default() {
+        wrong.push(format!("messages of the CMDB were not answered: {waiting:?}"));
+    }
+    wrong
 }
 
 /// The events of all deployments of a group: what was made is there, once, and ended as it should; and the

@@ -29,6 +29,7 @@ pub(crate) enum To {
     Database,
     Redis,
     Rabbit,
+    Cmdb,
 }
 
 /// One thing that goes wrong. Numbers name processes by their places, times are milliseconds.
@@ -144,7 +145,7 @@ fn who(rng: &mut Rng) -> usize {
 
 /// Most often the database: the others are hints.
 fn to(rng: &mut Rng) -> To {
-    [To::Database, To::Database, To::Redis, To::Rabbit][rng.usize(0..4)]
+    [To::Database, To::Database, To::Redis, To::Rabbit, To::Cmdb][rng.usize(0..5)]
 }
 
 /// What goes wrong after how much time.
@@ -248,6 +249,7 @@ fn line(world: &World, who: usize, to: To) -> &Proxy {
         To::Database => &lines.database,
         To::Redis => &lines.redis,
         To::Rabbit => &lines.rabbit,
+        To::Cmdb => &lines.cmdb,
     }
 }
 

@@ -42,29 +42,29 @@ pub(crate) struct Fleet {
     folder: PathBuf,
     sizes: Vec<usize>,
     pub(crate) packages: Vec<Package>,
+    /// Where all health URLs are answered.
+    port: u16,
 }
 
 impl Fleet {
-    /// Makes folders, packages and the inventory, and answers health URLs from now on.
+    /// Makes folders and packages, and answers health URLs from now on.
     pub(crate) fn make(folder: &Path, sizes: &[usize], versions: usize) -> Self {
         let dist = folder.join("dist");
         std::fs::create_dir_all(&dist).unwrap();
         let packages = (0..versions).map(|number| package(&dist, number)).collect();
-        let fleet = Self { folder: folder.to_owned(), sizes: sizes.to_vec(), packages };
+        let port = answer_health(folder.join("host"));
+        let fleet = Self { folder: folder.to_owned(), sizes: sizes.to_vec(), packages, port };
         for (group, size) in sizes.iter().enumerate() {
             for place in 0..*size {
                 fleet.set_up(&fleet.root(group, place));
             }
         }
-        let port = answer_health(folder.join("host"));
-        let groups: Vec<Value> = (0..sizes.len()).map(|group| fleet.record(group, port)).collect();
-        let inventory = json!({ "groups": groups }).to_string();
-        std::fs::write(fleet.inventory(), inventory).unwrap();
         fleet
     }
 
-    pub(crate) fn inventory(&self) -> PathBuf {
-        self.folder.join("inventory.yaml")
+    /// What a CMDB says of it at first.
+    pub(crate) fn records(&self) -> Vec<Value> {
+        (0..self.groups()).map(|group| self.record(group)).collect()
     }
 
     /// The folder below which all instances lie.
@@ -122,7 +122,8 @@ impl Fleet {
         std::fs::write(root.join("run/serving"), format!("{}\n", first.version)).unwrap();
     }
 
-    fn record(&self, group: usize, port: u16) -> Value {
+    fn record(&self, group: usize) -> Value {
+        let port = self.port;
         let servers: Vec<Value> = (0..self.size(group))
             .map(|place| {
                 json!({

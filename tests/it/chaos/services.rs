@@ -66,6 +66,7 @@ pub(crate) struct Lines {
     pub(crate) database: Proxy,
     pub(crate) redis: Proxy,
     pub(crate) rabbit: Proxy,
+    pub(crate) cmdb: Proxy,
 }
 
 impl Services {
@@ -84,12 +85,13 @@ impl Services {
         }
     }
 
-    pub(crate) fn lines(&self) -> Lines {
+    pub(crate) fn lines(&self, cmdb_url: &str) -> Lines {
         let line = |url: &str| Proxy::to(port(url));
         Lines {
             database: line(&self.database_url),
             redis: line(&self.redis_url),
             rabbit: line(&self.rabbit_url),
+            cmdb: line(cmdb_url),
         }
     }
 }

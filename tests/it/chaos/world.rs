@@ -10,6 +10,7 @@ use serde_json::json;
 
 use super::api::Api;
 use super::clock::Clock;
+use super::cmdb::Cmdb;
 use super::ear::Ear;
 use super::fleet::{FIRST, Fleet, Package, group_name};
 use super::plan::Plan;
@@ -31,6 +32,7 @@ pub(crate) struct World {
     pub(crate) lines: Vec<Lines>,
     pub(crate) services: Services,
     pub(crate) fleet: Fleet,
+    pub(crate) cmdb: Arc<Cmdb>,
     pub(crate) api: Api,
     pub(crate) ear: Arc<Ear>,
     /// The ids of the groups, in the order of the fleet.
@@ -75,6 +77,7 @@ impl World {
             tokio::task::spawn_blocking(move || (Fleet::make(&place, &sizes, versions), place))
                 .await
                 .unwrap();
+        let cmdb = Arc::new(Cmdb::start(fleet.records()));
         let ports: Vec<u16> = (0..CONTROLLERS).map(|_| free_port()).collect();
         let urls: Vec<String> =
             ports.iter().map(|port| format!("http://127.0.0.1:{port}")).collect();
@@ -82,12 +85,13 @@ impl World {
         let clock = Arc::new(Clock::make(&place));
         let (mut processes, mut lines) = (Vec::new(), Vec::new());
         for number in 0..CONTROLLERS + ENGINES {
-            let own = services.lines();
+            let own = services.lines(&cmdb.url);
             let (name, role, listen) = match ports.get(number) {
                 Some(port) => (format!("controller-{number}"), Role::Controller, *port),
                 None => (format!("engine-{}", number - CONTROLLERS), Role::Engine, 0),
             };
             let mut environment = environment(&fleet, &services, &own, listen, &urls[0]);
+            environment.push(variable("CMDB__URL", &own.cmdb.url(&cmdb.url)));
             environment.push(variable("AUTH__ADMIN_TOKEN_FILE", &token.display()));
             environment.push(variable("PACKAGES__PATH", &place.join("packages").display()));
             let process = Process::new(&name, role, &place, environment, &clock);
@@ -105,7 +109,7 @@ impl World {
         let token = std::fs::read_to_string(token).unwrap().trim().to_owned();
         let api = Api::new(urls, token);
         let mut world =
-            Self { processes, lines, services, fleet, api, ear, groups: Vec::new(), folder };
+            Self { processes, lines, services, fleet, cmdb, api, ear, groups: Vec::new(), folder };
         world.bring_in().await;
         world
     }
@@ -179,7 +183,10 @@ fn environment(
         variable("QUEUE__URL", &lines.redis.url(&services.redis_url)),
         variable("BROKER__URL", &lines.rabbit.url(&services.rabbit_url)),
         variable("BROKER__BEGIN", &"first"),
-        variable("CMDB__PATH", &fleet.inventory().display()),
+        variable("CMDB__DRIVER", &"http"),
+        // Messages tell of changes, and not lists.
+        variable("CMDB__POLL_SECONDS", &3_600),
+        variable("CMDB__STALE_AFTER_SECONDS", &7_200),
         variable("EXECUTOR__LOCAL__ROOTS", &fleet.hosts().display()),
         // Of three engines on one machine.
         variable("EXECUTOR__LOCAL__PROCESSES", &8),

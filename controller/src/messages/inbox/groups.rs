@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use axum::http::StatusCode;
 use capstan_core::Timestamp;
 use capstan_core::message::Verdict;
+use capstan_store::crash;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -138,6 +139,7 @@ impl Groups {
     async fn refresh(&self, group: &str, held: &mut Vec<Told>) -> Result<(), Problem> {
         let Ok(_permit) = self.room.acquire().await else { return Err(Problem::internal()) };
         self.gather(group, held);
+        crash::point("message.taken");
         self.app.refresh_named(group, Removal::Held).await
     }
 
@@ -146,6 +148,7 @@ impl Groups {
         let Some(group) = held.first().map(|told| told.change.group.clone()) else { return true };
         match refreshed {
             Ok(()) => {
+                crash::point("message.stored");
                 adopt(&self.app, &group).await;
                 if !self.answer_known(held, "refreshed").await {
                     return false;
@@ -204,6 +207,7 @@ impl Groups {
             if !self.link.settle(told.tag, Verdict::Done, outcome).await {
                 return false;
             }
+            crash::point("message.settled");
         }
         true
     }
