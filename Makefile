@@ -3,7 +3,7 @@
 SHELL := /bin/sh
 # Tests mostly wait for processes and services: four at once even on a small machine.
 export RUST_TEST_THREADS ?= $(shell n=$$(nproc); [ "$$n" -gt 4 ] && echo "$$n" || echo 4)
-.PHONY: demo test setup lint bench chaos long
+.PHONY: demo test bench chaos long
 
 ## Everything in one process, with a fleet of real processes on this machine.
 demo:

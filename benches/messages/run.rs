@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use capstan_controller::{Controller, Ports, Settings};
-use capstan_core::message::{Inbox, Waiting};
+use capstan_core::message::{Broker, Inbox, Waiting};
 use capstan_core::ports::LoadBalancer;
 use capstan_drivers::amqp::{self, AmqpInbox, Topology};
 use capstan_drivers::guard::Guard;
@@ -16,17 +16,18 @@ use capstan_drivers::packages::FilePackageStore;
 use capstan_drivers::scripts::Scripts;
 use capstan_drivers::webhooks::{Allowed, HttpWebhooks};
 use capstan_services::{Postgres, RabbitMq};
-use capstan_store::Store;
-use metrics_exporter_prometheus::PrometheusHandle;
+use capstan_store::{Begin, Store};
 use tokio_util::sync::CancellationToken;
 
 use crate::engine::Process;
 use crate::fleet::{DRIVER, Memory, TARGETS};
+use crate::metrics::Metrics;
 use crate::release::release;
 use crate::sender::Sender;
 use crate::{Messages, Pace};
 
-const STAGES: u32 = 5;
+/// Stage jobs of a target.
+pub(crate) const STAGES: u32 = 5;
 /// Orders that a host gets one after the other in a release of four batches.
 const ORDERS: u32 = 3 * 4;
 /// What comes to an order besides the host's work: it is looked at once a second, and the slowest host of a
@@ -39,24 +40,12 @@ const LOOK_EVERY: Duration = Duration::from_millis(10);
 /// What all measurements share.
 pub(crate) struct Services {
     rabbit: RabbitMq,
-    metrics: PrometheusHandle,
+    metrics: Metrics,
 }
 
 impl Services {
-    pub(crate) fn start(metrics: PrometheusHandle) -> Self {
+    pub(crate) fn start(metrics: Metrics) -> Self {
         Self { rabbit: RabbitMq::start(), metrics }
-    }
-
-    /// Messages that were answered so far in this way: `done`, or laid aside.
-    fn answered(&self) -> (u64, u64) {
-        let text = self.metrics.render();
-        let mut counts = (0, 0);
-        for line in text.lines().filter(|line| line.starts_with("capstan_cmdb_messages_total{")) {
-            let count = line.rsplit(' ').next().and_then(|count| count.parse::<u64>().ok());
-            let is_poison = line.contains("poison");
-            *(if is_poison { &mut counts.1 } else { &mut counts.0 }) += count.unwrap_or_default();
-        }
-        counts
     }
 }
 
@@ -95,7 +84,8 @@ pub(crate) async fn run(
     let store = Store::open(&capstan_store::Settings::new(&database)).await?;
     let cmdb = Arc::new(Memory::new()?);
     let group = cmdb.fill(&store).await?;
-    let controller = Arc::new(controller(&store, &cmdb, &queue, folder.path())?);
+    let inbox: Arc<dyn Inbox> = Arc::new(Guard::inbox("amqp", Arc::new(inbox(&queue))));
+    let controller = Arc::new(controller(&store, &cmdb, folder.path(), None, Some(inbox))?);
     let stop = CancellationToken::new();
     let listening = tokio::spawn(controller.run_messages(stop.clone()));
     let works = match pace {
@@ -103,7 +93,7 @@ pub(crate) async fn run(
         Pace::Paced => (lasts / ORDERS).saturating_sub(BESIDES).div_f64(SLOWEST),
     };
     let engine = Process::start(&database, works)?;
-    let before = services.answered();
+    let before = services.metrics.answered();
     // The queue is there from here on.
     ensure!(waiting(&queue).await? == Waiting::default(), "the queue is not empty");
     let sender = match messages {
@@ -139,7 +129,7 @@ async fn told(
     let sent = sender.stop().await?;
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let (done, poison) = services.answered();
+        let (done, poison) = services.metrics.answered();
         ensure!(poison == before.1, "messages were laid aside");
         if done >= before.0 + sent.count as u64 {
             break;
@@ -167,11 +157,13 @@ async fn waiting(url: &str) -> anyhow::Result<Waiting> {
     inbox(url).waiting().await.context("the queues")
 }
 
-fn controller(
+/// A controller with a broker out, in, or neither. It tells of all that ever happened.
+pub(crate) fn controller(
     store: &Store,
     cmdb: &Arc<Memory>,
-    queue: &str,
     folder: &Path,
+    broker: Option<Arc<dyn Broker>>,
+    inbox: Option<Arc<dyn Inbox>>,
 ) -> anyhow::Result<Controller> {
     let balancer: Arc<dyn LoadBalancer> = Arc::new(NoopLoadBalancer);
     let webhooks = HttpWebhooks::new(Duration::from_secs(1), Allowed::new(Vec::new()))?;
@@ -181,9 +173,10 @@ fn controller(
         load_balancers: BTreeMap::from([(DRIVER.to_owned(), balancer)]),
         executors: BTreeMap::from([(DRIVER.to_owned(), Arc::new(NoopExecutor) as _)]),
         scripts: Arc::new(Scripts::new(None)),
-        broker: None,
-        inbox: Some(Arc::new(Guard::inbox("amqp", Arc::new(inbox(queue))))),
+        broker,
+        inbox,
         webhooks: Arc::new(webhooks),
     };
-    Ok(Controller::new(store.clone(), ports, Settings::default()))
+    let settings = Settings { broker_begins: Begin::First, ..Settings::default() };
+    Ok(Controller::new(store.clone(), ports, settings))
 }
