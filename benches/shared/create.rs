@@ -46,7 +46,10 @@ pub(crate) async fn create(
     };
     match store.submit(group, Input::Create(Box::new(create))).await? {
         Answer::Created(id) => Ok(id),
-        answer @ (Answer::Done | Answer::NothingToRollBack { .. } | Answer::RefreshHeld(_)) => {
+        answer @ (Answer::Done
+        | Answer::NothingToRollBack { .. }
+        | Answer::RefreshHeld(_)
+        | Answer::ReadAlone) => {
             bail!("the deployment was not created: {answer:?}")
         }
     }

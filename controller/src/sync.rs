@@ -7,7 +7,7 @@ use std::time::Duration;
 use axum::http::StatusCode;
 use capstan_core::GroupId;
 use capstan_core::dependency::{CMDB, Without};
-use capstan_core::input::Answer;
+use capstan_core::input::{Answer, Reading};
 use capstan_core::ports::CmdbGroup;
 use capstan_core::record::ScaleOut;
 use capstan_core::view::GroupView;
@@ -125,21 +125,26 @@ impl App {
                 return Err(Problem::unavailable("cmdb_unavailable", "CMDB: no answer in time"));
             }
         };
-        self.take(record, confirmed).await.map(drop)
+        self.take(record, confirmed, Reading::Alone).await.map(drop)
     }
 
-    async fn take(&self, record: CmdbGroup, confirmed: bool) -> Result<GroupId, Problem> {
+    async fn take(
+        &self,
+        record: CmdbGroup,
+        confirmed: bool,
+        reading: Reading,
+    ) -> Result<(GroupId, Answer), Problem> {
         let external_id = record.id.clone();
         let hold_above = (!confirmed).then_some(self.settings.hold_above);
-        let (group, answer) = match self.store.group_refresh(record, hold_above).await {
+        let synced = match self.store.group_refresh(record, hold_above, reading).await {
             Ok(synced) => synced,
             Err(error) => return Err(self.explain(error).await),
         };
-        if let Answer::RefreshHeld(reason) = &answer {
+        if let (_, Answer::RefreshHeld(reason)) = &synced {
             tracing::warn!(group = external_id, reason, "a refresh waits for a person's word");
         }
-        self.look_at_new(group).await?;
-        Ok(group)
+        self.look_at_new(synced.0).await?;
+        Ok(synced)
     }
 
     /// Refreshes where it can and goes on from the cache where it cannot: a release must go out
@@ -185,16 +190,16 @@ impl App {
     async fn sync_one(self: &Arc<Self>, record: CmdbGroup) -> Result<(), String> {
         let external_id = record.id.clone();
         let is_automatic = record.scale_out == ScaleOut::Automatic;
-        match self.take(record, false).await {
-            Ok(group) => {
-                self.adopt_later(group);
-                if is_automatic {
-                    self.scale_out_later(group);
-                }
-                Ok(())
-            }
-            Err(problem) => Err(format!("group {external_id}: {}", problem.detail)),
+        let told = |problem: Problem| format!("group {external_id}: {}", problem.detail);
+        let (group, answer) = self.take(record, false, Reading::Listed).await.map_err(told)?;
+        if answer == Answer::ReadAlone {
+            self.refresh_known(group, external_id.clone(), Removal::Held).await.map_err(told)?;
         }
+        self.adopt_later(group);
+        if is_automatic {
+            self.scale_out_later(group);
+        }
+        Ok(())
     }
 
     /// Keeps the cache right until `shutdown`.

@@ -94,11 +94,18 @@ fn head(chrome: &Chrome<'_>, view: &GroupView) -> Markup {
             }
             p.lead {
                 (view.application.name) ", " (view.application.environment) ", owned by "
-                (view.application.owner) ". CMDB revision " (view.cmdb_revision) ", checked "
+                (view.application.owner) ". " (cmdb_revision(view)) ", checked "
                 (moment::ago(chrome.now, view.synced_at)) "."
                 @if view.stale { " " (badge(Tone::Warning, "stale")) }
             }
         }
+    }
+}
+
+fn cmdb_revision(view: &GroupView) -> String {
+    match view.cmdb_revision {
+        1.. => format!("CMDB revision {}", view.cmdb_revision),
+        _ => "The CMDB gives no revision".to_owned(),
     }
 }
 

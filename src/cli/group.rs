@@ -164,10 +164,14 @@ fn text(view: &GroupView) -> String {
     };
     let dark = if view.may_go_dark { ", may go dark" } else { "" };
     let executors = view.executors().collect::<Vec<_>>().join(", then ");
+    let in_cmdb = match view.cmdb_revision {
+        1.. => format!("{}, revision {}", view.external_id, view.cmdb_revision),
+        _ => view.external_id.clone(),
+    };
     let mut lines = vec![
         view.name.clone(),
         field("id", &view.id.to_string()),
-        field("in CMDB", &format!("{}, revision {}", view.external_id, view.cmdb_revision)),
+        field("in CMDB", &in_cmdb),
         field("synced", &moment::synced(view.synced_at, view.stale)),
         field("belongs to", &format!("{} ({})", view.application.name, view.application.owner)),
         field("version", view.version.as_deref().unwrap_or("unknown")),

@@ -155,7 +155,10 @@ impl App {
     ) -> Result<DeploymentView, Problem> {
         match answer {
             Answer::Created(id) => self.deployment(*id).await,
-            Answer::Done | Answer::NothingToRollBack { .. } | Answer::RefreshHeld(_) => {
+            Answer::Done
+            | Answer::NothingToRollBack { .. }
+            | Answer::RefreshHeld(_)
+            | Answer::ReadAlone => {
                 tracing::error!(%group, ?answer, "a create was answered by something else");
                 Err(Problem::internal())
             }

@@ -95,7 +95,10 @@ impl App {
                 answer: "nothing_to_roll_back",
                 revoked,
             })),
-            answer @ (Answer::Done | Answer::Created(_) | Answer::RefreshHeld(_)) => {
+            answer @ (Answer::Done
+            | Answer::Created(_)
+            | Answer::RefreshHeld(_)
+            | Answer::ReadAlone) => {
                 let view = self.created(group, &answer).await?;
                 Ok(RolledBack::Created(Box::new(view)))
             }

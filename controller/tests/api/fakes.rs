@@ -74,6 +74,8 @@ pub(crate) fn record(name: &str, application: &str, count: usize) -> CmdbGroup {
 #[derive(Default)]
 pub(crate) struct FakeCmdb {
     pub(crate) groups: Mutex<Vec<CmdbGroup>>,
+    /// What a list says, if that is older.
+    pub(crate) old_list: Mutex<Option<Vec<CmdbGroup>>>,
     pub(crate) faults: Mutex<Vec<String>>,
     pub(crate) is_down: AtomicBool,
     pub(crate) calls: AtomicU32,
@@ -114,6 +116,13 @@ impl FakeCmdb {
         }
     }
 
+    /// The same without a revision.
+    pub(crate) fn put_bare(&self, group: CmdbGroup) {
+        let mut groups = lock(&self.groups);
+        groups.retain(|known| known.id != group.id);
+        groups.push(CmdbGroup { revision: 0, ..group });
+    }
+
     fn answer<T>(&self, value: T) -> Result<T, DriverError> {
         if self.is_down.load(Ordering::SeqCst) {
             return Err(DriverError::Unknown("scripted: no answer".into()));
@@ -138,7 +147,7 @@ impl Cmdb for FakeCmdb {
 
     fn groups(&self) -> Call<'_, Vec<CmdbGroup>> {
         self.calls.fetch_add(1, Ordering::SeqCst);
-        let groups = lock(&self.groups).clone();
+        let groups = lock(&self.old_list).clone().unwrap_or_else(|| lock(&self.groups).clone());
         Box::pin(async move { self.answer(groups) })
     }
 

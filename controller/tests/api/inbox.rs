@@ -203,6 +203,24 @@ async fn what_comes_while_a_refresh_is_under_way_shares_the_next_one() {
     assert_eq!(listening.world.store.group_revision("web").await.expect("read"), Some(2));
 }
 
+/// Whatever number a message has: nothing says that the record in the cache is as new.
+#[tokio::test]
+async fn each_message_about_a_group_without_revisions_asks_for_it() {
+    let listening = Listening::start().await;
+    let (cmdb, inbox) = (&listening.world.cmdb, &listening.inbox);
+    for (count, (servers, told)) in [(2, 7), (3, 5), (4, 0), (5, 7)].into_iter().enumerate() {
+        cmdb.put_bare(record("web", "web", servers));
+        inbox.tell("web", told);
+        inbox.until_settled("web", count + 1, PATIENCE).await;
+        let store = &listening.world.store;
+        let group = store.group_id_by_external("web").await.expect("read").expect("it is known");
+        let view = store.group(group).await.expect("read").expect("it is known");
+        assert_eq!((view.total as usize, view.cmdb_revision), (servers, 0));
+    }
+    assert!(inbox.settled("web").iter().all(|verdict| *verdict == Verdict::Done));
+    assert_eq!(listening.calls(), 4);
+}
+
 #[tokio::test]
 async fn a_group_that_the_cmdb_shows_later_than_it_tells_of_is_taken() {
     let listening = Listening::start().await;

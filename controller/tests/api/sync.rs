@@ -31,6 +31,32 @@ async fn all_groups_are_synced_at_the_start_and_when_something_changes() {
     ended.expect("it ends soon").expect("without a panic");
 }
 
+/// An old list brings back nothing that was replaced since it was read, and a new one brings what is new.
+#[tokio::test]
+async fn without_revisions_what_a_list_says_is_asked_for_again() {
+    let world = World::empty().await;
+    world.cmdb.put_bare(record("web", "web", 4));
+    let shutdown = CancellationToken::new();
+    let sync = tokio::spawn(Arc::clone(&world.controller).run_sync(shutdown.clone()));
+    let groups = world.until("/api/v1/groups", |page| page["items"][0]["in_service"] == 4).await;
+    let path = format!("/api/v1/groups/{}", id(&groups["items"][0]));
+    let old = world.cmdb.groups.lock().expect("no test has panicked").clone();
+    world.cmdb.put_bare(record("web", "web", 6));
+    let asked = world.cmdb.calls.load(Ordering::SeqCst);
+    world.cmdb.change.notify_one();
+    world.until(&path, |group| group["total"] == 6).await;
+    world.cmdb.until_asked(asked + 2).await;
+
+    *world.cmdb.old_list.lock().expect("no test has panicked") = Some(old);
+    let before = world.get(&path).await.expect(200);
+    world.cmdb.change.notify_one();
+    let after = world.until(&path, |group| group["synced_at"] != before["synced_at"]).await;
+    assert_eq!((&after["total"], &after["cmdb_revision"]), (&json!(6), &json!(0)));
+    shutdown.cancel();
+    let ended = tokio::time::timeout(Duration::from_secs(5), sync).await;
+    ended.expect("it ends soon").expect("without a panic");
+}
+
 #[tokio::test]
 async fn refreshes_that_are_asked_for_while_one_is_under_way_share_the_next_one() {
     let (world, ids) = World::with_group().await;

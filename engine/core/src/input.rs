@@ -115,6 +115,8 @@ pub enum Input {
         /// If more than this share of the members would leave, it waits for a person; none: a person has
         /// confirmed it.
         hold_above: Option<Share>,
+        /// How it was read.
+        reading: Reading,
     },
     /// The database was restored from a backup: hosts may be ahead of what it says.
     Restored {
@@ -139,6 +141,16 @@ pub enum Input {
         /// The group's earlier deployments: with any, it is too late.
         history: History,
     },
+}
+
+/// How a record of the CMDB was read. It matters where the CMDB gives no revisions: of two records that differ the
+/// one that was read later is newer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reading {
+    /// By itself, in its turn: whoever else reads the group does so before or after.
+    Alone,
+    /// With all others; what is newer may have been read and stored meanwhile.
+    Listed,
 }
 
 /// A deployment as a person asks for it.
@@ -263,6 +275,9 @@ pub enum Answer {
     },
     /// The refresh would remove too many servers and waits for a person's word.
     RefreshHeld(String),
+    /// The record, which came in a list and has no revision, says something else than the cache. Which of them is
+    /// newer is known when it is read alone.
+    ReadAlone,
 }
 
 /// Why an input was refused; nothing but the audit changes.

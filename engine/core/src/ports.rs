@@ -240,7 +240,7 @@ pub struct CmdbServer {
 pub struct CmdbGroup {
     /// Its id in the CMDB.
     pub id: String,
-    /// Grows with every change.
+    /// Grows with every change; 0: the CMDB gives none.
     #[serde(default)]
     pub revision: i64,
     /// Its name.

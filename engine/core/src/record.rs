@@ -148,7 +148,7 @@ pub struct Group {
     pub port: u16,
     /// Main data centre.
     pub idc: String,
-    /// Revision of the CMDB record that this is a cache of.
+    /// Revision of the CMDB record that this is a cache of; 0: it has none, below: there was no record yet.
     pub cmdb_revision: i64,
     /// When the cache was last known to be right.
     pub synced_at: Timestamp,

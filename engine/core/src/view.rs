@@ -112,7 +112,7 @@ pub struct GroupView {
     pub out: u32,
     /// Members in service.
     pub in_service: u32,
-    /// Revision of the CMDB record that this is a cache of.
+    /// Revision of the CMDB record that this is a cache of; 0: it has none, below: there was no record yet.
     pub cmdb_revision: i64,
     /// When the cache was last known to be right.
     pub synced_at: Timestamp,

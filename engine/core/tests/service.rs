@@ -3,10 +3,13 @@
 
 mod sim;
 
+use std::time::Duration;
+
 use capstan_core::action::Action;
 use capstan_core::config::ConfigRequest;
 use capstan_core::deployment_status::DeploymentStatus as Status;
-use capstan_core::input::{Answer, Input};
+use capstan_core::input::{Answer, Input, Reading};
+use capstan_core::ports::CmdbGroup;
 use capstan_core::record::{OutBecause, Service};
 use capstan_core::share::Share;
 use capstan_core::stage::Stage;
@@ -181,6 +184,51 @@ fn a_refresh_that_removes_more_than_half_is_held() {
     assert_eq!(case.world.state.census().members, 1, "an older revision is ignored");
 }
 
+/// What changes a record.
+type Change = fn(&mut CmdbGroup);
+
+/// A list may have been read before what was stored since: without revisions nothing else says so.
+#[test]
+fn a_list_without_revisions_changes_nothing_and_a_record_that_was_read_alone_counts() {
+    let mut case = started(5, half());
+    let give = |case: &mut Case, reading| {
+        let record = Box::new(case.world.record.clone());
+        case.world.give(Input::Synced { record, hold_above: None, reading }).unwrap()
+    };
+    // The CMDB stops giving revisions; what it says is the same.
+    case.world.record.revision = 0;
+    case.world.pass(Duration::from_mins(1));
+    assert_eq!(give(&mut case, Reading::Listed), Answer::Done);
+    assert_eq!(case.world.state.group.cmdb_revision, 0);
+    assert_eq!(case.world.state.group.synced_at, case.world.now);
+    let synced_at = case.world.now;
+
+    let changes: [(&str, Change); 5] = [
+        ("a field", |record| record.site = "other".to_owned()),
+        ("an owner", |record| record.application.owner = "bob".to_owned()),
+        ("a server", |record| record.servers[0].pool = "z".to_owned()),
+        ("a server that left", |record| drop(record.servers.pop())),
+        ("a server that is retired", |record| record.servers[1].retired = true),
+    ];
+    for (what, change) in changes {
+        change(&mut case.world.record);
+        case.world.pass(Duration::from_secs(1));
+        let before = case.world.state.group.clone();
+        let members = case.world.state.census().members;
+        assert_eq!(give(&mut case, Reading::Listed), Answer::ReadAlone, "{what}");
+        assert_eq!(case.world.state.group, before, "{what}");
+        assert_eq!(case.world.state.census().members, members, "{what}");
+        assert_eq!(give(&mut case, Reading::Alone), Answer::Done, "{what}");
+        assert!(case.world.state.group.synced_at > synced_at, "{what}");
+        assert_eq!(give(&mut case, Reading::Listed), Answer::Done, "{what} is known");
+    }
+    assert_eq!(case.world.state.census().members, 3);
+    // From here on it gives revisions again.
+    case.world.record.revision = 3;
+    assert_eq!(give(&mut case, Reading::Listed), Answer::Done);
+    assert_eq!(case.world.state.group.cmdb_revision, 3);
+}
+
 #[test]
 fn a_refresh_is_held_above_the_share_that_it_comes_with() {
     // Of ten, this many would leave.
@@ -195,8 +243,10 @@ fn a_refresh_is_held_above_the_share_that_it_comes_with() {
         let mut case = started(10, half());
         case.world.record.servers.truncate(10 - leaving);
         case.world.record.revision += 1;
-        let refresh =
-            |hold_above| Input::Synced { record: Box::new(case.world.record.clone()), hold_above };
+        let refresh = |hold_above| {
+            let record = Box::new(case.world.record.clone());
+            Input::Synced { record, hold_above, reading: Reading::Alone }
+        };
         let (held, confirmed) = (refresh(Some(Share::percent(percent))), refresh(None));
         let answer = case.world.give(held).unwrap();
         let shown = format!("{leaving} of 10, {percent}%: {answer:?}");

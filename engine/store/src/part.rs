@@ -125,7 +125,7 @@ impl Part {
             let deployment = match answer {
                 Ok(Answer::Created(id)) => Some(*id),
                 Ok(Answer::NothingToRollBack { revoked }) => *revoked,
-                Ok(Answer::Done | Answer::RefreshHeld(_)) => audit.deployment,
+                Ok(Answer::Done | Answer::RefreshHeld(_) | Answer::ReadAlone) => audit.deployment,
                 Err(_) => return None,
             };
             Some(NewAudit { deployment, ..audit })

@@ -7,7 +7,7 @@ use capstan_core::action::Action;
 use capstan_core::config::{ConfigRequest, DeploymentConfig};
 use capstan_core::decide;
 use capstan_core::effect::{Effect, EffectKind};
-use capstan_core::input::{Act, Answer, Input, Refused};
+use capstan_core::input::{Act, Answer, Input, Reading, Refused};
 use capstan_core::order::Work;
 use capstan_core::plan::{Plan, PlanInput, plan};
 use capstan_core::ports::{CmdbGroup, Endpoint};
@@ -76,7 +76,8 @@ impl Store {
         record: CmdbGroup,
         confirmed: bool,
     ) -> Result<(GroupId, Answer), SubmitError> {
-        self.group_refresh(record, (!confirmed).then_some(decide::HOLD_ABOVE)).await
+        let hold_above = (!confirmed).then_some(decide::HOLD_ABOVE);
+        self.group_refresh(record, hold_above, Reading::Alone).await
     }
 
     /// The same, held if more than the share `hold_above` of the members would leave; none: a person confirms it.
@@ -84,9 +85,10 @@ impl Store {
         &self,
         record: CmdbGroup,
         hold_above: Option<Share>,
+        reading: Reading,
     ) -> Result<(GroupId, Answer), SubmitError> {
         let group = self.group_put(&record).await.map_err(SubmitError::Store)?;
-        let input = Input::Synced { record: Box::new(record), hold_above };
+        let input = Input::Synced { record: Box::new(record), hold_above, reading };
         let answer = self.submit(group, input).await?;
         // It may be new, or use another load balancer or executor from here on.
         self.dependencies_tell(Some(group)).await.map_err(SubmitError::Store)?;

@@ -161,6 +161,10 @@ impl Groups {
                     return self.answer(std::mem::take(held), "held").await;
                 }
                 let shown = self.revision(&group).await;
+                if shown == Some(0) {
+                    // The CMDB gives no revisions. What it shows was asked for after all of these came.
+                    return self.answer(std::mem::take(held), "refreshed").await;
+                }
                 let shown = shown.map_or("none".to_owned(), |revision| revision.to_string());
                 self.not_shown(held, |change| {
                     let Change { group, revision } = change;
@@ -184,7 +188,10 @@ impl Groups {
     /// Answers messages whose revision is in the cache. `false`: they come again, by another connection.
     async fn answer_known(&self, held: &mut Vec<Told>, outcome: &'static str) -> bool {
         let Some(group) = held.first().map(|told| told.change.group.clone()) else { return true };
-        let Some(known) = self.revision(&group).await else { return true };
+        // A record without a revision may be older than any message.
+        let Some(known) = self.revision(&group).await.filter(|known| *known > 0) else {
+            return true;
+        };
         let (done, left) =
             std::mem::take(held).into_iter().partition(|told| told.change.revision <= known);
         *held = left;

@@ -147,7 +147,9 @@ impl Decider<'_> {
             Input::Dependency { name, impaired } => {
                 Ok(self.dependency_changed(name, impaired.as_ref()))
             }
-            Input::Synced { record, hold_above } => Ok(self.synced(record, *hold_above)),
+            Input::Synced { record, hold_above, reading } => {
+                Ok(self.synced(record, *hold_above, *reading))
+            }
             Input::Restored { actor } => Ok(self.restored(actor)),
         }
     }

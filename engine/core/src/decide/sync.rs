@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::ServerId;
 use crate::effect::EffectKind;
 use crate::event::{EventData, EventType};
-use crate::input::Answer;
+use crate::input::{Answer, Reading};
 use crate::ports::{CmdbGroup, CmdbServer};
 use crate::record::{Binding, OutBecause, Server, Service};
 use crate::share::Share;
@@ -13,8 +13,19 @@ use crate::share::Share;
 use super::{Decider, STALE_AFTER};
 
 impl Decider<'_> {
-    pub(super) fn synced(&mut self, record: &CmdbGroup, hold_above: Option<Share>) -> Answer {
-        if record.revision < self.state.group.cmdb_revision {
+    pub(super) fn synced(
+        &mut self,
+        record: &CmdbGroup,
+        hold_above: Option<Share>,
+        reading: Reading,
+    ) -> Answer {
+        let cached = self.state.group.cmdb_revision;
+        if record.revision == 0 {
+            // Nothing says whether a list is newer than what was stored since it was read.
+            if reading == Reading::Listed && cached >= 0 && !self.is_cached(record) {
+                return Answer::ReadAlone;
+            }
+        } else if record.revision < cached {
             return Answer::Done;
         }
         let gone = self.gone(record);
@@ -22,9 +33,12 @@ impl Decider<'_> {
         let is_more = |share: &Share| gone.len() * 100 > members * usize::from(share.as_percent());
         if let Some(share) = hold_above.filter(is_more) {
             let text = format!(
-                "revision {} would remove {} of {members} servers, more than {share}; a person must \
-                 confirm it",
-                record.revision,
+                "{} would remove {} of {members} servers, more than {share}; a person must confirm it",
+                if record.revision == 0 {
+                    "the record".to_owned()
+                } else {
+                    format!("revision {}", record.revision)
+                },
                 gone.len()
             );
             self.state.group.refresh_held = Some(text.clone());
@@ -64,6 +78,28 @@ impl Decider<'_> {
             }
         }
         Answer::Done
+    }
+
+    /// Whether the cache says what the record says.
+    fn is_cached(&self, record: &CmdbGroup) -> bool {
+        let cached = &self.state.group;
+        let mut group = cached.clone();
+        group.take_record(record, cached.synced_at);
+        let is_same = (&group.binding, &group.application, group.port, &group.idc)
+            == (&cached.binding, &cached.application, cached.port, &cached.idc);
+        let known: BTreeMap<&str, &Server> = self
+            .state
+            .servers()
+            .iter()
+            .filter(|server| !server.retired)
+            .map(|server| (server.external_id.as_str(), server))
+            .collect();
+        let mut entries = record.servers.iter().filter(|entry| !entry.retired);
+        is_same
+            && self.gone(record).is_empty()
+            && entries.all(|entry| {
+                known.get(entry.id.as_str()).is_some_and(|server| !server.differs(record, entry))
+            })
     }
 
     /// Members that the record no longer has.

@@ -19,7 +19,7 @@ use capstan_core::config::ConfigRequest;
 use capstan_core::decide::{HOLD_ABOVE, decide};
 use capstan_core::effect::EffectKind;
 use capstan_core::event::Event;
-use capstan_core::input::{Act, Answer, Create, Input, Refused, RollBack, StageEnded};
+use capstan_core::input::{Act, Answer, Create, Input, Reading, Refused, RollBack, StageEnded};
 use capstan_core::ports::CmdbGroup;
 use capstan_core::record::Flavor;
 use capstan_core::rollback::{History, Past};
@@ -124,7 +124,12 @@ impl World {
         if setup.first == First::New {
             // A group that is known with no server first: all that come later are new.
             let seed = CmdbGroup { servers: vec![cmdb_server(999, &setup)], ..record.clone() };
-            self.give(Input::Synced { record: Box::new(seed), hold_above: None }).unwrap();
+            self.give(Input::Synced {
+                record: Box::new(seed),
+                hold_above: None,
+                reading: Reading::Alone,
+            })
+            .unwrap();
         }
         self.record.revision += 1;
         self.sync(true);
@@ -204,7 +209,7 @@ impl World {
     pub fn sync(&mut self, confirmed: bool) -> Answer {
         let record = Box::new(self.record.clone());
         let hold_above = (!confirmed).then_some(HOLD_ABOVE);
-        self.give(Input::Synced { record, hold_above }).unwrap()
+        self.give(Input::Synced { record, hold_above, reading: Reading::Alone }).unwrap()
     }
 
     pub fn history(&self) -> History {

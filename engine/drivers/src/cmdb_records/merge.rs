@@ -15,14 +15,14 @@ const LEFT_OUT: &str = "it is left out";
 /// What a driver answers from.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Records {
-    /// Groups that count, by id.
-    pub(crate) groups: BTreeMap<String, CmdbGroup>,
-    /// Groups that are broken and were never good: their ids with the reason.
-    pub(crate) never_good: BTreeMap<String, String>,
+    /// The last good record of each group that the source names, by id.
+    groups: BTreeMap<String, CmdbGroup>,
+    /// Groups that are broken now, or may be: their ids with the reason.
+    broken: BTreeMap<String, String>,
     /// What is wrong now.
     pub(crate) faults: Vec<String>,
-    /// Whether the source was ever good as a whole.
-    pub(crate) is_loaded: bool,
+    /// Whether the source could be used when it was last read.
+    pub(crate) is_whole: bool,
 }
 
 /// One entry of a source.
@@ -68,8 +68,6 @@ pub(crate) enum Older {
 pub(crate) struct Source<'a> {
     /// Its name in sentences.
     pub(crate) name: &'a str,
-    /// The revision for what changed and has none.
-    pub(crate) stamp: i64,
     pub(crate) older: Older,
 }
 
@@ -85,18 +83,43 @@ impl Source<'_> {
 impl Records {
     /// The same records with the reason why the source as a whole cannot be used.
     pub(crate) fn with_broken_source(&self, reason: String) -> Self {
-        Self { faults: vec![reason], ..self.clone() }
+        Self { faults: vec![reason], is_whole: false, ..self.clone() }
+    }
+
+    /// How many groups have a record, good now or before.
+    pub(crate) fn count(&self) -> usize {
+        self.groups.len()
+    }
+
+    /// Whether a group has one.
+    pub(crate) fn has(&self, id: &str) -> bool {
+        self.groups.contains_key(id)
+    }
+
+    /// Groups whose records are good. What is broken is left out, for nobody knows whether its last good record is
+    /// still right.
+    pub(crate) fn good(&self) -> Vec<CmdbGroup> {
+        let good = self.groups.iter().filter(|(id, _)| !self.broken.contains_key(*id));
+        good.map(|(_, group)| group.clone()).collect()
+    }
+
+    /// One of them, or the reason why it is none.
+    pub(crate) fn one(&self, id: &str) -> Result<Option<CmdbGroup>, String> {
+        match self.broken.get(id) {
+            Some(reason) => Err(reason.clone()),
+            None => Ok(self.groups.get(id).cloned()),
+        }
     }
 
     /// The records after reading the whole source.
     pub(crate) fn merged(&self, source: &Source<'_>, read: Read) -> Self {
-        let mut next = Self { is_loaded: true, ..Self::default() };
+        let mut next = Self { is_whole: true, ..Self::default() };
         let mut together = Together::default();
-        let has_unnamed = read.entries.iter().any(|entry| entry.id.is_none());
+        let unnamed = read.entries.iter().find(|entry| entry.id.is_none()).map(|entry| entry.place);
         for (id, fault) in &read.doubles {
             next.faults.push(source.sentence(Some(id), fault, "the first one counts"));
         }
-        let mut good = Vec::new();
+        let (mut good, mut missing) = (Vec::new(), Vec::new());
         for entry in read.entries {
             match self.judged(entry, source) {
                 Ok(placed) => good.push(placed),
@@ -114,11 +137,17 @@ impl Records {
                 next.keep_last_good(self, source, &broken, None);
             }
         }
-        if has_unnamed {
+        if let Some(place) = unnamed {
             // The broken one may be any of those that are missing.
-            for (id, group) in &self.groups {
-                next.groups.entry(id.clone()).or_insert_with(|| group.clone());
+            let fault = Fault::new(place, "a group without a good id may be this one");
+            for (id, group) in self.groups.iter().filter(|(id, _)| !next.groups.contains_key(*id)) {
+                let reason = source.sentence(Some(id), &fault, LAST_GOOD);
+                missing.push((id.clone(), group.clone(), reason));
             }
+        }
+        for (id, group, reason) in missing {
+            next.broken.insert(id.clone(), reason);
+            next.groups.insert(id, group);
         }
         next
     }
@@ -145,7 +174,7 @@ impl Records {
         });
         match judged {
             Ok(group) => {
-                self.never_good.remove(&group.id);
+                self.broken.remove(&group.id);
                 self.groups.insert(group.id.clone(), group.clone());
                 Ok(group)
             }
@@ -172,13 +201,13 @@ impl Records {
         is_newer.then(|| (id.clone(), given))
     }
 
-    /// The record of an entry with its revision, or what is wrong with it.
+    /// The record of an entry, or what is wrong with it.
     fn judged(&self, entry: Entry, source: &Source<'_>) -> Result<Placed, Broken> {
         let Entry { place, id, record } = entry;
         let broken = |faults| Broken { place, id: id.clone(), faults };
         let placed = record.map_err(broken)?;
         let before = self.groups.get(&placed.group.id);
-        revise(before, placed, source).map_err(|fault| broken(vec![fault]))
+        newest(before, placed, source).map_err(|fault| broken(vec![fault]))
     }
 
     fn keep_last_good(
@@ -194,17 +223,14 @@ impl Records {
             None => LEFT_OUT,
         };
         let sentences = broken.sentences(source, result);
-        match (last_good, &broken.id) {
-            (Some(group), _) if !self.groups.contains_key(&group.id) => {
-                if let Some(together) = together {
-                    together.add(group);
-                }
-                self.groups.insert(group.id.clone(), group.clone());
+        if let Some(group) = last_good.filter(|group| !self.groups.contains_key(&group.id)) {
+            if let Some(together) = together {
+                together.add(group);
             }
-            (None, Some(id)) => {
-                self.never_good.insert(id.clone(), sentences.join("; "));
-            }
-            _ => {}
+            self.groups.insert(group.id.clone(), group.clone());
+        }
+        if let Some(id) = &broken.id {
+            self.broken.insert(id.clone(), sentences.join("; "));
         }
         self.faults.extend(sentences);
     }
@@ -223,39 +249,26 @@ impl Broken {
     }
 }
 
-/// A record that was read, with its revision.
-fn revise(
+/// A record that was read, or the newer one that is known.
+fn newest(
     before: Option<&CmdbGroup>,
     mut read: Placed,
     source: &Source<'_>,
 ) -> Result<Placed, Fault> {
     let given = read.group.revision;
-    let Some(before) = before else {
-        read.group.revision = if given == 0 { source.stamp } else { given };
+    let Some(before) = before.filter(|before| given > 0 && given <= before.revision) else {
         return Ok(read);
     };
     let is_same = CmdbGroup { revision: before.revision, ..read.group.clone() } == *before;
-    read.group.revision = match (is_same, given) {
-        (true, _) => given.max(before.revision),
-        (false, 0) if source.stamp <= before.revision && source.older == Older::Ignored => {
-            read.group = before.clone();
+    if is_same || given < before.revision && source.older == Older::Ignored {
+        read.group = before.clone();
+        return Ok(read);
+    }
+    Err(Fault::new(
+        read.place,
+        format!(
+            "the record changed, but its revision {given} is not above the one before, {}",
             before.revision
-        }
-        (false, 0) => source.stamp.max(before.revision + 1),
-        (false, _) if given > before.revision => given,
-        (false, _) if given < before.revision && source.older == Older::Ignored => {
-            read.group = before.clone();
-            before.revision
-        }
-        (false, _) => {
-            return Err(Fault::new(
-                read.place,
-                format!(
-                    "the record changed, but its revision {given} is not above the one before, {}",
-                    before.revision
-                ),
-            ));
-        }
-    };
-    Ok(read)
+        ),
+    ))
 }

@@ -7,15 +7,9 @@ use crate::cmdb_records::{
     Entry, Fault, Names, Older, Place, Placed, Read, Records, Source, alone,
 };
 
-/// The records after reading `text`. `stamp` is the revision for what changed and has none.
-pub(super) fn after(
-    before: &Records,
-    file: &str,
-    text: &str,
-    names: &Names,
-    stamp: i64,
-) -> Records {
-    let source = Source { name: file, stamp, older: Older::Told };
+/// The records after reading `text`.
+pub(super) fn after(before: &Records, file: &str, text: &str, names: &Names) -> Records {
+    let source = Source { name: file, older: Older::Told };
     match read(text, names) {
         Ok(read) => before.merged(&source, read),
         Err(fault) => {

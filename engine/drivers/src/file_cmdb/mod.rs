@@ -1,12 +1,8 @@
 //! CMDB driver `file`: one YAML file with a list `groups`, each the tree of [`CmdbGroup`].
 //!
 //! The file is watched, and also compared whenever somebody asks, so an answer is never older than
-//! the file. What is broken never takes good records away: a file that cannot be read keeps all of
-//! them, a broken group keeps its own last good one. [`Cmdb::faults`] says what is wrong, with line
-//! and reason.
-//!
-//! A group without `revision` gets one that grows with every change, taken from the time at which
-//! the file changed, in microseconds.
+//! the file. What is broken never takes good records away: a file that cannot be read is an error, and a
+//! broken group is left out. [`Cmdb::faults`] says what is wrong, with line and reason.
 
 mod load;
 mod source;
@@ -99,7 +95,7 @@ impl Inner {
         let before = self.records().clone();
         let name = self.path.display().to_string();
         let after = match &file.text {
-            Ok(text) => load::after(&before, &name, text, &self.names, file.mark.stamp()),
+            Ok(text) => load::after(&before, &name, text, &self.names),
             Err(reason) => {
                 before.with_broken_source(format!("{name}: {reason} (nothing of it is used)"))
             }
@@ -107,7 +103,7 @@ impl Inner {
         if after != before {
             tracing::info!(
                 path = name,
-                groups = after.groups.len(),
+                groups = after.count(),
                 faults = after.faults.len(),
                 "CMDB file read"
             );
@@ -122,13 +118,10 @@ impl Inner {
 
     fn group(&self, id: &str) -> Result<Option<CmdbGroup>, DriverError> {
         let records = self.records();
-        if let Some(reason) = records.never_good.get(id) {
-            return Err(DriverError::Refused(reason.clone()));
-        }
-        if !records.is_loaded {
+        if !records.is_whole {
             return Err(unusable(&records));
         }
-        Ok(records.groups.get(id).cloned())
+        records.one(id).map_err(DriverError::Refused)
     }
 }
 
@@ -144,10 +137,10 @@ impl Cmdb for FileCmdb {
         Box::pin(async {
             self.inner.refresh().await;
             let records = self.inner.records();
-            if !records.is_loaded {
+            if !records.is_whole {
                 return Err(unusable(&records));
             }
-            Ok(records.groups.values().cloned().collect())
+            Ok(records.good())
         })
     }
 

@@ -30,16 +30,6 @@ pub(super) enum Mark {
     Unsettled,
 }
 
-impl Mark {
-    /// When the file last changed, in microseconds since 1970.
-    pub(super) fn stamp(&self) -> i64 {
-        match self {
-            Self::Present { changed_at, .. } => i64::try_from(changed_at / 1000).unwrap_or(0),
-            Self::Absent(_) | Self::Unsettled => 0,
-        }
-    }
-}
-
 /// A file that was read.
 pub(super) struct Source {
     pub(super) mark: Mark,

@@ -3,8 +3,8 @@
 //! the next one is asked for with `cursor`. What the other side must keep to is in `docs/cmdb.md`.
 //!
 //! An answer that has an `ETag` is asked for with it the next time. What is broken never takes good
-//! records away: a list that cannot be read whole changes nothing and is an error, a broken group keeps
-//! its own last good record. [`Cmdb::faults`] says what is wrong, with place and reason.
+//! records away: a list that cannot be read whole changes nothing and is an error, and a broken group is
+//! left out. [`Cmdb::faults`] says what is wrong, with place and reason.
 
 mod client;
 mod listing;
@@ -13,7 +13,7 @@ mod read;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use capstan_core::ports::{Call, Cmdb, CmdbGroup, DriverError};
 use reqwest::Url;
@@ -94,18 +94,16 @@ impl Inner {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// `asked_at`: what changed and has no revision is as new as the question, not as the answer.
-    fn source(&self, asked_at: i64) -> Source<'_> {
-        Source { name: self.groups_url.as_str(), stamp: asked_at, older: Older::Ignored }
+    fn source(&self) -> Source<'_> {
+        Source { name: self.groups_url.as_str(), older: Older::Ignored }
     }
 
     /// Reads all groups. What cannot be read whole changes nothing.
     async fn read_all(self: Arc<Self>) -> Result<(), DriverError> {
         let known = self.state().pages.clone();
         let until = Instant::now() + READING;
-        let asked_at = now_micros();
         match pages::read(&self, self.groups_url.clone(), known, until).await {
-            Ok(pages) => apart(move || self.take(pages, asked_at)).await,
+            Ok(pages) => apart(move || self.take(pages)).await,
             Err(error) => {
                 let mut state = self.state();
                 let reason = format!("{error} (nothing of it is used)");
@@ -115,17 +113,17 @@ impl Inner {
         }
     }
 
-    fn take(&self, pages: Pages, asked_at: i64) {
+    fn take(&self, pages: Pages) {
         let Pages { all, known, listed_at } = pages;
         let mut read = Read::default();
         all.iter().flat_map(|page| &page.entries).for_each(|entry| read.add(entry.clone()));
         let mut state = self.state();
-        let after = state.records.merged(&self.source(asked_at), read);
+        let after = state.records.merged(&self.source(), read);
         if after != state.records {
-            let (groups, faults) = (after.groups.len(), after.faults.len());
+            let (groups, faults) = (after.count(), after.faults.len());
             tracing::info!(url = %self.groups_url, groups, faults, "CMDB read");
         }
-        state.singles.retain(|id, _| after.groups.contains_key(id));
+        state.singles.retain(|id, _| after.has(id));
         state.single_faults.clear();
         state.records = after;
         state.pages = known;
@@ -136,7 +134,6 @@ impl Inner {
         let url = below(&self.groups_url, &[id]);
         let known = self.state().singles.get(id).cloned();
         let etag = known.as_ref().map(|(etag, _)| etag);
-        let asked_at = now_micros();
         let answer = self.client.get(&url, etag, Instant::now() + PATIENCE).await?;
         let (entry, etag) = match (answer, known) {
             (Answer::Absent, _) => return Ok(None),
@@ -144,18 +141,18 @@ impl Inner {
             (Answer::Unchanged { .. }, None) => return Err(unasked(&url)),
             (Answer::Body { bytes, etag, .. }, _) => {
                 let entry = read::group(&bytes, &self.names);
-                (entry.map_err(|reason| DriverError::Busy(format!("{url}: {reason}")))?, etag)
+                (entry.map_err(|reason| DriverError::Refused(format!("{url}: {reason}")))?, etag)
             }
         };
         if let Some(other) = entry.id.as_ref().filter(|other| *other != id) {
             let text = format!("{url}: it answers the group {other:?}");
             return Err(DriverError::Refused(text));
         }
-        let source = Source { name: url.as_str(), ..self.source(asked_at) };
+        let source = Source { name: url.as_str(), ..self.source() };
         self.take_one(id, &source, entry, etag)
     }
 
-    /// A broken answer leaves the last good record in force.
+    /// A broken answer is an error; whoever has an earlier record goes on with that and says so.
     fn take_one(
         &self,
         id: &str,
@@ -176,8 +173,7 @@ impl Inner {
             Err(faults) => {
                 let reason = faults.join("; ");
                 state.single_faults.insert(id.to_owned(), faults);
-                let last_good = state.records.groups.get(id).cloned();
-                last_good.map(Some).ok_or(DriverError::Refused(reason))
+                Err(DriverError::Refused(reason))
             }
         }
     }
@@ -223,7 +219,7 @@ impl Cmdb for HttpCmdb {
         Box::pin(async {
             let inner = Arc::clone(&self.inner);
             self.listing.read(PATIENCE, || async move { inner.read_all().await }).await?;
-            Ok(self.inner.state().records.groups.values().cloned().collect())
+            Ok(self.inner.state().records.good())
         })
     }
 
@@ -261,9 +257,4 @@ pub(crate) fn below(url: &Url, parts: &[&str]) -> Url {
 /// An answer that nobody can give who was not asked with an `ETag`.
 fn unasked(url: &Url) -> DriverError {
     DriverError::Busy(format!("{url}: it answers 304 Not Modified to a question without an ETag"))
-}
-
-pub(crate) fn now_micros() -> i64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(now.as_micros()).unwrap_or(i64::MAX)
 }

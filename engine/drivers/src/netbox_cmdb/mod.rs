@@ -17,7 +17,6 @@ use reqwest::Url;
 use tokio::time::Instant;
 
 use crate::cmdb_records::{Names, Older, Read, Records, Source};
-use crate::http_cmdb::now_micros;
 use crate::http_cmdb::{
     Answer, Asking, Client, Error, Listing, PATIENCE, READING, all_faults, apart, below,
 };
@@ -104,18 +103,14 @@ impl Inner {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// `asked_at`: what changed and has no revision is as new as the question, not as the answer.
-    fn source(&self, asked_at: i64) -> Source<'_> {
-        Source { name: self.url.as_str(), stamp: asked_at, older: Older::Ignored }
+    fn source(&self) -> Source<'_> {
+        Source { name: self.url.as_str(), older: Older::Ignored }
     }
 
     /// Reads all groups. What cannot be read whole changes nothing.
     async fn read_all(self: Arc<Self>) -> Result<(), DriverError> {
-        let asked_at = now_micros();
         match self.objects(Wanted::All, Instant::now() + READING).await {
-            Ok((objects, listed_at)) => {
-                apart(move || self.take(objects, listed_at, asked_at)).await
-            }
+            Ok((objects, listed_at)) => apart(move || self.take(objects, listed_at)).await,
             Err(error) => {
                 let mut state = self.state();
                 let reason = format!("{error} (nothing of it is used)");
@@ -125,19 +120,19 @@ impl Inner {
         }
     }
 
-    fn take(&self, objects: Vec<Object>, listed_at: Option<String>, asked_at: i64) {
+    fn take(&self, objects: Vec<Object>, listed_at: Option<String>) {
         let (entries, faults) = map::groups(objects, &self.mapping, &self.names);
         let mut read = Read::default();
         for entry in entries {
             read.add(entry);
         }
-        let source = self.source(asked_at);
+        let source = self.source();
         let mut state = self.state();
         let mut after = state.records.merged(&source, read);
         let told = faults.iter().map(|fault| source.sentence(None, fault, "it is left out"));
         after.faults.extend(told);
         if after != state.records {
-            let (groups, faults) = (after.groups.len(), after.faults.len());
+            let (groups, faults) = (after.count(), after.faults.len());
             tracing::info!(url = %self.url, groups, faults, "NetBox read");
         }
         state.single_faults.clear();
@@ -146,14 +141,13 @@ impl Inner {
     }
 
     async fn group(&self, id: &str) -> Result<Option<CmdbGroup>, DriverError> {
-        let asked_at = now_micros();
         let (objects, _) = self.objects(Wanted::Group(id), Instant::now() + PATIENCE).await?;
         // A text field of NetBox is searched loosely, so others may have come along.
         let (entries, _) = map::groups(objects, &self.mapping, &self.names);
         let wanted = entries.into_iter().find(|entry| entry.id.as_deref() == Some(id));
         let Some(entry) = wanted else { return Ok(None) };
         let mut state = self.state();
-        match state.records.take_one(&self.source(asked_at), id, entry) {
+        match state.records.take_one(&self.source(), id, entry) {
             Ok(group) => {
                 state.single_faults.remove(id);
                 Ok(Some(group))
@@ -161,8 +155,7 @@ impl Inner {
             Err(faults) => {
                 let reason = faults.join("; ");
                 state.single_faults.insert(id.to_owned(), faults);
-                let last_good = state.records.groups.get(id).cloned();
-                last_good.map(Some).ok_or(DriverError::Refused(reason))
+                Err(DriverError::Refused(reason))
             }
         }
     }
@@ -301,7 +294,7 @@ impl Cmdb for NetboxCmdb {
         Box::pin(async {
             let inner = Arc::clone(&self.inner);
             self.listing.read(PATIENCE, || inner.read_all()).await?;
-            Ok(self.inner.state().records.groups.values().cloned().collect())
+            Ok(self.inner.state().records.good())
         })
     }
 

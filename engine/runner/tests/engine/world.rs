@@ -309,7 +309,10 @@ pub(crate) async fn draft(
     };
     match store.submit(group, Input::Create(Box::new(create))).await.unwrap() {
         Answer::Created(id) => id,
-        answer @ (Answer::Done | Answer::NothingToRollBack { .. } | Answer::RefreshHeld(_)) => {
+        answer @ (Answer::Done
+        | Answer::NothingToRollBack { .. }
+        | Answer::RefreshHeld(_)
+        | Answer::ReadAlone) => {
             panic!("{answer:?}")
         }
     }
