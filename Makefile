@@ -47,7 +47,10 @@ long:
 	CAPSTAN_TEST_DATABASE=postgres cargo test --locked --test it crash
 	CAPSTAN_TEST_DATABASE=mariadb cargo test --locked --test it crash
 	CAPSTAN_TEST_EMERGENCY_HOSTS=$${CAPSTAN_TEST_EMERGENCY_HOSTS:-100} cargo test --locked --test it emergency::
-	CAPSTAN_TEST_OUTAGE_SECONDS=$${CAPSTAN_TEST_OUTAGE_SECONDS:-120} cargo test --locked --test it outages::
+	for database in postgres mariadb; do \
+		CAPSTAN_TEST_DATABASE=$$database CAPSTAN_TEST_OUTAGE_SECONDS=$${CAPSTAN_TEST_OUTAGE_SECONDS:-120} \
+		cargo test --locked --test it outages:: || exit 1; \
+	done
 	rm -rf target/older/$(OLDER)
 	mkdir -p target/older/$(OLDER)
 	git archive $(OLDER) | tar -x -C target/older/$(OLDER)

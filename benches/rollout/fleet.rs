@@ -72,8 +72,14 @@ pub(crate) async fn act(
     deployment: DeploymentId,
     action: Action,
 ) -> anyhow::Result<()> {
-    let act =
-        Act { deployment, action, batch: None, actor: "bench".into(), history: History::default() };
+    let act = Act {
+        deployment,
+        action,
+        batch: None,
+        without: Vec::new(),
+        actor: "bench".into(),
+        history: History::default(),
+    };
     store.submit(group, Input::Act(Box::new(act))).await?;
     Ok(())
 }

@@ -28,7 +28,12 @@ pub(crate) async fn ready(State(app): State<Arc<App>>) -> Response {
     }
     let missing = missing(checked.err().as_ref(), app.store.may_act());
     let sync = app.sync_state();
-    let warnings = if app.settings.serves_api { warnings(&app).await } else { Vec::new() };
+    let mut warnings = if app.settings.serves_api { warnings(&app).await } else { Vec::new() };
+    // Without a database nobody knows, and that is told already.
+    if let Ok(impaired) = app.store.dependencies_impaired().await {
+        warnings
+            .extend(impaired.iter().map(|(name, why)| format!("{name}: {}", why.sentence(name))));
+    }
     let ready = missing.is_empty();
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let body = ReadinessView { ready, missing, warnings, synced_at: sync.last_success_at };

@@ -2,12 +2,12 @@
 
 use std::time::Instant;
 
-use capstan_core::record::Cause;
+use capstan_core::record::{Cause, Flavor};
 use capstan_core::view::DeploymentView;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use crate::harness::{Demo, PATIENCE};
+use crate::harness::{Demo, LOOK_EVERY, PATIENCE};
 
 #[tokio::test]
 async fn a_good_version_goes_out_and_a_bad_one_stops_at_the_bastion() {
@@ -171,6 +171,40 @@ async fn a_server_that_appears_gets_the_version_and_one_that_vanishes_is_no_fail
     let of = |hostname: &str| targets.iter().find(|row| row.hostname == hostname).unwrap();
     assert_eq!(of("web-04").status.word(), "SUCCESS");
     assert_eq!(of(&waiting.hostname).status.word(), "SET_ASIDE");
+}
+
+#[tokio::test]
+async fn a_group_that_may_grows_by_itself_whenever_a_server_appears() {
+    let demo = Demo::start(4).await;
+    demo.settle_for(1).await;
+    let mut new = Vec::new();
+    for hostname in ["web-03", "web-04"] {
+        // It was never there under its new name.
+        let mut server = demo.remove_from_inventory(hostname).await;
+        (server["id"], server["hostname"]) =
+            (json!(format!("new-{hostname}")), json!(format!("new-{hostname}")));
+        new.push(server);
+    }
+    let deployment = demo.create("1.1.0", json!({"max_unavailable": 50})).await;
+    demo.click_past_the_bastion(&deployment).await;
+    demo.wait_for(&deployment, "SUCCESS").await;
+    demo.scale_out_by_itself();
+    for server in new {
+        let last = demo.newest().await.id;
+        demo.add_to_inventory(server).await;
+        let deadline = Instant::now() + PATIENCE;
+        while demo.newest().await.id == last {
+            assert!(Instant::now() < deadline, "no scaleout was started");
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        let newest = demo.newest().await;
+        assert_eq!(newest.flavor, Flavor::Scaleout);
+        demo.wait_for(&newest.id.to_string(), "SUCCESS").await;
+        let log = demo.events(&newest.id.to_string()).await;
+        capstan_core::checker::check(&log).unwrap();
+        assert_eq!(demo.targets(&newest.id.to_string()).await.len(), 1, "new servers alone");
+    }
+    demo.assert_all_run("1.1.0").await;
 }
 
 #[tokio::test]

@@ -73,13 +73,15 @@ impl App {
         if let (Some(batch), false) = (batch, action == Action::Rollout) {
             return Err(Problem::invalid("batch", batch, "only rollout names a batch"));
         }
+        let mut without = Vec::new();
         if action == Action::Start {
-            self.prepare_start(group, deployment).await?;
+            without.extend(self.prepare_start(group, deployment).await?);
         }
         let input = Input::Act(Box::new(Act {
             deployment,
             action,
             batch,
+            without,
             actor: caller.name.clone(),
             history: self.store.history(group).await?,
         }));

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::http::StatusCode;
 use capstan_core::action::Action;
 use capstan_core::config::{ConfigRequest, DeploymentConfig};
+use capstan_core::dependency::Without;
 use capstan_core::input::{Answer, Create, Input};
 use capstan_core::plan::Plan;
 use capstan_core::record::Flavor;
@@ -226,18 +227,19 @@ impl App {
         }
     }
 
-    /// Refreshes and looks before a planned deployment starts, if it may start at all.
+    /// Refreshes and looks before a planned deployment starts, if it may start at all. Gives what is done without.
     pub(crate) async fn prepare_start(
         self: &Arc<Self>,
         group: GroupId,
         deployment: DeploymentId,
-    ) -> Result<(), Problem> {
+    ) -> Result<Option<Without>, Problem> {
         if !self.deployment(deployment).await?.allowed_actions.contains(&Action::Start) {
-            return Ok(());
+            return Ok(None);
         }
         let view = self.group(group).await?;
-        drop(self.refresh_if_possible(&view).await);
-        self.look(group, PATIENT).await
+        let without = self.refresh_if_possible(&view).await;
+        self.look(group, PATIENT).await?;
+        Ok(without)
     }
 }
 

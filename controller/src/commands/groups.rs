@@ -23,6 +23,7 @@ impl App {
         let result = match self.refresh(group, removal).await {
             Ok(()) => {
                 self.adopt_later(group);
+                self.scale_out_later(group);
                 self.group(group).await
             }
             Err(problem) => Err(problem),

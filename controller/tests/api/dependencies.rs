@@ -59,6 +59,21 @@ async fn a_deployment_under_a_cut_balancer_says_what_it_does_without() {
 }
 
 #[tokio::test]
+async fn what_is_cut_off_is_a_warning_and_no_reason_to_be_away() {
+    let (world, _) = World::with_group().await;
+    let cut = json!({"cut_off": true, "reason": "ticket 17"});
+    put(&world, EDGE, cut).await.expect(200);
+    let ready = world.get("/readyz").await.expect(200);
+    let warning = ready["warnings"][0].as_str().expect("a warning");
+    assert!(
+        warning.starts_with("load_balancer.edge: ") && warning.contains("ticket 17"),
+        "{ready}"
+    );
+    put(&world, EDGE, json!({"cut_off": false})).await.expect(200);
+    assert_eq!(world.get("/readyz").await.expect(200)["warnings"], json!([]));
+}
+
+#[tokio::test]
 async fn a_cut_executor_holds_the_deployment_until_it_is_restored() {
     let (world, ids) = World::with_group().await;
     let path = "/api/v1/dependencies/executor.local";
@@ -80,6 +95,18 @@ async fn a_release_goes_out_from_the_cache_while_the_cmdb_is_away_and_says_how_o
     assert_eq!(without["dependency"], "cmdb", "{view}");
     let text = without["text"].as_str().expect("a sentence");
     assert!(text.contains("no answer") && text.contains(" s old"), "{text}");
+}
+
+#[tokio::test]
+async fn a_draft_that_is_started_from_the_cache_says_so() {
+    let (world, ids) = World::with_group().await;
+    let body = json!({"group": ids.group, "package": "1.1.0", "start": false});
+    let draft = world.post("/api/v1/deployments", body).await.expect(201);
+    assert_eq!(draft["ran_without"], json!([]));
+    world.cmdb.is_down.store(true, std::sync::atomic::Ordering::SeqCst);
+    let path = format!("/api/v1/deployments/{}/start", id(&draft));
+    let started = world.post(&path, json!({})).await.expect(200);
+    assert_eq!(started["ran_without"][0]["dependency"], "cmdb", "{started}");
 }
 
 #[tokio::test]

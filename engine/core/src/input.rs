@@ -212,6 +212,8 @@ pub struct Act {
     pub action: Action,
     /// For `rollout`: the batch that the person means.
     pub batch: Option<u32>,
+    /// For `start`: what is done without already.
+    pub without: Vec<Without>,
     /// Who.
     pub actor: String,
     /// The group's earlier deployments.

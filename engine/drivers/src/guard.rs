@@ -131,10 +131,30 @@ impl<P: ?Sized> Guard<P> {
         server: Option<ServerId>,
         under_way: impl FnOnce() -> Call<'a, T>,
     ) -> Result<T, DriverError> {
+        self.judge(call, server, false, under_way).await
+    }
+
+    /// The same for a question. Whoever only answers questions, and says that it cannot now, is as good as silent.
+    async fn ask<'a, T>(
+        &self,
+        call: &'static str,
+        under_way: impl FnOnce() -> Call<'a, T>,
+    ) -> Result<T, DriverError> {
+        self.judge(call, None, true, under_way).await
+    }
+
+    async fn judge<'a, T>(
+        &self,
+        call: &'static str,
+        server: Option<ServerId>,
+        is_question: bool,
+        under_way: impl FnOnce() -> Call<'a, T>,
+    ) -> Result<T, DriverError> {
         let permit = self.breaker.ask()?;
         let answer = self.measured(call, under_way()).await;
         let ended = match &answer {
             Ok(_) | Err(DriverError::Refused(_)) => Ended::Answered,
+            Err(DriverError::Busy(error)) if is_question => Ended::Lost(error),
             Err(DriverError::Busy(_)) => Ended::Idle,
             Err(DriverError::Unknown(error)) => Ended::Lost(error),
         };
@@ -247,11 +267,11 @@ impl Executor for Guard<dyn Executor> {
 
 impl Cmdb for Guard<dyn Cmdb> {
     fn group<'a>(&'a self, external_id: &'a str) -> Call<'a, Option<CmdbGroup>> {
-        Box::pin(self.watch("group", None, move || self.inner.group(external_id)))
+        Box::pin(self.ask("group", move || self.inner.group(external_id)))
     }
 
     fn groups(&self) -> Call<'_, Vec<CmdbGroup>> {
-        Box::pin(self.watch("groups", None, || self.inner.groups()))
+        Box::pin(self.ask("groups", || self.inner.groups()))
     }
 
     fn faults(&self) -> Vec<String> {
@@ -282,7 +302,7 @@ impl PackageStore for Guard<dyn PackageStore> {
         sha256: &'a str,
         offset: u64,
     ) -> Call<'a, Option<(u64, Box<dyn PackageReader>)>> {
-        Box::pin(self.watch("open", None, move || self.inner.open(sha256, offset)))
+        Box::pin(self.ask("open", move || self.inner.open(sha256, offset)))
     }
 }
 

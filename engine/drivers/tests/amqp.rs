@@ -230,6 +230,23 @@ async fn who_waits_for_a_message_lets_go_when_the_connection_is_given_up() {
     assert_eq!(again.body, one.body, "it comes again");
 }
 
+/// Nothing arrives any more, and nobody is told: whoever waits finds out by itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_for_a_message_notices_a_silent_line() {
+    let url = tokio::task::spawn_blocking(|| RabbitMq::shared().vhost()).await.expect("a vhost");
+    let proxy = Proxy::to(url_port(&url));
+    let inbox = AmqpInbox::new(settings(&proxy.url(&url)));
+    let (_connection, mine) = channel(&url).await;
+    until_waiting(&inbox, Waiting::default()).await;
+    tell(&mine, "group.changed.web", "one").await;
+    let one = next(&inbox).await;
+    proxy.silence();
+    let waited = tokio::time::timeout(PATIENCE, inbox.next()).await.expect("it is noticed");
+    assert!(matches!(waited, Err(DriverError::Unknown(_))), "{waited:?}");
+    proxy.open();
+    assert_eq!(next(&inbox).await.body, one.body, "it comes again");
+}
+
 /// Lays messages with these numbers aside.
 async fn lay_aside(channel: &Channel, count: usize) {
     let (options, plain) = (BasicPublishOptions::default(), BasicProperties::default());

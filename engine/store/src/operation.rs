@@ -43,6 +43,7 @@ operations! {
     DependencySwitch   => "dependency_switch"
     DependenciesCutOff => "dependencies_cut_off"
     DependenciesExpire => "dependencies_expire"
+    DependenciesImpaired => "dependencies_impaired"
     Deployments        => "deployments"
     DeploymentGroup    => "deployment_group"
     Targets            => "targets"

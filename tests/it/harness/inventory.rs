@@ -26,6 +26,11 @@ impl Demo {
         self.edit_inventory(|group| group["settle_seconds"] = json!(seconds));
     }
 
+    /// From now on new servers get the group's version by themselves.
+    pub(crate) fn scale_out_by_itself(&self) {
+        self.edit_inventory(|group| group["scale_out"] = json!("automatic"));
+    }
+
     /// How long instances must stay healthy, from now on.
     pub(crate) async fn settle_for(&self, seconds: u32) {
         self.edit_settle_time(seconds);

@@ -51,13 +51,15 @@ pub(super) struct Groups {
     lanes: Mutex<HashMap<String, Vec<Told>>>,
 }
 
-/// Ends a lane whose task panicked: the next message of its group begins another.
+/// Ends a lane whose task panicked: the next message of its group begins another. What it held comes again.
 struct Lane<'a>(&'a Groups, &'a str);
 
 impl Drop for Lane<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
             self.0.lock().remove(self.1);
+            let link = Arc::clone(&self.0.link);
+            tokio::spawn(async move { link.close().await });
         }
     }
 }

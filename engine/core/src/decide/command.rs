@@ -166,7 +166,12 @@ impl Decider<'_> {
         };
         self.event(id, EventType::ActionTaken, &About::default(), data);
         match act.action {
-            Action::Start => self.start(id, &act.history),
+            Action::Start => {
+                for without in &act.without {
+                    self.keep_without(id, without.clone());
+                }
+                self.start(id, &act.history);
+            }
             Action::Bake => self.ask(id, DeploymentEvent::BakeAsked),
             Action::Rollout => self.roll_out(id),
             Action::Retry => self.retry(id),

@@ -192,15 +192,19 @@ impl Decider<'_> {
 
     /// Notes what the deployment goes on without, once. Gives the sentence.
     fn note_without(&mut self, id: DeploymentId, dependency: String, what: &str) -> String {
-        let row = &self.of(id).deployment;
         let impaired = self.state.group.dependencies.get(&dependency);
         let why = impaired.map_or_else(|| dependency.clone(), |it| it.sentence(&dependency));
         let text = format!("{what}: {why}");
-        if row.ran_without.iter().all(|without| without.dependency != dependency) {
-            let without = Without { dependency, since: self.now, text: text.clone() };
+        self.keep_without(id, Without { dependency, since: self.now, text: text.clone() });
+        text
+    }
+
+    /// Notes what is told of a dependency first.
+    pub(super) fn keep_without(&mut self, id: DeploymentId, without: Without) {
+        let mut known = self.of(id).deployment.ran_without.iter();
+        if known.all(|known| known.dependency != without.dependency) {
             self.change_deployment(id, |deployment| deployment.ran_without.push(without));
         }
-        text
     }
 
     /// Acts at a load balancer that is not asked any more end here. Whether they happened is not

@@ -289,7 +289,14 @@ impl World {
         action: Action,
         batch: Option<u32>,
     ) -> Result<Answer, Refused> {
-        let act = Act { deployment, action, batch, actor: "ann".into(), history: self.history() };
+        let act = Act {
+            deployment,
+            action,
+            batch,
+            without: Vec::new(),
+            actor: "ann".into(),
+            history: self.history(),
+        };
         self.give(Input::Act(Box::new(act)))
     }
 

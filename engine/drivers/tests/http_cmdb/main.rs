@@ -4,10 +4,14 @@
 mod conformance;
 mod server;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Bytes;
+use capstan_core::dependency::{BreakerState, Breakers, CMDB, DependencyKind};
 use capstan_core::ports::{Cmdb, DriverError};
+use capstan_drivers::breaker::Switchboard;
+use capstan_drivers::guard::Guard;
 use capstan_drivers::http_cmdb::{Asking, HttpCmdb, Settings};
 use conformance::{Subject, group, names, one, suite, with};
 use serde_json::{Value, json};
@@ -84,6 +88,41 @@ async fn a_fault_is_told_and_takes_nothing_away() {
         server.heal();
         assert_eq!(server.cmdb.groups().await, Ok(before), "{fault:?}");
         assert_eq!(server.cmdb.faults(), Vec::<String>::new());
+    }
+}
+
+/// Whatever it says meanwhile: one that answers nothing but failures is not asked all the time.
+#[tokio::test]
+async fn a_cmdb_that_only_fails_opens_its_breaker() {
+    for fault in [Fault::Status(503), Fault::RetryAfter(429, 3600)] {
+        let server = Arc::new(Server::start().await);
+        server.put(&[group("web", 1)]);
+        let switches = Switchboard::default();
+        let breaker = switches.breaker(CMDB, DependencyKind::Cmdb);
+        let inner = Arc::clone(&server.cmdb) as Arc<dyn Cmdb>;
+        let guard = Guard::cmdb("http", inner).with_breaker(breaker);
+        server.fail(fault.clone(), usize::MAX);
+        for _ in 0..5 {
+            assert_eq!(switches.reports()[0].state, BreakerState::Closed, "{fault:?}");
+            guard.group("web").await.expect_err("it fails");
+        }
+        let [report] = &switches.reports()[..] else { panic!("there is one") };
+        assert_eq!(report.state, BreakerState::Open, "{fault:?}");
+        assert!(report.error.as_ref().is_some_and(|error| error.contains("it answers")));
+        let asked = server.source().asked.len();
+        guard.group("web").await.expect_err("it is not asked");
+        assert_eq!(server.source().asked.len(), asked);
+        // A group that is broken is an answer.
+        let switches = Switchboard::default();
+        let breaker = switches.breaker(CMDB, DependencyKind::Cmdb);
+        let inner = Arc::clone(&server.cmdb) as Arc<dyn Cmdb>;
+        let guard = Guard::cmdb("http", inner).with_breaker(breaker);
+        server.heal();
+        server.put(&[with(group("web", 1), "/port", json!("http"))]);
+        for _ in 0..9 {
+            guard.group("web").await.expect_err("it is broken");
+        }
+        assert_eq!(switches.reports()[0].state, BreakerState::Closed);
     }
 }
 

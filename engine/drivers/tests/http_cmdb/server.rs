@@ -58,7 +58,7 @@ pub(crate) type Shared = Arc<Mutex<Source>>;
 
 pub(crate) struct Server {
     pub(crate) source: Shared,
-    pub(crate) cmdb: HttpCmdb,
+    pub(crate) cmdb: Arc<HttpCmdb>,
 }
 
 impl Server {
@@ -90,7 +90,7 @@ impl Server {
             poll: Duration::from_millis(50),
         };
         change(&mut settings);
-        Self { source, cmdb: HttpCmdb::new(&settings, names()).expect("a client") }
+        Self { source, cmdb: Arc::new(HttpCmdb::new(&settings, names()).expect("a client")) }
     }
 
     pub(crate) fn source(&self) -> MutexGuard<'_, Source> {
@@ -110,7 +110,7 @@ impl Server {
 
 impl Subject for Server {
     fn cmdb(&self) -> &dyn Cmdb {
-        &self.cmdb
+        &*self.cmdb
     }
 
     fn put(&self, groups: &[Value]) {

@@ -76,6 +76,7 @@ async fn what_a_click_elsewhere_makes_due_is_done_since_a_nudge_tells_of_it() {
         deployment,
         action: Action::Start,
         batch: None,
+        without: Vec::new(),
         actor: "test".into(),
         history: History::default(),
     };

@@ -194,6 +194,7 @@ impl World {
             deployment: self.deployment,
             action,
             batch: None,
+            without: Vec::new(),
             actor: "test".into(),
             history: self.store.history(self.group).await.unwrap(),
         };

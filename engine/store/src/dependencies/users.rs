@@ -19,6 +19,7 @@ use uuid::Uuid;
 
 use super::view;
 use crate::entities::{deployments, groups};
+use crate::operation::{Operation, timed};
 use crate::rows::Reader;
 use crate::{Error, Store, SubmitError, chain};
 
@@ -50,14 +51,7 @@ impl Store {
     /// # Errors
     /// When the database does not answer, or a group could not be told; the others were.
     pub async fn dependencies_tell(&self, only: Option<GroupId>) -> Result<(), Error> {
-        let rows = self.dependency_rows().await?;
-        let mut impaired = Dependencies::new();
-        for row in rows {
-            let name = row.name.clone();
-            if let Some(why) = why(&view(row, 0, 0)?) {
-                impaired.insert(name, why);
-            }
-        }
+        let impaired = self.impaired().await?;
         let mut news = Vec::new();
         for Uses { group, names, told } in self.uses(only).await? {
             let wanted: Dependencies = impaired
@@ -86,6 +80,25 @@ impl Store {
             }
         }
         failed.map_or(Ok(()), Err)
+    }
+
+    /// What is broken or cut off, and how.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn dependencies_impaired(&self) -> Result<Dependencies, Error> {
+        timed(Operation::DependenciesImpaired, self.impaired()).await
+    }
+
+    async fn impaired(&self) -> Result<Dependencies, Error> {
+        let mut impaired = Dependencies::new();
+        for row in self.dependency_rows().await? {
+            let name = row.name.clone();
+            if let Some(why) = why(&view(row, 0, 0)?) {
+                impaired.insert(name, why);
+            }
+        }
+        Ok(impaired)
     }
 
     /// What groups use: by their own fields, and by those that their running deployment froze. What every group

@@ -57,6 +57,7 @@ async fn what_the_first_schema_holds_is_read_and_goes_on() {
         deployment: trying.id,
         action: Action::Revoke,
         batch: None,
+        without: Vec::new(),
         actor: "ann".into(),
         history: History::default(),
     };
