@@ -11,7 +11,7 @@ use capstan_store::{Asked, Store, SubmitError};
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 
-use crate::flight::Flights;
+use crate::flight::{Flights, Turns};
 use crate::problem::Problem;
 use crate::{Ports, Settings};
 
@@ -30,6 +30,8 @@ pub(crate) struct App {
     pub(crate) settings: Settings,
     /// Refreshes under way.
     pub(crate) refreshes: Arc<Flights<RefreshKey, Result<(), Problem>>>,
+    /// One refresh of a group at a time.
+    pub(crate) turns: Turns,
     /// Adoptions under way.
     pub(crate) adoptions: Arc<Flights<GroupId, ()>>,
     /// Adoptions that nobody waits for, at the same time.
@@ -65,6 +67,7 @@ impl App {
     pub(crate) fn new(store: Store, ports: Ports, settings: Settings) -> Self {
         Self {
             refreshes: Arc::default(),
+            turns: Turns::default(),
             adoptions: Arc::default(),
             background: Semaphore::new(BACKGROUND),
             scaling_out: tokio::sync::Mutex::default(),

@@ -9,6 +9,22 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use futures::FutureExt;
 use futures::future::Shared;
 
+/// One at a time for each key. Nothing is kept of a key that nobody waits for.
+#[derive(Debug, Default)]
+pub(crate) struct Turns(Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>);
+
+impl Turns {
+    /// Waits for the turn of a key; it ends when this is dropped.
+    pub(crate) async fn of(&self, key: &str) -> tokio::sync::OwnedMutexGuard<()> {
+        let turn = {
+            let mut turns = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            turns.retain(|_, turn| Arc::strong_count(turn) > 1);
+            Arc::clone(turns.entry(key.to_owned()).or_default())
+        };
+        turn.lock_owned().await
+    }
+}
+
 /// Work under way, or about to be.
 pub(crate) type Flight<T> = Shared<Pin<Box<dyn Future<Output = Option<T>> + Send>>>;
 

@@ -8,6 +8,7 @@ use axum::extract::{ConnectInfo, Request, State};
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
+use capstan_core::dependency::Condition;
 use capstan_core::view::{MissingView, ReadinessView};
 use capstan_store::Error;
 
@@ -26,13 +27,12 @@ pub(crate) async fn ready(State(app): State<Arc<App>>) -> Response {
     if let Err(error) = &checked {
         tracing::warn!(error = chain(error), "not ready");
     }
+    let has_database = checked.is_ok();
     let missing = missing(checked.err().as_ref(), app.store.may_act());
     let sync = app.sync_state();
     let mut warnings = if app.settings.serves_api { warnings(&app).await } else { Vec::new() };
-    // Without a database nobody knows, and that is told already.
-    if let Ok(impaired) = app.store.dependencies_impaired().await {
-        warnings
-            .extend(impaired.iter().map(|(name, why)| format!("{name}: {}", why.sentence(name))));
+    if has_database {
+        warnings.extend(impaired(&app).await);
     }
     let ready = missing.is_empty();
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
@@ -63,6 +63,19 @@ async fn warnings(app: &App) -> Vec<String> {
         warnings.push(format!("packages: nothing can be uploaded: {error}"));
     }
     warnings
+}
+
+/// What is broken or cut off. Who did that, and why, is for those who have a token.
+async fn impaired(app: &App) -> Vec<String> {
+    let impaired = match app.store.dependencies_impaired().await {
+        Ok(impaired) => impaired,
+        Err(error) => return vec![format!("dependencies cannot be read: {}", chain(&error))],
+    };
+    let told = impaired.into_iter().map(|(name, why)| match why.condition {
+        Condition::Open => format!("{name}: broken"),
+        Condition::CutOff => format!("{name}: cut off"),
+    });
+    told.collect()
 }
 
 /// `GET /metrics`: for Prometheus. Callers on this machine need no token, others do.

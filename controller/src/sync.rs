@@ -2,6 +2,7 @@
 //! from time to time.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::http::StatusCode;
@@ -14,13 +15,18 @@ use capstan_core::view::GroupView;
 use futures::{StreamExt, stream};
 use tokio_util::sync::CancellationToken;
 
-use capstan_store::{RefreshWish, Refreshing};
+use capstan_store::{RefreshTurn, RefreshWish, Refreshing};
 
 use crate::app::App;
 use crate::problem::Problem;
 
 /// Groups that are written at the same time when all are synced.
 const CONCURRENCY: usize = 8;
+/// So many problems of one sync are told. After as many questions for a group by itself that were not answered, no more
+/// are asked.
+const SHOWN: usize = 5;
+/// In place of the number of a wish: the group is new.
+const NEW: i64 = -1;
 /// How long a refresh waits for the CMDB.
 const CMDB_LIMIT: Duration = Duration::from_secs(10);
 /// How long a deployment waits for the refresh before it.
@@ -72,7 +78,7 @@ impl App {
             // It says more than those that others ask for, and a person asks rarely.
             Removal::Confirmed => {
                 let key = (external_id.clone(), true, 0);
-                let work = async move { app.refresh_now(&external_id, true).await };
+                let work = async move { app.refresh_confirmed(group, &external_id).await };
                 self.refreshes.begin(key, work).await
             }
         };
@@ -92,9 +98,23 @@ impl App {
         }
         let app = self.clone();
         let confirmed = removal == Removal::Confirmed;
-        let key = (external_id.clone(), confirmed, 0);
-        let work = async move { app.refresh_now(&external_id, confirmed).await };
+        // Apart from those that it may lead to.
+        let key = (external_id.clone(), confirmed, NEW);
+        let work = async move { app.refresh_new(external_id, removal).await };
         self.refreshes.begin(key, work).await.unwrap_or_else(|| Err(Problem::internal()))
+    }
+
+    /// The first refresh of a group. Another process may have been faster; then it is one like all others.
+    async fn refresh_new(
+        self: &Arc<Self>,
+        external_id: String,
+        removal: Removal,
+    ) -> Result<(), Problem> {
+        let confirmed = removal == Removal::Confirmed;
+        match self.refresh_now(&external_id, confirmed, Reading::Listed).await? {
+            (group, Answer::ReadAlone) => self.refresh_known(group, external_id, removal).await,
+            _ => Ok(()),
+        }
     }
 
     /// Refreshes a group, or waits for a process that does.
@@ -106,7 +126,29 @@ impl App {
                 Refreshing::Ended(told) => return shared::outcome(&told),
             }
         };
-        let result = self.refresh_now(external_id, false).await;
+        self.refresh_on(turn, external_id, false).await
+    }
+
+    /// A person's word counts for a refresh of its own, which waits for its turn like all others.
+    async fn refresh_confirmed(&self, group: GroupId, external_id: &str) -> Result<(), Problem> {
+        loop {
+            let wish = self.store.refresh_wish(group).await?;
+            match self.store.refresh_begin(wish, LEASE).await? {
+                Refreshing::Begun(turn) => return self.refresh_on(turn, external_id, true).await,
+                Refreshing::UnderWay => tokio::time::sleep(LOOK_EVERY).await,
+                // By one that had nobody's word.
+                Refreshing::Ended(_) => {}
+            }
+        }
+    }
+
+    async fn refresh_on(
+        &self,
+        turn: RefreshTurn,
+        external_id: &str,
+        confirmed: bool,
+    ) -> Result<(), Problem> {
+        let result = self.refresh_now(external_id, confirmed, Reading::Alone).await.map(drop);
         let told = shared::told(&result);
         if let Err(error) = self.store.refresh_end(turn, told.as_deref()).await {
             let error = capstan_store::chain(&error);
@@ -115,7 +157,14 @@ impl App {
         result
     }
 
-    async fn refresh_now(&self, external_id: &str, confirmed: bool) -> Result<(), Problem> {
+    /// One at a time for each group in this process.
+    async fn refresh_now(
+        &self,
+        external_id: &str,
+        confirmed: bool,
+        reading: Reading,
+    ) -> Result<(GroupId, Answer), Problem> {
+        let _turn = self.turns.of(external_id).await;
         let record = tokio::time::timeout(CMDB_LIMIT, self.ports.cmdb.group(external_id)).await;
         let record = match record {
             Ok(Ok(Some(record))) => record,
@@ -125,7 +174,7 @@ impl App {
                 return Err(Problem::unavailable("cmdb_unavailable", "CMDB: no answer in time"));
             }
         };
-        self.take(record, confirmed, Reading::Alone).await.map(drop)
+        self.take(record, confirmed, reading).await
     }
 
     async fn take(
@@ -177,23 +226,38 @@ impl App {
             tracing::warn!(fault, "the CMDB has a broken entry");
         }
         let count = records.len();
+        let unanswered = AtomicUsize::new(0);
         let outcomes: Vec<Result<(), String>> = stream::iter(records)
-            .map(|record| self.sync_one(record))
+            .map(|record| self.sync_one(record, &unanswered))
             .buffer_unordered(CONCURRENCY)
             .collect()
             .await;
         let problems: Vec<String> = outcomes.into_iter().filter_map(Result::err).collect();
         tracing::info!(groups = count, failed = problems.len(), "synced with the CMDB");
-        if problems.is_empty() { Ok(()) } else { Err(problems.join("; ")) }
+        match problems.len() {
+            0 => Ok(()),
+            1..=SHOWN => Err(problems.join("; ")),
+            more => Err(format!("{}; and {} more", problems[..SHOWN].join("; "), more - SHOWN)),
+        }
     }
 
-    async fn sync_one(self: &Arc<Self>, record: CmdbGroup) -> Result<(), String> {
+    /// `unanswered`: groups that the CMDB was asked for by themselves and did not give.
+    async fn sync_one(
+        self: &Arc<Self>,
+        record: CmdbGroup,
+        unanswered: &AtomicUsize,
+    ) -> Result<(), String> {
         let external_id = record.id.clone();
         let is_automatic = record.scale_out == ScaleOut::Automatic;
         let told = |problem: Problem| format!("group {external_id}: {}", problem.detail);
         let (group, answer) = self.take(record, false, Reading::Listed).await.map_err(told)?;
         if answer == Answer::ReadAlone {
-            self.refresh_known(group, external_id.clone(), Removal::Held).await.map_err(told)?;
+            if unanswered.load(Ordering::Relaxed) >= SHOWN {
+                return Err(format!("group {external_id}: it has changed, and is asked for later"));
+            }
+            let refreshed = self.refresh_known(group, external_id.clone(), Removal::Held).await;
+            unanswered.fetch_add(usize::from(refreshed.is_err()), Ordering::Relaxed);
+            refreshed.map_err(told)?;
         }
         self.adopt_later(group);
         if is_automatic {

@@ -78,6 +78,8 @@ pub(crate) struct FakeCmdb {
     pub(crate) old_list: Mutex<Option<Vec<CmdbGroup>>>,
     pub(crate) faults: Mutex<Vec<String>>,
     pub(crate) is_down: AtomicBool,
+    /// Groups whose records are broken.
+    pub(crate) broken: Mutex<BTreeSet<String>>,
     pub(crate) calls: AtomicU32,
     pub(crate) change: Notify,
     /// Groups for which no answer comes while they are here. What is answered then was so when it was asked.
@@ -141,6 +143,9 @@ impl Cmdb for FakeCmdb {
             let mut held = self.held.subscribe();
             let answers = held.wait_for(|held| !held.contains(external_id)).await;
             drop(answers.expect("its sender lives"));
+            if lock(&self.broken).contains(external_id) {
+                return Err(DriverError::Refused("scripted: its port is no number".into()));
+            }
             self.answer(found)
         })
     }

@@ -182,6 +182,30 @@ async fn a_group_that_hangs_keeps_no_other_waiting() {
     assert_eq!(listening.calls(), calls, "one refresh answers all that came before it");
 }
 
+/// However many messages are about it, it takes one place of those that the broker has for us.
+#[tokio::test]
+async fn of_the_messages_about_a_broken_group_the_newest_waits() {
+    let listening = Listening::start().await;
+    let (cmdb, inbox) = (&listening.world.cmdb, &listening.inbox);
+    cmdb.broken.lock().expect("no test has panicked").insert("broken".to_owned());
+    cmdb.put(record("broken", "broken", 2));
+    for revision in [1, 3, 9, 2, 9, 4] {
+        inbox.tell("broken", revision);
+    }
+    inbox.until_settled("broken", 5, PATIENCE).await;
+    cmdb.until_asked(4).await;
+    assert_eq!(inbox.settled("broken"), vec![Verdict::Done; 5], "one is left");
+    let open: Vec<_> = inbox.state().open.iter().map(|it| it.key.clone()).collect();
+    assert_eq!(open, ["broken 9"]);
+    cmdb.broken.lock().expect("no test has panicked").clear();
+    for _ in 0..9 {
+        cmdb.put(record("broken", "broken", 3));
+    }
+    inbox.until_settled("broken", 6, PATIENCE).await;
+    assert_eq!(inbox.settled("broken"), vec![Verdict::Done; 6]);
+    assert_eq!(listening.world.store.group_revision("broken").await.expect("read"), Some(10));
+}
+
 #[tokio::test]
 async fn what_comes_while_a_refresh_is_under_way_shares_the_next_one() {
     let listening = Listening::start().await;

@@ -57,6 +57,39 @@ async fn without_revisions_what_a_list_says_is_asked_for_again() {
     ended.expect("it ends soon").expect("without a panic");
 }
 
+/// A confirmed refresh that asked before a change does not come to write after one that asked later.
+#[tokio::test]
+async fn a_confirmed_refresh_waits_for_its_turn_and_is_waited_for() {
+    let world = World::empty().await;
+    world.cmdb.put_bare(record("web", "web", 4));
+    let shutdown = CancellationToken::new();
+    let sync = tokio::spawn(Arc::clone(&world.controller).run_sync(shutdown.clone()));
+    let groups = world.until("/api/v1/groups", |page| page["items"][0]["in_service"] == 4).await;
+    let path = format!("/api/v1/groups/{}", id(&groups["items"][0]));
+    let before = world.cmdb.calls.load(Ordering::SeqCst);
+    world.cmdb.hold("web");
+    let sync_path = format!("{path}/sync");
+    let confirmed = world.post(&sync_path, json!({"confirm": true}));
+    let later = async {
+        world.cmdb.until_asked(before + 1).await;
+        world.cmdb.put_bare(record("web", "web", 6));
+        let later = world.post(&sync_path, json!({}));
+        let let_go = async {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            assert_eq!(world.cmdb.calls.load(Ordering::SeqCst), before + 1, "it has its turn");
+            world.cmdb.let_go("web");
+        };
+        futures::join!(later, let_go).0
+    };
+    let (confirmed, later) = futures::join!(confirmed, later);
+    confirmed.expect(200);
+    assert_eq!(later.expect(200)["total"], 6);
+    assert_eq!(world.get(&path).await.expect(200)["total"], 6);
+    shutdown.cancel();
+    let ended = tokio::time::timeout(Duration::from_secs(5), sync).await;
+    ended.expect("it ends soon").expect("without a panic");
+}
+
 #[tokio::test]
 async fn refreshes_that_are_asked_for_while_one_is_under_way_share_the_next_one() {
     let (world, ids) = World::with_group().await;

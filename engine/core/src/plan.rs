@@ -11,7 +11,7 @@ use crate::config::{BatchPattern, DeploymentConfig};
 use crate::dependency::{Traffic, holding, load_balancer};
 use crate::input::Refused;
 use crate::order::hex;
-use crate::record::{BastionRule, Flavor, Group, OutBecause, PackageRef, Server, Service};
+use crate::record::{BastionRule, Binding, Flavor, Group, OutBecause, PackageRef, Server, Service};
 use crate::slots::{Census, Slots};
 use crate::spread::spread;
 
@@ -356,7 +356,11 @@ fn plan_hash(plan: &Plan, input: &PlanInput<'_>) -> String {
         l: u32,
         batches: &'a [PlannedBatch],
         left_out: Vec<ServerId>,
+        /// What the CMDB says, which may have no revision.
+        binding: &'a Binding,
+        members: Vec<(ServerId, &'a str, u16, &'a str)>,
     }
+    let members = input.servers.iter().filter(|server| !server.retired);
     let covered = Covered {
         seed: &plan.seed,
         package: &input.package.sha256,
@@ -367,6 +371,10 @@ fn plan_hash(plan: &Plan, input: &PlanInput<'_>) -> String {
         l: plan.l,
         batches: &plan.batches,
         left_out: plan.left_out.iter().map(|named| named.server).collect(),
+        binding: &input.group.binding,
+        members: members
+            .map(|it| (it.id, it.ip_address.as_str(), it.port, it.root.as_str()))
+            .collect(),
     };
     let text = serde_json::to_vec(&covered).expect("a plan can be written as JSON");
     hex(&Sha256::digest(text))

@@ -270,7 +270,7 @@ const PINNED_ORDER: &[&[&str]] = &[
     &["web-001"],
 ];
 
-const PINNED_HASH: &str = "9b5848cf18a00016b0223998ce1a7839135fc7a5fee913ffcf43646bdece5d26";
+const PINNED_HASH: &str = "3109db5d890a483325637e4c6cacba9206fe7aa746088ff49f9e93878df3bb22";
 
 #[test]
 fn pools_lie_as_far_apart_as_can_be() {

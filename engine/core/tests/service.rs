@@ -229,6 +229,25 @@ fn a_list_without_revisions_changes_nothing_and_a_record_that_was_read_alone_cou
     assert_eq!(case.world.state.group.cmdb_revision, 3);
 }
 
+/// Earlier releases numbered records that had no revision by the time, in microseconds.
+#[test]
+fn a_number_of_an_earlier_release_hides_no_revision() {
+    let mut case = started(5, half());
+    case.world.record.revision = 1_700_000_000_000_000;
+    case.world.sync(false);
+    case.world.record.servers[0].pool = "z".to_owned();
+    case.world.record.revision = 41;
+    case.world.sync(false);
+    let group = &case.world.state.group;
+    assert_eq!((group.cmdb_revision, case.world.state.servers()[0].pool.as_str()), (41, "z"));
+    // A CMDB that numbers by the time itself goes forward only.
+    case.world.record.revision = 1_700_000_000_000_001;
+    case.world.sync(false);
+    case.world.record.revision = 1_700_000_000_000_000;
+    case.world.sync(false);
+    assert_eq!(case.world.state.group.cmdb_revision, 1_700_000_000_000_001);
+}
+
 #[test]
 fn a_refresh_is_held_above_the_share_that_it_comes_with() {
     // Of ten, this many would leave.

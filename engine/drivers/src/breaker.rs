@@ -3,18 +3,18 @@
 //!
 //! A breaker counts calls that got no answer ([`DriverError::Unknown`], a time limit too; of a question to the
 //! CMDB or the package store [`DriverError::Busy`] as well). A refusal is an answer. It opens when so many calls of a window got none as its threshold says, and no fewer than
-//! got one; calls to an executor count once per server, since one dead host is no broken executor. That
+//! got one; calls to an executor count once per server, since one dead host is no broken executor, and what is
+//! busy when it is asked about one group or package counts for half of the threshold at most. That
 //! of a load balancer also opens when so many calls in a row got none and nothing was heard for
 //! [`SILENCE`]. While a breaker is open calls answer [`DriverError::Busy`]: nothing happened. After a while it
 //! lets single calls through as probes, and closes when enough of them were answered.
 
 mod state;
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use capstan_core::ServerId;
 use capstan_core::dependency::{BreakerReport, BreakerState, DependencyKind};
 use capstan_core::ports::DriverError;
 use tokio::sync::{Notify, watch};
@@ -182,16 +182,14 @@ impl Breaker {
         }
     }
 
-    fn lost(&self, is_probe: bool, server: Option<ServerId>, error: &str) {
+    fn lost(&self, is_probe: bool, subject: Option<u64>, error: &str) {
         let mut state = self.lock();
         state.in_a_row += 1;
         let now = Instant::now();
         let opens = match state.phase {
             Phase::Closed => {
                 state.forget(now, self.settings.window);
-                state
-                    .lost
-                    .push_back((now, server.filter(|_| self.kind == DependencyKind::Executor)));
+                state.lost.push_back((now, subject));
                 if state.lost.len() > REMEMBERED {
                     state.lost.pop_front();
                 }
@@ -210,13 +208,15 @@ impl Breaker {
 
     fn is_too_much(&self, state: &State) -> bool {
         let answers: usize = state.answers.iter().map(|(_, count)| count).sum();
-        let lost = if self.kind == DependencyKind::Executor {
-            let servers: BTreeSet<_> = state.lost.iter().map(|(_, server)| server).collect();
-            servers.len()
-        } else {
-            state.lost.len()
-        };
         let most = self.settings.threshold.max(1);
+        let lost = match self.kind {
+            DependencyKind::Executor => counted(state, 1),
+            // One group or package that cannot be had does not make them broken for all others.
+            DependencyKind::Cmdb | DependencyKind::PackageStore => counted(state, most.div_ceil(2)),
+            DependencyKind::LoadBalancer | DependencyKind::Broker | DependencyKind::Queue => {
+                state.lost.len()
+            }
+        };
         let is_silent = self.kind == DependencyKind::LoadBalancer
             && state.in_a_row >= most
             && state.answered_at.is_none_or(|at| at.elapsed() >= SILENCE);
@@ -322,18 +322,30 @@ impl Breaker {
     }
 }
 
+/// Calls without an answer, those about one subject counted so often at most.
+fn counted(state: &State, most: usize) -> usize {
+    let mut counts = BTreeMap::<Option<u64>, usize>::new();
+    for (_, subject) in &state.lost {
+        *counts.entry(*subject).or_default() += 1;
+    }
+    let of_one = |(subject, count): (&Option<u64>, &usize)| {
+        if subject.is_some() { most.min(*count) } else { *count }
+    };
+    counts.iter().map(of_one).sum()
+}
+
 impl Permit<'_> {
     /// Whether it finds out whether the dependency answers again.
     pub(crate) const fn is_probe(&self) -> bool {
         self.is_probe
     }
 
-    pub(crate) fn end(mut self, ended: Ended<'_>, server: Option<ServerId>) {
+    pub(crate) fn end(mut self, ended: Ended<'_>, subject: Option<u64>) {
         self.is_over = true;
         match ended {
             Ended::Answered => self.breaker.answered(self.is_probe),
             Ended::Idle => self.breaker.idle(self.is_probe),
-            Ended::Lost(error) => self.breaker.lost(self.is_probe, server, error),
+            Ended::Lost(error) => self.breaker.lost(self.is_probe, subject, error),
         }
     }
 }

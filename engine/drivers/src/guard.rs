@@ -6,6 +6,7 @@
 //! the method) and `outcome` (`ok`, `refused`, `busy`, `unknown`, `timeout`). A call that the
 //! [`breaker`](crate::breaker) refuses is not made, answers [`DriverError::Busy`] and is counted there.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -131,22 +132,24 @@ impl<P: ?Sized> Guard<P> {
         server: Option<ServerId>,
         under_way: impl FnOnce() -> Call<'a, T>,
     ) -> Result<T, DriverError> {
-        self.judge(call, server, false, under_way).await
+        self.judge(call, server.map(number), false, under_way).await
     }
 
-    /// The same for a question. Whoever only answers questions, and says that it cannot now, is as good as silent.
+    /// The same for a question, about a group or a package, if one. Whoever only answers questions, and says that it
+    /// cannot now, is as good as silent.
     async fn ask<'a, T>(
         &self,
         call: &'static str,
+        about: Option<&str>,
         under_way: impl FnOnce() -> Call<'a, T>,
     ) -> Result<T, DriverError> {
-        self.judge(call, None, true, under_way).await
+        self.judge(call, about.map(number), true, under_way).await
     }
 
     async fn judge<'a, T>(
         &self,
         call: &'static str,
-        server: Option<ServerId>,
+        subject: Option<u64>,
         is_question: bool,
         under_way: impl FnOnce() -> Call<'a, T>,
     ) -> Result<T, DriverError> {
@@ -158,7 +161,9 @@ impl<P: ?Sized> Guard<P> {
             Err(DriverError::Busy(_)) => Ended::Idle,
             Err(DriverError::Unknown(error)) => Ended::Lost(error),
         };
-        permit.end(ended, server);
+        // Who is silent about one group is silent about all.
+        let is_silent = is_question && matches!(answer, Err(DriverError::Unknown(_)));
+        permit.end(ended, subject.filter(|_| !is_silent));
         answer
     }
 
@@ -201,6 +206,13 @@ impl<P: ?Sized> Guard<P> {
             self.limit.as_millis()
         ))
     }
+}
+
+/// Tells subjects apart.
+fn number(subject: impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    subject.hash(&mut hasher);
+    hasher.finish()
 }
 
 fn outcome<T>(answer: &Result<T, DriverError>) -> &'static str {
@@ -267,11 +279,11 @@ impl Executor for Guard<dyn Executor> {
 
 impl Cmdb for Guard<dyn Cmdb> {
     fn group<'a>(&'a self, external_id: &'a str) -> Call<'a, Option<CmdbGroup>> {
-        Box::pin(self.ask("group", move || self.inner.group(external_id)))
+        Box::pin(self.ask("group", Some(external_id), move || self.inner.group(external_id)))
     }
 
     fn groups(&self) -> Call<'_, Vec<CmdbGroup>> {
-        Box::pin(self.ask("groups", || self.inner.groups()))
+        Box::pin(self.ask("groups", None, || self.inner.groups()))
     }
 
     fn faults(&self) -> Vec<String> {
@@ -302,7 +314,7 @@ impl PackageStore for Guard<dyn PackageStore> {
         sha256: &'a str,
         offset: u64,
     ) -> Call<'a, Option<(u64, Box<dyn PackageReader>)>> {
-        Box::pin(self.ask("open", move || self.inner.open(sha256, offset)))
+        Box::pin(self.ask("open", Some(sha256), move || self.inner.open(sha256, offset)))
     }
 }
 

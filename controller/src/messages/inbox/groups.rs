@@ -2,7 +2,7 @@
 //! every message that came before it began.
 //!
 //! A group that the CMDB cannot give keeps nobody else waiting: however many messages it has, it holds one
-//! permit, and only while the CMDB is asked.
+//! permit, and only while the CMDB is asked; and one message, once that has failed.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use axum::http::StatusCode;
 use capstan_core::Timestamp;
 use capstan_core::message::Verdict;
+use capstan_core::ports::is_cached_revision;
 use capstan_store::crash;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -124,7 +125,7 @@ impl Groups {
                 refreshed = self.refresh(&group, &mut held) => refreshed,
                 () = self.stop.cancelled() => return,
             };
-            if !self.judge(&mut held, refreshed).await {
+            if !self.judge(&mut held, refreshed).await || !self.supersede(&mut held).await {
                 held.clear();
             }
             // The CMDB has answered, for the first time since one of these came: waits begin anew.
@@ -135,6 +136,15 @@ impl Groups {
                 return;
             }
         }
+    }
+
+    /// Of what is still to be asked for, the newest stands for all: the rest is answered, so that a group that the CMDB
+    /// cannot give takes one place of those that the broker has for us. `false`: it comes again, by another connection.
+    async fn supersede(&self, held: &mut Vec<Told>) -> bool {
+        held.sort_by_key(|told| told.change.revision);
+        let Some(newest) = held.pop() else { return true };
+        let older = std::mem::replace(held, vec![newest]);
+        self.answer(older, "superseded").await
     }
 
     /// Asks the CMDB, when there is room for it; what has come until then is answered by it as well.
@@ -190,12 +200,9 @@ impl Groups {
     /// Answers messages whose revision is in the cache. `false`: they come again, by another connection.
     async fn answer_known(&self, held: &mut Vec<Told>, outcome: &'static str) -> bool {
         let Some(group) = held.first().map(|told| told.change.group.clone()) else { return true };
-        // A record without a revision may be older than any message.
-        let Some(known) = self.revision(&group).await.filter(|known| *known > 0) else {
-            return true;
-        };
-        let (done, left) =
-            std::mem::take(held).into_iter().partition(|told| told.change.revision <= known);
+        let Some(cached) = self.revision(&group).await else { return true };
+        let is_known = |told: &Told| is_cached_revision(told.change.revision, cached);
+        let (done, left) = std::mem::take(held).into_iter().partition(is_known);
         *held = left;
         self.answer(done, outcome).await
     }

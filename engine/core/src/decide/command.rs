@@ -3,6 +3,7 @@
 use crate::DeploymentId;
 use crate::action::Action;
 use crate::batch_status::{BatchEvent, BatchStatus};
+use crate::dependency::CMDB;
 use crate::deployment_status::{DeploymentEvent, DeploymentStatus};
 use crate::event::{EventData, EventType};
 use crate::input::{Act, Answer, Refused};
@@ -167,6 +168,10 @@ impl Decider<'_> {
         self.event(id, EventType::ActionTaken, &About::default(), data);
         match act.action {
             Action::Start => {
+                // What was true of the record when it was planned is not what it starts with.
+                self.change_deployment(id, |deployment| {
+                    deployment.ran_without.retain(|without| without.dependency != CMDB);
+                });
                 for without in &act.without {
                     self.keep_without(id, without.clone());
                 }

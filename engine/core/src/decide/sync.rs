@@ -6,7 +6,7 @@ use crate::ServerId;
 use crate::effect::EffectKind;
 use crate::event::{EventData, EventType};
 use crate::input::{Answer, Reading};
-use crate::ports::{CmdbGroup, CmdbServer};
+use crate::ports::{CmdbGroup, CmdbServer, is_cached_revision};
 use crate::record::{Binding, OutBecause, Server, Service};
 use crate::share::Share;
 
@@ -25,7 +25,7 @@ impl Decider<'_> {
             if reading == Reading::Listed && cached >= 0 && !self.is_cached(record) {
                 return Answer::ReadAlone;
             }
-        } else if record.revision < cached {
+        } else if record.revision != cached && is_cached_revision(record.revision, cached) {
             return Answer::Done;
         }
         let gone = self.gone(record);

@@ -3,7 +3,6 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use capstan_core::ServerId;
 use capstan_core::dependency::BreakerState;
 use tokio::time::Instant;
 
@@ -13,8 +12,8 @@ const PARTS: u32 = 10;
 #[derive(Debug)]
 pub(super) struct State {
     pub(super) phase: Phase,
-    /// Calls without an answer.
-    pub(super) lost: VecDeque<(Instant, Option<ServerId>)>,
+    /// Calls without an answer, and whom each was about, if one.
+    pub(super) lost: VecDeque<(Instant, Option<u64>)>,
     /// Answers by part of the window.
     pub(super) answers: VecDeque<(Instant, usize)>,
     pub(super) error: Option<String>,

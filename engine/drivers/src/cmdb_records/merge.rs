@@ -162,7 +162,9 @@ impl Records {
     ) -> Result<CmdbGroup, Vec<String>> {
         let judged = self.judged(entry, source).and_then(|placed| {
             let mut together = Together::default();
-            let others = self.groups.values().filter(|other| other.id != placed.group.id);
+            // What is left of one that is broken keeps no good one out.
+            let is_other = |id: &str| id != placed.group.id && !self.broken.contains_key(id);
+            let others = self.groups.values().filter(|other| is_other(&other.id));
             others.for_each(|other| together.add(other));
             let faults = together.clashes(&placed);
             let Placed { group, place, .. } = placed;

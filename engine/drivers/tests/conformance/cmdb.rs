@@ -181,7 +181,22 @@ async fn doubles_are_told<M: AsyncFn() -> Box<dyn Subject>>(make: &M) {
     assert_eq!(ids(subject).await, ["web"]);
     let faults = subject.cmdb().faults();
     assert!(faults[0].contains("group db: db-1 has the address 10.0.2.1"), "{faults:?}");
-    let newer = with(group("web", 1), "/revision", json!(42));
+    // The other one has a record from before, with the same address: that keeps nobody out.
+    subject.put(&[group("web", 1), group("db", 2)]);
+    let grown = |at: i64| {
+        let taken = with(group("web", 1), "/servers/0/ip_address", json!("10.0.2.1"));
+        with(taken, "/revision", json!(at))
+    };
+    let subject = begin(make, group("web", 1)).await;
+    let subject = subject.as_ref();
+    assert_eq!(ids(subject).await, ["db", "web"]);
+    subject.put(&[grown(42), group("db", 2)]);
+    assert_eq!(ids(subject).await, ["web"]);
+    let listed = subject.cmdb().groups().await.expect("groups answers").remove(0);
+    assert_eq!(one(subject, "web").await, listed);
+    assert_eq!(listed.servers[0].ip_address, "10.0.2.1");
+
+    let newer = with(group("web", 1), "/revision", json!(43));
     subject.put(&[newer, with(group("web", 3), "/port", json!(1))]);
     assert_eq!(ids(subject).await, ["web"]);
     assert_eq!(subject.cmdb().groups().await.expect("groups answers")[0].port, 8080);
