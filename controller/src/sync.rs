@@ -22,8 +22,8 @@ use crate::problem::Problem;
 
 /// Groups that are written at the same time when all are synced.
 const CONCURRENCY: usize = 8;
-/// So many problems of one sync are told. After as many questions for a group by itself that were not answered, no more
-/// are asked.
+/// So many problems of one sync are told. After as many questions in a row, for groups by themselves, that were not
+/// answered no more are asked.
 const SHOWN: usize = 5;
 /// In place of the number of a wish: the group is new.
 const NEW: i64 = -1;
@@ -221,7 +221,9 @@ impl App {
 
     /// Takes every group that the CMDB gives.
     async fn sync_all(self: &Arc<Self>) -> Result<(), String> {
-        let records = self.ports.cmdb.groups().await.map_err(|error| error.to_string())?;
+        let mut records = self.ports.cmdb.groups().await.map_err(|error| error.to_string())?;
+        // Those that cannot be had must not come before the same others each time.
+        fastrand::shuffle(&mut records);
         for fault in self.ports.cmdb.faults() {
             tracing::warn!(fault, "the CMDB has a broken entry");
         }
@@ -241,7 +243,7 @@ impl App {
         }
     }
 
-    /// `unanswered`: groups that the CMDB was asked for by themselves and did not give.
+    /// `unanswered`: groups in a row for which the CMDB was asked by themselves and did not answer.
     async fn sync_one(
         self: &Arc<Self>,
         record: CmdbGroup,
@@ -256,7 +258,13 @@ impl App {
                 return Err(format!("group {external_id}: it has changed, and is asked for later"));
             }
             let refreshed = self.refresh_known(group, external_id.clone(), Removal::Held).await;
-            unanswered.fetch_add(usize::from(refreshed.is_err()), Ordering::Relaxed);
+            match &refreshed {
+                Err(problem) if problem.status == StatusCode::SERVICE_UNAVAILABLE => {
+                    unanswered.fetch_add(1, Ordering::Relaxed);
+                }
+                // The CMDB is there.
+                Ok(()) | Err(_) => unanswered.store(0, Ordering::Relaxed),
+            }
             refreshed.map_err(told)?;
         }
         self.adopt_later(group);

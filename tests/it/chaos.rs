@@ -62,8 +62,6 @@ async fn survive(kind: Kind) {
     let told = teller.end().await;
     let mut found = check::check(&world, &done).await;
     world.end().await;
-    let left = cmdb::left(&world.services.rabbit_url).await;
-    found.wrong.extend((left > 0).then(|| format!("{left} messages of the CMDB have no answer")));
     found.wrong.extend(done.iter().flat_map(|done| done.wrong.clone()));
     let unasked: usize = done.iter().map(|done| done.unasked).sum();
     let asked_again = world.api.asked_again.load(std::sync::atomic::Ordering::Relaxed);

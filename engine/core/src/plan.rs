@@ -360,7 +360,11 @@ fn plan_hash(plan: &Plan, input: &PlanInput<'_>) -> String {
         binding: &'a Binding,
         members: Vec<(ServerId, &'a str, u16, &'a str)>,
     }
-    let members = input.servers.iter().filter(|server| !server.retired);
+    // In whatever order a process has them.
+    let mut members: Vec<&Server> = input.servers.iter().filter(|server| !server.retired).collect();
+    members.sort_unstable_by_key(|server| server.id);
+    let mut left_out: Vec<ServerId> = plan.left_out.iter().map(|named| named.server).collect();
+    left_out.sort_unstable();
     let covered = Covered {
         seed: &plan.seed,
         package: &input.package.sha256,
@@ -370,9 +374,10 @@ fn plan_hash(plan: &Plan, input: &PlanInput<'_>) -> String {
         b: plan.b,
         l: plan.l,
         batches: &plan.batches,
-        left_out: plan.left_out.iter().map(|named| named.server).collect(),
+        left_out,
         binding: &input.group.binding,
         members: members
+            .into_iter()
             .map(|it| (it.id, it.ip_address.as_str(), it.port, it.root.as_str()))
             .collect(),
     };

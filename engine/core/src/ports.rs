@@ -240,7 +240,7 @@ const STAMPS: i64 = 1_000_000_000_000_000;
 /// Whether a cache with the revision `cached` knows a record with this one, or a newer one. 0 is no revision.
 pub fn is_cached_revision(revision: i64, cached: i64) -> bool {
     let is_stamp = cached >= STAMPS && revision < STAMPS;
-    cached > 0 && revision <= cached && !is_stamp
+    revision != 0 && revision <= cached && !is_stamp
 }
 
 /// A group as the CMDB gives it.

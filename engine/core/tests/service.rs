@@ -9,7 +9,7 @@ use capstan_core::action::Action;
 use capstan_core::config::ConfigRequest;
 use capstan_core::deployment_status::DeploymentStatus as Status;
 use capstan_core::input::{Answer, Input, Reading};
-use capstan_core::ports::CmdbGroup;
+use capstan_core::ports::{CmdbGroup, is_cached_revision};
 use capstan_core::record::{OutBecause, Service};
 use capstan_core::share::Share;
 use capstan_core::stage::Stage;
@@ -227,6 +227,25 @@ fn a_list_without_revisions_changes_nothing_and_a_record_that_was_read_alone_cou
     case.world.record.revision = 3;
     assert_eq!(give(&mut case, Reading::Listed), Answer::Done);
     assert_eq!(case.world.state.group.cmdb_revision, 3);
+}
+
+#[test]
+fn a_cache_knows_what_is_as_old_and_has_a_revision() {
+    const TIME: i64 = 1_700_000_000_000_000;
+    for (revision, cached, is_known) in [
+        (41, 41, true),
+        (40, 41, true),
+        (42, 41, false),
+        (0, 41, false),
+        (0, 0, false),
+        (1, 0, false),
+        (1, -1, false),
+        (41, TIME, false),
+        (TIME, TIME + 1, true),
+        (TIME, 41, false),
+    ] {
+        assert_eq!(is_cached_revision(revision, cached), is_known, "{revision} of {cached}");
+    }
 }
 
 /// Earlier releases numbered records that had no revision by the time, in microseconds.

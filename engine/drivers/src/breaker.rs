@@ -209,18 +209,23 @@ impl Breaker {
     fn is_too_much(&self, state: &State) -> bool {
         let answers: usize = state.answers.iter().map(|(_, count)| count).sum();
         let most = self.settings.threshold.max(1);
-        let lost = match self.kind {
-            DependencyKind::Executor => counted(state, 1),
+        let all = state.lost.len();
+        // A dead host is asked as often as the others, so all calls are compared with all answers.
+        let (lost, compared) = match self.kind {
+            DependencyKind::Executor => (counted(state, 1), all),
             // One group or package that cannot be had does not make them broken for all others.
-            DependencyKind::Cmdb | DependencyKind::PackageStore => counted(state, most.div_ceil(2)),
+            DependencyKind::Cmdb | DependencyKind::PackageStore => {
+                let lost = counted(state, most.div_ceil(2));
+                (lost, lost)
+            }
             DependencyKind::LoadBalancer | DependencyKind::Broker | DependencyKind::Queue => {
-                state.lost.len()
+                (all, all)
             }
         };
         let is_silent = self.kind == DependencyKind::LoadBalancer
             && state.in_a_row >= most
             && state.answered_at.is_none_or(|at| at.elapsed() >= SILENCE);
-        lost >= most && (state.lost.len() >= answers || is_silent)
+        lost >= most && (compared >= answers || is_silent)
     }
 
     fn enter(&self, state: &mut State, phase: Phase) {

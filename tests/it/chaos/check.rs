@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use capstan_core::event::Event;
@@ -11,6 +12,7 @@ use capstan_core::record::Flavor;
 use capstan_core::target_status::TargetStatus;
 use capstan_core::view::{DeploymentBrief, GroupView};
 
+use super::cmdb::QUEUE;
 use super::group::Done;
 use super::group_log::{self, Known};
 use super::script::Script;
@@ -98,7 +100,13 @@ async fn differences(world: &World) -> Vec<String> {
     }
     let waiting: Waiting = world.api.get("messages").await;
     if waiting != Waiting::default() {
-        wrong.push(format!("messages of the CMDB were not answered: {waiting:?}"));
+        wrong.push(format!("messages of the CMDB wait or were laid aside: {waiting:?}"));
+    }
+    // That does not count what a controller has taken.
+    let rabbit = Arc::clone(&world.services.rabbit).lock_owned().await;
+    let left = tokio::task::spawn_blocking(move || rabbit.messages(QUEUE)).await.unwrap();
+    if left != Some(0) {
+        wrong.push(format!("messages of the CMDB without an answer: {left:?}"));
     }
     wrong
 }

@@ -9,8 +9,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use capstan_services::{Change, Changes};
-use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions};
-use lapin::types::FieldTable;
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
@@ -20,7 +19,8 @@ use tokio_util::sync::CancellationToken;
 /// Messages per second.
 const RATE: u32 = 20;
 const EXCHANGE: &str = "cmdb";
-const QUEUE: &str = "capstan.cmdb";
+/// Where controllers take messages from.
+pub(crate) const QUEUE: &str = "capstan.cmdb";
 const PERSISTENT: u8 = 2;
 /// How long the broker may take to let somebody in and to take a message.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(10);
@@ -156,15 +156,6 @@ async fn connect(url: &str) -> lapin::Result<(Connection, Channel)> {
     let channel = connection.create_channel().await?;
     channel.confirm_select(ConfirmSelectOptions::default()).await?;
     Ok((connection, channel))
-}
-
-/// Messages that no controller has answered. None may run any more: what one has is not counted.
-pub(crate) async fn left(broker: &str) -> u32 {
-    let (_connection, channel) =
-        tokio::time::timeout(ANSWERS_WITHIN, connect(broker)).await.unwrap().unwrap();
-    let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::durable() };
-    let queue = channel.queue_declare(QUEUE.into(), options, FieldTable::default());
-    tokio::time::timeout(ANSWERS_WITHIN, queue).await.unwrap().unwrap().message_count()
 }
 
 /// One that no queue is there for is not taken.

@@ -2,12 +2,12 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use crate::fresh_name;
-use crate::service::{PATIENCE, Service, ends_well, free_port, run};
+use crate::service::{PATIENCE, Service, ends_well, free_port, limited, run};
 
 /// The program itself: the wrapper of Debian becomes another user.
 const PROGRAM: &str = "/usr/lib/rabbitmq/bin/rabbitmq-server";
@@ -100,23 +100,34 @@ impl RabbitMq {
         format!("amqp://guest:guest@127.0.0.1:{}/%2f", self.port)
     }
 
+    fn control(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new("env");
+        command.args(self.environment.iter().map(|(name, value)| format!("{name}={value}")));
+        command.arg(CONTROL).args(arguments);
+        command
+    }
+
+    /// How many messages a queue of the first virtual host has, those that somebody took and has not answered as
+    /// well; none: the server does not say.
+    pub fn messages(&self, queue: &str) -> Option<u64> {
+        let mut command = limited(&self.control(&["-q", "list_queues", "name", "messages"]));
+        let output = command.stdin(Stdio::null()).output().ok()?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        let mut rows = text.lines().filter_map(|line| line.split_once('\t'));
+        rows.find(|(name, _)| *name == queue)?.1.trim().parse().ok()
+    }
+
     /// The URL of a new, empty virtual host.
     pub fn vhost(&self) -> String {
         let name = fresh_name();
-        let control = |arguments: &[&str]| {
-            let mut command = Command::new("env");
-            command.args(self.environment.iter().map(|(name, value)| format!("{name}={value}")));
-            command.arg(CONTROL).args(arguments);
-            command
-        };
         // A server that greets may not have all of its parts yet.
         let deadline = Instant::now() + PATIENCE;
-        while !ends_well(&mut control(&["await_startup"])) {
+        while !ends_well(&mut self.control(&["await_startup"])) {
             assert!(Instant::now() < deadline, "RabbitMQ greets, and does not come up");
             std::thread::sleep(Duration::from_millis(100));
         }
-        run(&mut control(&["add_vhost", &name]));
-        run(&mut control(&["set_permissions", "-p", &name, "guest", ".*", ".*", ".*"]));
+        run(&mut self.control(&["add_vhost", &name]));
+        run(&mut self.control(&["set_permissions", "-p", &name, "guest", ".*", ".*", ".*"]));
         format!("amqp://guest:guest@127.0.0.1:{}/{name}", self.port)
     }
 }

@@ -30,6 +30,9 @@ const CONCURRENCY: usize = 16;
 /// new, a revision. What it tells may be ahead of what it answers.
 const TRIES: u32 = 6;
 
+/// What becomes of a message that a newer one stands for.
+const SUPERSEDED: &str = "superseded";
+
 /// A message that was not answered yet.
 pub(super) struct Told {
     pub(super) tag: u64,
@@ -125,7 +128,7 @@ impl Groups {
                 refreshed = self.refresh(&group, &mut held) => refreshed,
                 () = self.stop.cancelled() => return,
             };
-            if !self.judge(&mut held, refreshed).await || !self.supersede(&mut held).await {
+            if !self.judge(&mut held, refreshed).await {
                 held.clear();
             }
             // The CMDB has answered, for the first time since one of these came: waits begin anew.
@@ -144,7 +147,7 @@ impl Groups {
         held.sort_by_key(|told| told.change.revision);
         let Some(newest) = held.pop() else { return true };
         let older = std::mem::replace(held, vec![newest]);
-        self.answer(older, "superseded").await
+        self.answer(older, SUPERSEDED).await
     }
 
     /// Asks the CMDB, when there is room for it; what has come until then is answered by it as well.
@@ -177,6 +180,15 @@ impl Groups {
                     // The CMDB gives no revisions. What it shows was asked for after all of these came.
                     return self.answer(std::mem::take(held), "refreshed").await;
                 }
+                let (bare, left) =
+                    std::mem::take(held).into_iter().partition(|told| told.change.revision <= 0);
+                *held = left;
+                if !self.answer(bare, "refreshed").await {
+                    return false;
+                }
+                if held.is_empty() {
+                    return true;
+                }
                 let shown = shown.map_or("none".to_owned(), |revision| revision.to_string());
                 self.not_shown(held, |change| {
                     let Change { group, revision } = change;
@@ -192,7 +204,7 @@ impl Groups {
             }
             Err(problem) => {
                 tracing::debug!(group, why = problem.detail, "a refresh is tried again");
-                true
+                self.supersede(held).await
             }
         }
     }
@@ -217,7 +229,7 @@ impl Groups {
 
     async fn answer(&self, done: Vec<Told>, outcome: &'static str) -> bool {
         for told in done {
-            if let Some(time) = told.time {
+            if let Some(time) = told.time.filter(|_| outcome != SUPERSEDED) {
                 metrics::histogram!(AGE).record(self.app.store.now().since(time));
             }
             if !self.link.settle(told.tag, Verdict::Done, outcome).await {

@@ -1,7 +1,7 @@
 //! From the entries of a source to the records that count: what is good is taken, and what is
 //! broken leaves the last good record in place.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use capstan_core::ports::CmdbGroup;
 
@@ -19,6 +19,8 @@ pub(crate) struct Records {
     groups: BTreeMap<String, CmdbGroup>,
     /// Groups that are broken now, or may be: their ids with the reason.
     broken: BTreeMap<String, String>,
+    /// Those of them that say what another one, which counts, says already.
+    clashing: BTreeSet<String>,
     /// What is wrong now.
     pub(crate) faults: Vec<String>,
     /// Whether the source could be used when it was last read.
@@ -133,6 +135,7 @@ impl Records {
                 next.groups.insert(placed.group.id.clone(), placed.group);
             } else {
                 let Placed { group, place, .. } = placed;
+                next.clashing.insert(group.id.clone());
                 let broken = Broken { place, id: Some(group.id), faults: clashes };
                 next.keep_last_good(self, source, &broken, None);
             }
@@ -162,8 +165,8 @@ impl Records {
     ) -> Result<CmdbGroup, Vec<String>> {
         let judged = self.judged(entry, source).and_then(|placed| {
             let mut together = Together::default();
-            // What is left of one that is broken keeps no good one out.
-            let is_other = |id: &str| id != placed.group.id && !self.broken.contains_key(id);
+            // What is left of one that clashes keeps no good one out.
+            let is_other = |id: &str| id != placed.group.id && !self.clashing.contains(id);
             let others = self.groups.values().filter(|other| is_other(&other.id));
             others.for_each(|other| together.add(other));
             let faults = together.clashes(&placed);
@@ -177,6 +180,7 @@ impl Records {
         match judged {
             Ok(group) => {
                 self.broken.remove(&group.id);
+                self.clashing.remove(&group.id);
                 self.groups.insert(group.id.clone(), group.clone());
                 Ok(group)
             }

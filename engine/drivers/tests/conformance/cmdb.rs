@@ -195,6 +195,16 @@ async fn doubles_are_told<M: AsyncFn() -> Box<dyn Subject>>(make: &M) {
     let listed = subject.cmdb().groups().await.expect("groups answers").remove(0);
     assert_eq!(one(subject, "web").await, listed);
     assert_eq!(listed.servers[0].ip_address, "10.0.2.1");
+    // One that is broken in itself keeps what it had: nobody else may take it meanwhile.
+    let subject = begin(make, group("web", 1)).await;
+    let subject = subject.as_ref();
+    assert_eq!(ids(subject).await, ["db", "web"]);
+    subject.put(&[grown(42), with(group("db", 2), "/port", json!("http"))]);
+    assert_eq!(ids(subject).await, Vec::<String>::new());
+    let refused = subject.cmdb().group("web").await;
+    assert!(matches!(refused, Err(DriverError::Refused(_))), "{refused:?}");
+    let subject = begin(make, group("web", 1)).await;
+    let subject = subject.as_ref();
 
     let newer = with(group("web", 1), "/revision", json!(43));
     subject.put(&[newer, with(group("web", 3), "/port", json!(1))]);
