@@ -7,28 +7,47 @@ use std::time::Duration;
 use axum::http::Method;
 use capstan_controller::Settings;
 use capstan_core::share::Share;
-use serde_json::json;
+use serde_json::{Value, json};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::fakes::record;
 use crate::world::{World, id};
 
+/// Syncs all the time.
+struct Syncing {
+    shutdown: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl Syncing {
+    /// Starts, and waits for the only group, which has four servers. Gives its path.
+    async fn start(world: &World) -> (String, Self) {
+        let shutdown = CancellationToken::new();
+        let task = tokio::spawn(Arc::clone(&world.controller).run_sync(shutdown.clone()));
+        let is_there = |page: &Value| page["items"][0]["in_service"] == 4;
+        let groups = world.until("/api/v1/groups", is_there).await;
+        (format!("/api/v1/groups/{}", id(&groups["items"][0])), Self { shutdown, task })
+    }
+
+    async fn end(self) {
+        self.shutdown.cancel();
+        let ended = tokio::time::timeout(Duration::from_secs(5), self.task).await;
+        ended.expect("it ends soon").expect("without a panic");
+    }
+}
+
 #[tokio::test]
 async fn all_groups_are_synced_at_the_start_and_when_something_changes() {
     let world = World::empty().await;
     world.cmdb.put(record("web", "web", 4));
-    let shutdown = CancellationToken::new();
-    let sync = tokio::spawn(Arc::clone(&world.controller).run_sync(shutdown.clone()));
-    let groups = world.until("/api/v1/groups", |page| page["items"][0]["in_service"] == 4).await;
-    let group = id(&groups["items"][0]).to_owned();
+    let (path, syncing) = Syncing::start(&world).await;
     world.cmdb.put(record("web", "web", 5));
     world.cmdb.put(record("shop", "shop", 2));
     world.cmdb.change.notify_one();
     world.until("/api/v1/groups", |page| page["items"].as_array().map(Vec::len) == Some(2)).await;
-    world.until(&format!("/api/v1/groups/{group}"), |group| group["total"] == 5).await;
-    shutdown.cancel();
-    let ended = tokio::time::timeout(Duration::from_secs(5), sync).await;
-    ended.expect("it ends soon").expect("without a panic");
+    world.until(&path, |group| group["total"] == 5).await;
+    syncing.end().await;
 }
 
 /// An old list brings back nothing that was replaced since it was read, and a new one brings what is new.
@@ -36,10 +55,7 @@ async fn all_groups_are_synced_at_the_start_and_when_something_changes() {
 async fn without_revisions_what_a_list_says_is_asked_for_again() {
     let world = World::empty().await;
     world.cmdb.put_bare(record("web", "web", 4));
-    let shutdown = CancellationToken::new();
-    let sync = tokio::spawn(Arc::clone(&world.controller).run_sync(shutdown.clone()));
-    let groups = world.until("/api/v1/groups", |page| page["items"][0]["in_service"] == 4).await;
-    let path = format!("/api/v1/groups/{}", id(&groups["items"][0]));
+    let (path, syncing) = Syncing::start(&world).await;
     let old = world.cmdb.groups.lock().expect("no test has panicked").clone();
     world.cmdb.put_bare(record("web", "web", 6));
     let asked = world.cmdb.calls.load(Ordering::SeqCst);
@@ -52,9 +68,7 @@ async fn without_revisions_what_a_list_says_is_asked_for_again() {
     world.cmdb.change.notify_one();
     let after = world.until(&path, |group| group["synced_at"] != before["synced_at"]).await;
     assert_eq!((&after["total"], &after["cmdb_revision"]), (&json!(6), &json!(0)));
-    shutdown.cancel();
-    let ended = tokio::time::timeout(Duration::from_secs(5), sync).await;
-    ended.expect("it ends soon").expect("without a panic");
+    syncing.end().await;
 }
 
 /// A confirmed refresh that asked before a change does not come to write after one that asked later.
@@ -62,10 +76,7 @@ async fn without_revisions_what_a_list_says_is_asked_for_again() {
 async fn a_confirmed_refresh_waits_for_its_turn_and_is_waited_for() {
     let world = World::empty().await;
     world.cmdb.put_bare(record("web", "web", 4));
-    let shutdown = CancellationToken::new();
-    let sync = tokio::spawn(Arc::clone(&world.controller).run_sync(shutdown.clone()));
-    let groups = world.until("/api/v1/groups", |page| page["items"][0]["in_service"] == 4).await;
-    let path = format!("/api/v1/groups/{}", id(&groups["items"][0]));
+    let (path, syncing) = Syncing::start(&world).await;
     let before = world.cmdb.calls.load(Ordering::SeqCst);
     world.cmdb.hold("web");
     let sync_path = format!("{path}/sync");
@@ -85,9 +96,7 @@ async fn a_confirmed_refresh_waits_for_its_turn_and_is_waited_for() {
     confirmed.expect(200);
     assert_eq!(later.expect(200)["total"], 6);
     assert_eq!(world.get(&path).await.expect(200)["total"], 6);
-    shutdown.cancel();
-    let ended = tokio::time::timeout(Duration::from_secs(5), sync).await;
-    ended.expect("it ends soon").expect("without a panic");
+    syncing.end().await;
 }
 
 #[tokio::test]

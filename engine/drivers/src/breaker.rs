@@ -2,12 +2,12 @@
 //! cut off is not asked at all.
 //!
 //! A breaker counts calls that got no answer ([`DriverError::Unknown`], a time limit too; of a question to the
-//! CMDB or the package store [`DriverError::Busy`] as well). A refusal is an answer. It opens when so many calls of a window got none as its threshold says, and no fewer than
-//! got one; calls to an executor count once per server, since one dead host is no broken executor, and what is
-//! busy when it is asked about one group or package counts for half of the threshold at most. That
-//! of a load balancer also opens when so many calls in a row got none and nothing was heard for
-//! [`SILENCE`]. While a breaker is open calls answer [`DriverError::Busy`]: nothing happened. After a while it
-//! lets single calls through as probes, and closes when enough of them were answered.
+//! CMDB or the package store [`DriverError::Busy`] as well). A refusal is an answer. It opens when so many calls
+//! of a window got none as its threshold says, and no fewer than got one. Calls to an executor count once per
+//! server, since one dead host is no broken executor; what is busy when it is asked about one group or package
+//! counts for half of the threshold at most. That of a load balancer also opens when so many calls in a row got
+//! none and nothing was heard for [`SILENCE`]. While a breaker is open calls answer [`DriverError::Busy`]: nothing
+//! happened. After a while it lets single calls through as probes, and closes when enough of them were answered.
 
 mod state;
 
